@@ -1,0 +1,25 @@
+# Each target sets itself up: .venv is made again when a requirements file changes.
+
+PYTHON ?= python3
+BIN := .venv/bin
+WORKDIR ?= runs/ksvd_photos
+
+.PHONY: setup demo test lint
+
+setup: .venv/ready
+
+.venv/ready: requirements.txt requirements-dev.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed (make PYTHON=...), got " + sys.version)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+demo: setup
+	$(BIN)/python main.py --config=configs/ksvd_photos.py --workdir=$(WORKDIR)
+	$(BIN)/python main.py --config=configs/ksvd_photos.py --workdir=$(WORKDIR) --mode=evaluate
+
+test: setup
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+lint: setup
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .

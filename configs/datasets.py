@@ -1,0 +1,42 @@
+"""What each data set changes in the default configuration, whatever the bottleneck."""
+
+
+def photos(config):
+    """Embedded photographs, 32x32 windows: minutes on a laptop."""
+    config.data.name = "photo_patches"
+
+
+def cifar10(config):
+    """CIFAR-10, 32x32: about 100 epochs."""
+    config.data.name = "cifar10"
+    config.data.batch_size = config.eval.batch_size = 128
+    config.num_train_steps = 35_000
+    config.log_every_steps = 100
+    config.eval_every_steps = config.checkpoint_every_steps = 2_000
+
+
+def celeba(config):
+    """CelebA, centre crop at 128x128 (data.image_size=256 works too): about 10 epochs."""
+    config.data.name = "celeb_a"
+    config.data.image_size = 128
+    config.data.crop_padding = 8
+    config.data.batch_size = config.eval.batch_size = 32
+    config.data.num_threads = 8
+    config.num_train_steps = 50_000
+    config.log_every_steps = 100
+    config.eval_every_steps = config.checkpoint_every_steps = 5_000
+    config.model.ksvd_method = "parallel"  # 32,768 signals a batch: for accelerators
+
+
+def imagenette(config):
+    """Imagenette at 256x256, three halvings to a 32x32 latent grid: about 100 epochs."""
+    config.data.name = "imagenette"
+    config.data.image_size = 256
+    config.data.crop_padding = 16
+    config.data.batch_size = config.eval.batch_size = 32
+    config.data.num_threads = 8
+    config.num_train_steps = 27_000
+    config.log_every_steps = 100
+    config.eval_every_steps = config.checkpoint_every_steps = 3_000
+    config.model.num_downsamples = 3
+    config.model.ksvd_method = "parallel"

@@ -1,0 +1,85 @@
+"""Every key of a run, with its reason or unit. The other configs change only what differs.
+
+On the command line any key can be overridden: `--config.model.sparsity_level=16`,
+`--config.model.patch_size=4` or `--config.model.patch_size="(2, 4)"`.
+"""
+
+from ml_collections import config_dict
+
+
+def get_config():
+    """Returns the default configuration: K-SVD on the embedded photographs."""
+    config = config_dict.ConfigDict()
+
+    config.seed = 0  # everything random follows from it: weights, data order, augmentation
+    config.num_train_steps = 3_000
+    config.log_every_steps = 50  # a line, and a point of every train/ curve
+    config.eval_every_steps = 1_000  # val/ metrics over the whole validation split, and images
+    config.checkpoint_every_steps = 500  # what a killed run can lose
+    config.keep_checkpoints = 3  # newest ones kept
+
+    config.data = config_dict.ConfigDict()
+    config.data.name = "photo_patches"  # or cifar10, celeb_a, imagenette, folder:PATH
+    config.data.data_dir = config_dict.placeholder(
+        str
+    )  # None: TFDS_DATA_DIR or ~/tensorflow_datasets
+    config.data.image_size = 32  # pixels a side; divisible by 2^num_downsamples
+    config.data.batch_size = 64  # images a step over all devices; divisible by their number
+    config.data.flip = True  # random horizontal flip
+    config.data.crop_padding = 4  # pixels of reflection around a random crop; 0: no crop
+    config.data.num_threads = 2  # threads that read and decode
+
+    config.model = config_dict.ConfigDict()
+    config.model.bottleneck = "ksvd"  # vq, rvq, dl, ksvd
+    config.model.num_hiddens = 128  # channels of the encoder and decoder
+    config.model.num_residual_blocks = 2
+    config.model.num_residual_hiddens = 32  # channels inside a residual block
+    config.model.num_downsamples = 2  # halvings of the image; 2: latents of 1/4 the side
+    config.model.dtype = "float32"  # of the network; float32 or bfloat16. Sparse coding is float32
+    # What every bottleneck has.
+    config.model.num_embeddings = 512  # atoms (over all stages for rvq)
+    config.model.embedding_dim = 64  # channels of the latents
+    config.model.commitment_cost = 0.25  # pull of the encoder towards its approximation
+    config.model.usage_decay = 0.99  # memory a step of how much each atom is used
+    config.model.min_usage = 0.05  # an atom used less than this share of the mean is replaced
+    config.model.replace_every_steps = 100  # how often that is looked at; 0: never
+    # vq and rvq.
+    config.model.num_stages = 4  # stages of rvq, num_embeddings / num_stages atoms each
+    config.model.use_ema = True  # atoms by moving averages; False: by gradient
+    config.model.decay = 0.99  # memory a step of those averages
+    # dl and ksvd.
+    config.model.sparsity_level = 8  # atoms a signal
+    # Latents of one signal: a number or a pair. Untyped, so that the command line takes both.
+    config.model.patch_size = config_dict.FieldReference(1, field_type=object)
+    config.model.sparse_coder = "omp"  # or matching_pursuit, gradient_pursuit, top_k, ...
+    config.model.tolerance = config_dict.placeholder(float)  # squared residual that ends a code
+    config.model.dictionary_update = config_dict.placeholder(str)
+    # gradient, online, ksvd; None: what the bottleneck's name says (dl: gradient)
+    config.model.dictionary_weight = 1.0  # gradient: speed of the dictionary; 2 to 10 is usual
+    config.model.dict_learning_rate = 0.5  # online without memory: step
+    config.model.ksvd_iterations = 1  # ksvd: sweeps an update
+    config.model.ksvd_method = "exact"  # ksvd: exact, approximate, parallel
+    config.model.dictionary_decay = 0.9  # online, ksvd: memory an update; 0: the batch alone
+    config.model.update_every_steps = 1  # online, ksvd: steps between updates
+    config.model.normalize_atoms = True  # unit norm after every step
+    config.model.max_coherence = 0.99  # |cosine| above which an atom is a duplicate
+
+    config.loss = config_dict.ConfigDict()
+    config.loss.mse_weight = 1.0  # mean squared error of images in [-1, 1]
+    config.loss.l1_weight = 0.0  # mean absolute error
+
+    config.optimizer = config_dict.ConfigDict()  # AdamW
+    config.optimizer.learning_rate = 1e-3  # peak, after warm-up; then cosine to 0
+    config.optimizer.warmup_steps = 100
+    config.optimizer.b1 = 0.9
+    config.optimizer.b2 = 0.99
+    config.optimizer.weight_decay = 1e-4  # network only, never the atoms
+    config.optimizer.grad_clip_norm = 1.0  # global norm, network only
+    config.optimizer.ema_decay = 0.0  # moving average of the weights, used to evaluate; 0: none
+
+    config.eval = config_dict.ConfigDict()
+    config.eval.batch_size = 64  # images at a time over all devices
+    config.eval.coefficient_bits = (
+        16  # bits a coefficient counts in the rate (float16 loses nothing)
+    )
+    return config

@@ -1,0 +1,15 @@
+"""DL-VAE: OMP in a dictionary learned by gradient, on the embedded photographs.
+
+python main.py --config=configs/dlvae_photos.py
+"""
+
+from configs import datasets, default
+
+
+def get_config():
+    """Returns the configuration."""
+    config = default.get_config()
+    datasets.photos(config)
+    config.model.bottleneck = "dl"
+    config.model.dictionary_weight = 5.0  # 2 to 10; 1 learns too slowly beside the network
+    return config

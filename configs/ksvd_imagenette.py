@@ -1,0 +1,14 @@
+"""K-SVD-VAE (LASER), on Imagenette.
+
+python main.py --config=configs/ksvd_imagenette.py
+"""
+
+from configs import datasets, default
+
+
+def get_config():
+    """Returns the configuration."""
+    config = default.get_config()
+    datasets.imagenette(config)
+    config.model.bottleneck = "ksvd"
+    return config

@@ -1,0 +1,14 @@
+"""VQ-VAE, on the embedded photographs.
+
+python main.py --config=configs/vqvae_photos.py
+"""
+
+from configs import datasets, default
+
+
+def get_config():
+    """Returns the configuration."""
+    config = default.get_config()
+    datasets.photos(config)
+    config.model.bottleneck = "vq"
+    return config

@@ -1,0 +1,20 @@
+"""Learning images as sparse codes: autoencoders with a learned dictionary in the middle.
+
+`laser_jax.sparse` is the sparse coding (jax alone), `laser_jax.models` the Flax modules,
+`laser_jax.load(workdir)` a trained run.
+
+Dimensions, everywhere: `b` batch, `H W C` image, `h w` latent grid, `n` signals, `d` signal
+width (embedding_dim x patch area), `m` atoms, `k` sparsity. Channels last; atoms and signals
+are rows.
+"""
+
+__version__ = "0.1.0"
+
+
+def __getattr__(name):
+    # Lazily, so that laser_jax.sparse stays light to import.
+    if name == "load":
+        from laser_jax.trained import load
+
+        return load
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,132 @@
+"""What a workdir keeps: the resolved config and the newest states.
+
+config.json          the config, so that the workdir alone is enough
+checkpoints/<step>/  orbax checkpoints, written to the side and then renamed
+"""
+
+import json
+import os
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from ml_collections import config_dict
+
+# A run goes on only where these are unchanged: shapes, or what the numbers mean, depend on them.
+_FIXED = ("model", "data.name", "data.image_size", "seed")
+
+
+class Checkpoints:
+    """The checkpoints of a workdir; a context manager that waits for the last write."""
+
+    def __init__(self, workdir, *, keep=None):
+        """Opens them.
+
+        Args:
+          workdir: path of the run.
+          keep: newest checkpoints that stay when one is written; None: all, and only to read.
+        """
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=keep is not None)
+        self._manager = ocp.CheckpointManager(_path(workdir) / "checkpoints", options=options)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self._manager.close()
+
+    def latest_step(self):
+        """Returns the step of the newest checkpoint, None if there is none."""
+        return self._manager.latest_step()
+
+    def save(self, state):
+        """Writes a state in the background, unless its step is there already."""
+        step = int(state.step)
+        if step == self.latest_step():
+            return
+        # A copy: the next step donates these buffers while they are being written.
+        self._manager.save(step, args=ocp.args.StandardSave(jax.tree.map(jnp.copy, state)))
+
+    def restore(self, abstract_state):
+        """Returns the newest state, laid out as `abstract_state` (shapes with shardings)."""
+        return self._manager.restore(
+            self.latest_step(), args=ocp.args.StandardRestore(abstract_state)
+        )
+
+
+def write_config(workdir, config):
+    """Stores the config as `config.json` in the workdir, which is made if need be.
+
+    Raises:
+      OSError: if the workdir cannot be written.
+    """
+    path = _path(workdir)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        partial = path / f".config.json.{os.getpid()}"
+        partial.write_text(json.dumps(config.to_dict(), indent=2) + "\n")
+        partial.replace(path / "config.json")
+    except OSError as error:
+        raise OSError(f"the workdir {path} cannot be written: {error}") from error
+
+
+def read_config(workdir):
+    """Returns the config stored in a workdir.
+
+    Raises:
+      FileNotFoundError: if the workdir holds no run.
+    """
+    path = _path(workdir) / "config.json"
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path.parent} holds no run (no config.json); train one with "
+            f"python main.py --config=... --workdir={workdir}."
+        )
+    values = json.loads(path.read_text())
+    if isinstance(values["model"]["patch_size"], list):  # JSON has no tuples
+        values["model"]["patch_size"] = tuple(values["model"]["patch_size"])
+    return config_dict.ConfigDict(values)
+
+
+def check_same_run(workdir, config):
+    """Checks that a config continues the run a workdir holds, if it holds one.
+
+    Raises:
+      ValueError: if the workdir holds a run of another architecture, data set or seed.
+    """
+    if not (_path(workdir) / "config.json").exists():
+        return
+    stored = read_config(workdir)
+    old, new = flat_config(stored), flat_config(config)
+    # Switching the averages on or off changes the state's arrays, another decay does not.
+    for values in (old, new):
+        values["optimizer.ema_decay > 0"] = values["optimizer.ema_decay"] > 0
+    fixed = (*_FIXED, "optimizer.ema_decay > 0")
+    differ = [
+        f"  {key}: {old.get(key)} there, {new.get(key)} now"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key) and any(key == f or key.startswith(f"{f}.") for f in fixed)
+    ]
+    if differ:
+        raise ValueError(
+            f"the workdir {workdir} holds another run:\n" + "\n".join(differ) + "\n"
+            "Choose another directory with --workdir, or the config that began this one."
+        )
+
+
+def flat_config(config):
+    """Returns the config's values under their dotted names."""
+
+    def walk(values, prefix):
+        for key, value in values.items():
+            if isinstance(value, dict):
+                yield from walk(value, f"{prefix}{key}.")
+            else:
+                yield prefix + key, value
+
+    return dict(walk(config.to_dict(), ""))
+
+
+def _path(workdir):
+    return pathlib.Path(workdir).expanduser().absolute()

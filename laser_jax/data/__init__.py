@@ -1,0 +1,74 @@
+"""Images by name: sources read at random, and batches made from them.
+
+    source = open_source("photo_patches", split="train", image_size=32)
+    for images in train_batches(source, batch_size=64, seed=0):
+        ...  # uint8 (64, 32, 32, 3), endless
+
+Images stay uint8 here; a model scales them inside jit.
+"""
+
+from laser_jax.data.batches import eval_batches, train_batches
+from laser_jax.data.folder import open_folder
+from laser_jax.data.source import SPLITS, DataUnavailable, ImageSource
+from laser_jax.data.tfds_sets import TFDS_SETS, open_tfds
+
+__all__ = [
+    "DATASETS",
+    "DataUnavailable",
+    "ImageSource",
+    "eval_batches",
+    "open_source",
+    "open_split",
+    "prepare",
+    "train_batches",
+]
+
+_FOLDER = "folder:"
+DATASETS = (*TFDS_SETS, f"{_FOLDER}PATH")
+
+
+def open_source(name, *, split, image_size, data_dir=None):
+    """Returns the images of one split of a data set, prepared if they were not.
+
+    Args:
+      name: one of `DATASETS`; `folder:PATH` reads the images under PATH.
+      split: `train`, `validation` or `test`.
+      image_size: side of the square images returned, in pixels. `photo_patches`
+        and `cifar10` have 32 only.
+      data_dir: where prepared sets live; None is TFDS's own default
+        (`~/tensorflow_datasets`, or `$TFDS_DATA_DIR`). Not used by folders.
+
+    Returns:
+      An `ImageSource` of uint8 `(image_size, image_size, 3)` images.
+
+    Raises:
+      ValueError: if the name, the split or the size is one that is not there, or
+        a folder has too few images.
+      DataUnavailable: if the set is not prepared and cannot be prepared.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"unknown split {split!r}; choose from {', '.join(SPLITS)}.")
+    if image_size < 1:
+        raise ValueError(f"image_size must be at least 1 pixel, got {image_size}.")
+    if name.startswith(_FOLDER):
+        return open_folder(name.removeprefix(_FOLDER), split=split, image_size=image_size)
+    if name not in TFDS_SETS:
+        raise ValueError(f"unknown data set {name!r}; choose from {', '.join(DATASETS)}.")
+    return open_tfds(name, split=split, image_size=image_size, data_dir=data_dir)
+
+
+def open_split(data, split):
+    """Returns a split of the data set that a config's `data` describes; see `open_source`."""
+    return open_source(data.name, split=split, image_size=data.image_size, data_dir=data.data_dir)
+
+
+def prepare(name, *, image_size, data_dir=None):
+    """Downloads and prepares a data set, and checks that every split opens.
+
+    Does nothing twice: a prepared set is only opened. In a folder every image is
+    decoded once and the unreadable ones are named in the log.
+
+    Args, Raises: as `open_source`.
+    """
+    for split in SPLITS:
+        open_source(name, split=split, image_size=image_size, data_dir=data_dir)

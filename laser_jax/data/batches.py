@@ -1,0 +1,117 @@
+"""Batches of images, the same whatever reads them.
+
+The training stream is one endless list of images, epoch after epoch, each shuffled
+anew. Batch t is its rows `[t * batch_size, (t + 1) * batch_size)`, reached by index:
+so `(seed, t)` is the whole state of the data, and resuming costs nothing.
+"""
+
+import numpy as np
+
+
+def train_batches(
+    source,
+    *,
+    batch_size,
+    seed,
+    start_step=0,
+    flip=True,
+    crop_padding=0,
+    num_threads=2,
+    process_index=0,
+    process_count=1,
+):
+    """Returns endless shuffled and augmented batches, from step `start_step` on.
+
+    Batch t depends on `source`, `batch_size`, `seed`, `flip`, `crop_padding` and t
+    alone. Each epoch of `len(source)` images has every image once; a batch may reach
+    over its end.
+
+    Args:
+      source: sequence of uint8 `(H, W, 3)` images, safe to index from threads.
+      batch_size: images in the batch of all processes together.
+      seed: of order and augmentation, `0 <= seed < 2**32`.
+      start_step: the step whose batch comes first.
+      flip: mirrors an image left to right, half of the time.
+      crop_padding: pixels by which an image is extended on each side by reflection,
+        and then cut back to its size at a random place. 0 is off.
+      num_threads: batches read at once.
+      process_index, process_count: process p of P gets rows `[p B / P, (p + 1) B / P)`
+        of the batch.
+
+    Returns:
+      Iterator of uint8 `(batch_size / process_count, H, W, 3)`.
+
+    Raises:
+      ValueError: if `batch_size` is not divisible by `process_count`, or the source
+        has fewer images than a batch.
+    """
+    local_size = _local_size(batch_size, process_count)
+    if len(source) < batch_size:
+        raise ValueError(
+            f"too few images: a batch of {batch_size} is larger than the data set, {len(source)}."
+        )
+    import grain
+
+    def augment(image, rng):
+        if crop_padding:
+            height, width, _ = image.shape
+            padding = ((crop_padding, crop_padding), (crop_padding, crop_padding), (0, 0))
+            top, left = rng.integers(2 * crop_padding + 1, size=2)
+            image = np.pad(image, padding, mode="reflect")[top : top + height, left : left + width]
+        if flip and rng.integers(2):
+            image = image[:, ::-1]
+        return image
+
+    # As good as endless: grain's own endless length overflows in batches of one image.
+    epochs = 2**62 // len(source)
+    images = grain.MapDataset.source(source).seed(seed).shuffle().repeat(epochs)
+    images = images.random_map(augment)
+    # Batches of the process' size follow one another: those of step t, of process 0 to P - 1.
+    batches = images.batch(local_size)[start_step * process_count + process_index :: process_count]
+    return iter(_read(batches, num_threads))
+
+
+def eval_batches(source, *, batch_size, process_index=0, process_count=1):
+    """Returns every image once, in order, in batches of one shape.
+
+    Args:
+      source: sequence of uint8 `(H, W, 3)` images, safe to index from threads.
+      batch_size: images in the batch of all processes together.
+      process_index, process_count: as in `train_batches`.
+
+    Returns:
+      Iterator of `(images, mask)`: uint8 `(batch_size / process_count, H, W, 3)`, and
+      bool `(batch_size / process_count,)`, False where the last batch was filled up
+      with zeros.
+
+    Raises:
+      ValueError: if `batch_size` is not divisible by `process_count`.
+    """
+    local_size = _local_size(batch_size, process_count)
+    import grain
+
+    def batch(step):
+        first = step * batch_size + process_index * local_size
+        rows = range(first, min(first + local_size, len(source)))
+        images = np.zeros((local_size, *source[0].shape), np.uint8)
+        for row, index in enumerate(rows):
+            images[row] = source[index]
+        return images, np.arange(local_size) < len(rows)
+
+    steps = -(-len(source) // batch_size)
+    return iter(_read(grain.MapDataset.range(steps).map(batch), num_threads=2))
+
+
+def _local_size(batch_size, process_count):
+    if batch_size % process_count:
+        raise ValueError(
+            f"batch_size {batch_size} is not divisible by the {process_count} processes."
+        )
+    return batch_size // process_count
+
+
+def _read(batches, num_threads):
+    import grain
+
+    options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=2 * num_threads)
+    return batches.to_iter_dataset(options)

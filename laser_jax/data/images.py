@@ -1,0 +1,48 @@
+"""From an encoded image to the square RGB array a model takes."""
+
+import numpy as np
+from PIL import Image, ImageOps
+
+# Named, because what a file is called says nothing of what is in it.
+_FORMATS = ("JPEG", "PNG", "WEBP")
+
+
+def load_square(file, image_size):
+    """Decodes an image, crops its centre to a square and resizes it.
+
+    The resize is Pillow's bicubic, whose support grows with the reduction
+    (antialiased); an image of the wanted size is returned as it is, a smaller one
+    enlarged. EXIF orientation is applied, transparency composited over white, gray
+    and CMYK converted to RGB; colour profiles are not. Of an animation the first
+    frame is taken.
+
+    Args:
+      file: path or binary file of a JPEG, PNG or WebP image.
+      image_size: side of the result in pixels.
+
+    Returns:
+      uint8 `(image_size, image_size, 3)` array.
+
+    Raises:
+      Exception: of many kinds, as Pillow's decoders raise them, for a file that is
+        broken, truncated, none of the formats or a decompression bomb.
+    """
+    with Image.open(file, formats=_FORMATS) as image:
+        image = _to_rgb(ImageOps.exif_transpose(image))
+    width, height = image.size
+    side = min(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
+    box = (left, top, left + side, top + side)
+    image = image.resize((image_size, image_size), Image.Resampling.BICUBIC, box=box)
+    return np.asarray(image)
+
+
+def _to_rgb(image):
+    if image.mode.startswith("I"):  # 16 bits of gray: Pillow's convert would clip them at 255.
+        gray = np.asarray(image).astype(np.uint32)
+        image = Image.fromarray(((gray * 255 + 32767) // 65535).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return image.convert("RGB")

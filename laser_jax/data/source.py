@@ -1,0 +1,49 @@
+"""What every data set gives: a sequence of square images that can be read anywhere."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+SPLITS = ("train", "validation", "test")
+
+
+class DataUnavailable(RuntimeError):
+    """A data set is not prepared and cannot be; the text says what to do."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ImageSource(Sequence):
+    """Images of one split: `len(source)`, and `source[i]`, read-only, from any thread.
+
+    Attributes:
+      name: the data set, as given to `open_source`.
+      split: `train`, `validation` or `test`.
+      description: one line for reports, how split and crop were made.
+      records: what is stored, one entry an image.
+      load: makes a uint8 `(image_size, image_size, 3)` array of an entry.
+      remember: keeps each image once loaded. Worth its memory for small images,
+        whose decoding costs more than all the rest of making a batch.
+    """
+
+    name: str
+    split: str
+    description: str
+    records: Sequence = dataclasses.field(repr=False)
+    load: Callable[[Any], np.ndarray] = dataclasses.field(repr=False)
+    remember: bool = dataclasses.field(default=False, repr=False)
+    _loaded: dict[int, np.ndarray] = dataclasses.field(default_factory=dict, init=False, repr=False)
+
+    def __len__(self):
+        return len(self.records)
+
+    def __getitem__(self, index):
+        if not 0 <= index < len(self):
+            raise IndexError(f"image {index} of {len(self)} in {self.name} {self.split}.")
+        image = self._loaded.get(index)
+        if image is None:
+            image = self.load(self.records[index])
+            if self.remember:
+                self._loaded[index] = image
+        return image

@@ -1,0 +1,228 @@
+"""Data sets of tensorflow-datasets, prepared as array_record and read at random.
+
+Reading needs no TensorFlow; TFDS itself imports it to download and unpack the three
+public sets.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import functools
+import io
+import logging
+import os
+import sys
+
+from laser_jax.data.images import load_square
+from laser_jax.data.source import DataUnavailable, ImageSource
+
+log = logging.getLogger("laser_jax")
+
+
+@dataclasses.dataclass(frozen=True)
+class TfdsSet:
+    """How a set is cut into our splits, and where its files come from.
+
+    Attributes:
+      builder: name of the TFDS builder.
+      splits: our split -> TFDS's slice.
+      size: the one side in pixels it has, None if its images are cropped and resized.
+      files: what TFDS downloads, by the names it looks for in `downloads/manual`.
+      source: where a person finds those files.
+    """
+
+    builder: str
+    splits: dict[str, str]
+    size: int | None = None
+    files: tuple[str, ...] = ()
+    source: str = ""
+
+
+TFDS_SETS = {
+    "photo_patches": TfdsSet(
+        builder="photo_patches",
+        splits={"train": "train", "validation": "validation", "test": "test"},
+        size=32,
+    ),
+    "cifar10": TfdsSet(
+        builder="cifar10",
+        splits={"train": "train[:-5000]", "validation": "train[-5000:]", "test": "test"},
+        size=32,
+        files=("cifar-10-binary.tar.gz",),
+        source="https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
+    ),
+    # Stored as 178 x 218 pixels: above 178 the centre square is enlarged.
+    "celeb_a": TfdsSet(
+        builder="celeb_a",
+        splits={"train": "train", "validation": "validation", "test": "test"},
+        files=(
+            "img_align_celeba.zip",
+            "list_eval_partition.txt",
+            "list_attr_celeba.txt",
+            "list_landmarks_align_celeba.txt",
+            "identity_CelebA.txt",
+        ),
+        source="https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html",
+    ),
+    # The variant with a shorter side of 320 pixels: a quarter of the download and a
+    # faster decode, still reduced, never enlarged, at the usual 256.
+    "imagenette": TfdsSet(
+        builder="imagenette/320px-v2",
+        splits={"train": "train[:-500]", "validation": "train[-500:]", "test": "validation"},
+        files=("imagenette2-320.tgz",),
+        source="https://s3.amazonaws.com/fast-ai-imageclas/imagenette2-320.tgz",
+    ),
+}
+
+
+def open_tfds(name, *, split, image_size, data_dir=None):
+    """Returns a split of `TFDS_SETS[name]`, prepared first if it was not.
+
+    Args, Returns, Raises: as `laser_jax.data.open_source`.
+    """
+    spec = TFDS_SETS[name]
+    if spec.size not in (None, image_size):
+        raise ValueError(f"{name} has images of {spec.size} pixels only, got {image_size=}.")
+    import tensorflow_datasets as tfds
+
+    builder = _prepared_builder(name, data_dir)
+    # Only the image, still encoded: Pillow decodes it below.
+    decoders = {"image": tfds.decode.SkipDecoding()}
+    records = builder.as_data_source(spec.splits[split], decoders=decoders)
+    return ImageSource(
+        name=name,
+        split=split,
+        description=_describe(name, split, image_size),
+        records=records,
+        load=functools.partial(_load_record, image_size=image_size),
+        remember=spec.size is not None,  # 32 pixels: 21 MB of photo_patches, 140 MB of CIFAR-10
+    )
+
+
+def _load_record(record, image_size):
+    return load_square(io.BytesIO(record["image"]), image_size)
+
+
+def _describe(name, split, image_size):
+    if name == "photo_patches":
+        from laser_jax.data.photo_patches import PHOTOGRAPHS
+
+        photographs = ", ".join(PHOTOGRAPHS[split])
+        return f"{name} {split}: {photographs}; 32x32 windows area-resized from 32/64/128"
+    spec = TFDS_SETS[name]
+    if spec.size is None:
+        crop = f"centre square, bicubic to {image_size}x{image_size}"
+    else:
+        crop = f"{spec.size}x{spec.size} as they are"
+    return f"{name} {split}: {spec.splits[split]} of TFDS {spec.builder}; {crop}"
+
+
+def _prepared_builder(name, data_dir):
+    """Returns the TFDS builder of a set whose files are all there."""
+    builder = _builder(name, data_dir)
+    if not builder.data_path.exists():
+        _prepare(name, builder)
+        builder = _builder(name, data_dir)
+    # TFDS prepares beside and renames at the end, so what it leaves is whole; a copy
+    # made by hand may not be.
+    missing = [
+        file
+        for split in builder.info.splits.values()
+        for file in split.filepaths
+        if not file.exists()
+    ]
+    if missing or not builder.info.splits:
+        raise DataUnavailable(
+            f"data set {name!r} in {builder.data_path} is not whole ({len(missing)} files missing"
+            f"{f', {missing[0].name} among them' if missing else ''}): delete that directory and "
+            "prepare it again."
+        )
+    if builder.info.file_format.value != "array_record":
+        raise DataUnavailable(
+            f"data set {name!r} in {builder.data_path} is stored as "
+            f"{builder.info.file_format.value}, which cannot be read at random: choose another "
+            "data_dir, or delete that directory and prepare it again."
+        )
+    return builder
+
+
+def _builder(name, data_dir):
+    import tensorflow_datasets as tfds
+
+    if name == "photo_patches":
+        from laser_jax.data.photo_patches import PhotoPatches
+
+        return PhotoPatches(data_dir=data_dir)
+    return tfds.builder(TFDS_SETS[name].builder, data_dir=data_dir)
+
+
+def _prepare(name, builder):
+    """Writes a set into the builder's directory, once among processes that ask together."""
+    import tensorflow_datasets as tfds
+
+    root = os.path.expanduser(builder.data_dir_root)
+    try:
+        os.makedirs(root, exist_ok=True)
+        with _locked(os.path.join(root, f".{name}.lock")), _quiet():
+            if builder.data_path.exists():  # another process was first
+                return
+            log.info("preparing data set %s in %s, once.", name, builder.data_path)
+            _check_source_answers(name, builder)
+            builder.download_and_prepare(
+                file_format="array_record",
+                download_config=tfds.download.DownloadConfig(try_download_gcs=False),
+            )
+    except DataUnavailable:
+        raise
+    except Exception as error:  # of any kind: requests, zipfile, promise, the file system
+        raise DataUnavailable(_advice(name, builder, error)) from error
+
+
+def _check_source_answers(name, builder):
+    """Raises within seconds where there is no internet; TFDS would retry for minutes."""
+    spec = TFDS_SETS[name]
+    by_hand = _manual_dir(builder)
+    if all(os.path.exists(os.path.join(by_hand, file)) for file in spec.files):
+        return
+    import requests
+
+    urls = [url for url, info in builder.url_infos.items() if info.filename in spec.files]
+    requests.head(urls[0], timeout=20)
+
+
+def _manual_dir(builder):
+    return os.path.join(builder.data_dir_root, "downloads", "manual")
+
+
+def _advice(name, builder, error):
+    spec = TFDS_SETS[name]
+    lines = [
+        f"data set {name!r} is not in {builder.data_path} and could not be prepared there.",
+        f"Cause: {type(error).__name__}: {error}",
+    ]
+    if spec.files:
+        lines.append("With internet: python main.py --config=... --mode=prepare")
+        lines.append(
+            f"By hand: put {', '.join(spec.files)} (from {spec.source}), unpacked no further and "
+            f"under these names, into {_manual_dir(builder)}, then the same command."
+        )
+    if name == "celeb_a":
+        lines.append("(CelebA lies on Google Drive, which often refuses for a day: quota.)")
+    return "\n".join(lines)
+
+
+@contextlib.contextmanager
+def _locked(path):
+    with open(path, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # released when the file closes, or the process dies
+        yield
+
+
+@contextlib.contextmanager
+def _quiet():
+    """Keeps TFDS's progress bars out of log files, and its prints out of both."""
+    import tensorflow_datasets as tfds
+
+    tfds.display_progress_bar(sys.stderr.isatty())
+    with contextlib.redirect_stdout(io.StringIO()):
+        yield

@@ -1,0 +1,5 @@
+"""Figures: host arrays in, pictures out."""
+
+from laser_jax.figures.sheets import atom_sheet, reconstruction_figure, reconstruction_grid
+
+__all__ = ["atom_sheet", "reconstruction_figure", "reconstruction_grid"]

@@ -1,0 +1,6 @@
+"""Metrics: image quality in [0, 1], and what a code costs and uses."""
+
+from laser_jax.metrics.code import active_atoms, sparse_bits, vq_bits
+from laser_jax.metrics.image import psnr, squared_error_to_psnr, ssim
+
+__all__ = ["active_atoms", "psnr", "sparse_bits", "squared_error_to_psnr", "ssim", "vq_bits"]

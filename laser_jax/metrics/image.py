@@ -1,0 +1,45 @@
+"""Image quality: PSNR and SSIM of images in [0, 1]."""
+
+import dm_pix
+import jax.numpy as jnp
+
+
+def psnr(a, b):
+    """Returns the peak signal-to-noise ratio of each pair of images, in dB.
+
+    Args:
+      a, b: `(b, H, W, C)` float arrays in [0, 1].
+
+    Returns:
+      `(b,)`; 10 log10(1 / MSE). Equal images give 100, not infinity, so that means stay finite.
+    """
+    return squared_error_to_psnr(jnp.mean(jnp.square(a - b), axis=(1, 2, 3)))
+
+
+def squared_error_to_psnr(mse):
+    """Returns the PSNR in dB of a mean squared error of [0, 1] values, at most 100."""
+    return -10 * jnp.log10(jnp.maximum(mse, 1e-10))
+
+
+def ssim(a, b):
+    """Returns the structural similarity of each pair of images.
+
+    Gaussian window, 11 pixels wide, sigma 1.5; mean over channels and the pixels whose
+    window lies inside.
+
+    Args:
+      a, b: `(b, H, W, C)` float arrays in [0, 1], H and W at least 11.
+
+    Returns:
+      `(b,)` in [-1, 1].
+
+    Raises:
+      ValueError: if the images are smaller than the window.
+
+    References:
+      Wang, Bovik, Sheikh and Simoncelli, Image quality assessment: from error
+      visibility to structural similarity, 2004.
+    """
+    if min(a.shape[1:3]) < 11:
+        raise ValueError(f"SSIM needs images of at least 11x11 pixels, got {a.shape[1:3]}.")
+    return dm_pix.ssim(a, b)

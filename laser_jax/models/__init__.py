@@ -1,0 +1,17 @@
+"""Flax modules: the encoder, the decoder, the bottlenecks and the autoencoder of them."""
+
+from laser_jax.models.autoencoder import Autoencoder, AutoencoderOutput
+from laser_jax.models.bottlenecks import BottleneckOutput, DictionaryLearning, VectorQuantizer
+from laser_jax.models.build import build_model
+from laser_jax.models.encoder import Decoder, Encoder
+
+__all__ = [
+    "Autoencoder",
+    "AutoencoderOutput",
+    "BottleneckOutput",
+    "Decoder",
+    "DictionaryLearning",
+    "Encoder",
+    "VectorQuantizer",
+    "build_model",
+]

@@ -1,0 +1,267 @@
+"""The sparse bottleneck: a few atoms of a learned dictionary for each patch of latents."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from laser_jax.metrics import sparse_bits
+from laser_jax.models.bottlenecks.output import (
+    BottleneckOutput,
+    as_pair,
+    check_latents,
+    from_patches,
+    mean_square,
+    relative_usage,
+    straight_through,
+    to_patches,
+)
+from laser_jax.sparse import (
+    decode,
+    gradient_pursuit,
+    init_from_signals,
+    iterative_hard_thresholding,
+    ksvd_update,
+    matching_pursuit,
+    omp,
+    online_update,
+    replace_atoms,
+    residual_update,
+    top_k,
+    unit_norm,
+    usage,
+)
+from laser_jax.sparse.checks import check_choice, check_sparsity
+from laser_jax.sparse.ksvd import METHODS, ksvd_statistics
+from laser_jax.sparse.online import online_statistics
+
+SPARSE_CODERS = {
+    "omp": omp,
+    "matching_pursuit": matching_pursuit,
+    "gradient_pursuit": gradient_pursuit,
+    "iterative_hard_thresholding": iterative_hard_thresholding,
+    "top_k": top_k,
+}
+DICTIONARY_UPDATES = ("gradient", "online", "ksvd")
+
+
+class DictionaryLearning(nn.Module):
+    """Each patch of latents becomes at most `sparsity_level` atoms of one dictionary.
+
+    `dictionary_update="gradient"` is the DL-VAE; "ksvd" the K-SVD-VAE, or LASER.
+
+    Attributes:
+      num_embeddings: m, atoms.
+      embedding_dim: channels of the latents; an atom is this times the patch's area wide.
+      sparsity_level: k, atoms a patch, in [1, m].
+      patch_size: p, or (p, q): latents of one signal, non-overlapping.
+      commitment_cost: weight of the loss that pulls the encoder to its approximation.
+      sparse_coder: how the code is found; a key of `SPARSE_CODERS`.
+      tolerance: squared residual a patch at which its code is long enough; None: never.
+      dictionary_update: how the atoms learn; one of `DICTIONARY_UPDATES`.
+      dictionary_weight: weight of the dictionary's loss ("gradient"); the optimizer
+        multiplies the atoms' learning rate by it, as Adam ignores a factor on a gradient.
+      dict_learning_rate: step of the "online" update without memory.
+      ksvd_iterations: sweeps an update ("ksvd"), at least 1.
+      ksvd_method: "exact", "approximate" or "parallel" ("ksvd").
+      dictionary_decay: share of the past moments kept an update ("ksvd", "online"), in
+        [0, 1); 0 fits the batch alone ("ksvd" as in the paper, "online" by plain steps).
+      update_every_steps: steps between two updates ("ksvd", "online").
+      normalize_atoms: whether atoms are scaled to norm 1 after each step.
+      usage_decay, min_usage, max_coherence, replace_every_steps: an atom whose decayed use
+        is below `min_usage` of the mean use, or whose |cosine| with a more used one is above
+        `max_coherence`, is replaced, looked at every so many steps (0: never).
+
+    References:
+      Aharon, Elad and Bruckstein, K-SVD, 2006. Mairal et al., Online dictionary
+      learning for sparse coding, 2009.
+    """
+
+    num_embeddings: int = 512
+    embedding_dim: int = 64
+    sparsity_level: int = 8
+    patch_size: int | tuple[int, int] = 1
+    commitment_cost: float = 0.25
+    sparse_coder: str = "omp"
+    tolerance: float | None = None
+    dictionary_update: str = "ksvd"
+    dictionary_weight: float = 1.0
+    dict_learning_rate: float = 0.5
+    ksvd_iterations: int = 1
+    ksvd_method: str = "exact"
+    dictionary_decay: float = 0.9
+    update_every_steps: int = 1
+    normalize_atoms: bool = True
+    usage_decay: float = 0.99
+    min_usage: float = 0.05
+    max_coherence: float = 0.99
+    replace_every_steps: int = 100
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_sparsity(self.sparsity_level, self.num_embeddings)
+        check_choice("sparse_coder", self.sparse_coder, SPARSE_CODERS)
+        check_choice("dictionary_update", self.dictionary_update, DICTIONARY_UPDATES)
+        check_choice("ksvd_method", self.ksvd_method, METHODS)
+        as_pair(self.patch_size)
+        if self.ksvd_iterations < 1:
+            raise ValueError(
+                f"ksvd_iterations must be at least 1, got {self.ksvd_iterations}; "
+                "for a dictionary without K-SVD set dictionary_update='gradient'."
+            )
+
+    @property
+    def learns_by_gradient(self):
+        """Whether the optimizer moves the atoms."""
+        return self.dictionary_update == "gradient"
+
+    @property
+    def signal_width(self):
+        """d, the width of a signal and of an atom."""
+        p, q = as_pair(self.patch_size)
+        return self.embedding_dim * p * q
+
+    @nn.compact
+    def __call__(self, latents):
+        """Codes `(b, h, w, embedding_dim)` latents; returns a `BottleneckOutput`."""
+        check_latents(latents, self.embedding_dim, as_pair(self.patch_size))
+        atoms = self.variable("dictionary", "atoms", self._random_atoms).value
+        self.variable("dictionary", "usage", jnp.ones, self.num_embeddings)
+        if self._has_memory:
+            self.variable("dictionary", "statistics", lambda: self._statistics(atoms))
+        latents = latents.astype(jnp.float32)
+        code = self.encode(atoms, latents)
+        approximation = self.decode(atoms, code)
+        loss = self.loss(latents, approximation)
+        return BottleneckOutput(straight_through(latents, approximation), loss, code)
+
+    def loss(self, latents, approximation):
+        """Returns commitment_cost x MSE(latents, sg(approximation)).
+
+        In gradient mode + dictionary_weight x MSE(approximation, sg(latents)).
+        """
+        loss = self.commitment_cost * mean_square(latents - lax.stop_gradient(approximation))
+        if self.learns_by_gradient:
+            dictionary_loss = mean_square(approximation - lax.stop_gradient(latents))
+            loss += self.dictionary_weight * dictionary_loss
+        return loss
+
+    def encode(self, atoms, latents):
+        """Returns the `SparseCode` of latents `(b, h, w, c)` under atoms `(m, d)`.
+
+        Detached: at the least-squares optimum the dictionary's gradient is the same
+        (envelope theorem), and no solve stands in the backward pass.
+        """
+        return SPARSE_CODERS[self.sparse_coder](
+            lax.stop_gradient(self._signals(latents)),
+            lax.stop_gradient(atoms),
+            sparsity=self.sparsity_level,
+            tolerance=self.tolerance,
+        )
+
+    def decode(self, atoms, code):
+        """Returns the latents `(b, h, w, c)` that a code stands for."""
+        return from_patches(decode(code, atoms), as_pair(self.patch_size))
+
+    def bits_per_signal(self, coefficient_bits):
+        """Returns the bits of a patch's fixed-length code, its coefficients at this precision."""
+        return sparse_bits(
+            self.num_embeddings, sparsity=self.sparsity_level, coefficient_bits=coefficient_bits
+        )
+
+    def init_dictionary(self, dictionary, latents, *, key):
+        """Returns the dictionary collection with atoms taken from the latents' signals."""
+        atoms = init_from_signals(self._signals(latents), self.num_embeddings, key=key)
+        return self._start(dictionary, atoms)
+
+    def adapt(self, dictionary, latents, code, *, step, key):
+        """Returns the dictionary collection after a training step.
+
+        Args:
+          dictionary: the module's `dictionary` collection.
+          latents: `(b, h, w, c)`, what was coded.
+          code: the `SparseCode` it was given.
+          step: int scalar, the step just made, from 1.
+          key: PRNG key of this step.
+        """
+        signals = self._signals(latents)
+        counts = usage(code, self.num_embeddings)
+        new = dict(dictionary)
+        if not self.learns_by_gradient:
+            new = lax.cond(
+                step % self.update_every_steps == 0,
+                lambda old: self._update(old, signals, code),
+                lambda old: old,
+                new,
+            )
+        if self.normalize_atoms:
+            new["atoms"] = unit_norm(new["atoms"])
+        mean = (1 - self.usage_decay) * relative_usage(counts)
+        new["usage"] = self.usage_decay * dictionary["usage"] + mean
+        if not self.replace_every_steps:
+            return new
+        return lax.cond(
+            step % self.replace_every_steps == 0,
+            lambda old: self._replace(old, signals, code, key),
+            lambda old: old,
+            new,
+        )
+
+    def _update(self, dictionary, signals, code):
+        atoms, statistics = dictionary["atoms"], dictionary.get("statistics")
+        if self.dictionary_update == "ksvd":
+            memory = statistics
+            for _ in range(self.ksvd_iterations):
+                # Each sweep starts from the same past, or the batch would count twice.
+                statistics, atoms, code = ksvd_update(
+                    memory, signals, atoms, code,
+                    method=self.ksvd_method, decay=self.dictionary_decay,
+                )  # fmt: skip
+        elif self._has_memory:
+            statistics, atoms = online_update(
+                statistics, signals, atoms, code, decay=self.dictionary_decay
+            )
+        else:
+            atoms = residual_update(signals, atoms, code, learning_rate=self.dict_learning_rate)
+        new = {**dictionary, "atoms": atoms}
+        return new | {"statistics": statistics} if self._has_memory else new
+
+    def _replace(self, dictionary, signals, code, key):
+        atoms = replace_atoms(
+            signals,
+            dictionary["atoms"],
+            code,
+            max_coherence=self.max_coherence,
+            key=key,
+            counts=dictionary["usage"],
+            min_count=self.min_usage,
+        )
+        replaced = jnp.any(atoms != dictionary["atoms"], axis=-1)
+        # What the old atom remembered goes with it.
+        return jax.tree.map(
+            lambda old, new: jnp.where(replaced.reshape(-1, *[1] * (old.ndim - 1)), new, old),
+            dictionary,
+            self._start(dictionary, atoms),
+        )
+
+    @property
+    def _has_memory(self):
+        return not self.learns_by_gradient and self.dictionary_decay > 0
+
+    def _signals(self, latents):
+        return to_patches(latents.astype(jnp.float32), as_pair(self.patch_size))
+
+    def _start(self, dictionary, atoms):
+        """The collection of a dictionary that has just begun."""
+        new = {**dictionary, "atoms": atoms, "usage": jnp.ones(self.num_embeddings)}
+        return new | {"statistics": self._statistics(atoms)} if self._has_memory else new
+
+    def _statistics(self, atoms):
+        if self.dictionary_update == "ksvd":
+            return ksvd_statistics(atoms, method=self.ksvd_method)
+        return online_statistics(atoms)
+
+    def _random_atoms(self):
+        # Only until init_dictionary sees latents.
+        shape = (self.num_embeddings, self.signal_width)
+        return unit_norm(jax.random.normal(self.make_rng("params"), shape))

@@ -1,0 +1,85 @@
+"""Convolutions of the encoder and decoder, the strided ones in their fast equal forms.
+
+XLA differentiates a strided convolution into a dilated one, which is slow on CPUs
+(and a transposed one several times slower still). Moving 2x2 neighbourhoods into
+channels turns both into plain stride-1 convolutions of the very same function, so
+kernels keep their usual `(4, 4, in, out)` shape.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import lax
+
+_DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+
+
+class DownConv(nn.Module):
+    """4x4 convolution, stride 2, padding 1: `(b, H, W, C)` -> `(b, H/2, W/2, features)`.
+
+    H and W must be even.
+    """
+
+    features: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x):
+        b, height, width, channels = x.shape
+        kernel, bias = _parameters(self, channels, scale=1.0)
+        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        # Space to depth: cell (i, j) holds pixels (2i + a, 2j + c) as channels (a, c, C).
+        x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        x = x.reshape(b, height // 2 + 1, 2, width // 2 + 1, 2, channels)
+        x = x.transpose(0, 1, 3, 2, 4, 5).reshape(b, height // 2 + 1, width // 2 + 1, -1)
+        kernel = kernel.reshape(2, 2, 2, 2, channels, -1).transpose(0, 2, 1, 3, 4, 5)
+        kernel = kernel.reshape(2, 2, 4 * channels, -1)
+        return _stride_1(x, kernel) + bias.reshape(1, 1, 1, -1)
+
+
+class UpConv(nn.Module):
+    """4x4 transposed convolution, stride 2, padding 1: `(b, h, w, C)` -> `(b, 2h, 2w, f)`."""
+
+    features: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x):
+        b, height, width, channels = x.shape
+        # Each output pixel sees 2x2 of the 4x4 taps, a quarter of the kernel's fan-in.
+        kernel, bias = _parameters(self, channels, scale=4.0)
+        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        # Output pixel 2i + a takes input i - 1 with tap 2 + a and input i with tap a.
+        kernel = kernel.reshape(2, 2, 2, 2, channels, self.features)[::-1, :, ::-1]
+        kernel = kernel.transpose(0, 2, 4, 1, 3, 5).reshape(2, 2, channels, -1)
+        x = _stride_1(jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))), kernel)
+        # Depth to space, then the border that the padding made goes.
+        x = x.reshape(b, height + 1, width + 1, 2, 2, self.features)
+        x = x.transpose(0, 1, 3, 2, 4, 5).reshape(b, 2 * height + 2, 2 * width + 2, -1)
+        return x[:, 1:-1, 1:-1] + bias.reshape(1, 1, 1, -1)
+
+
+class ResidualStack(nn.Module):
+    """Pre-activation blocks: ReLU, 3x3 to `residual_hiddens`, ReLU, 1x1 back; a last ReLU."""
+
+    num_blocks: int
+    residual_hiddens: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x):
+        for _ in range(self.num_blocks):
+            h = nn.Conv(self.residual_hiddens, (3, 3), use_bias=False, dtype=self.dtype)(nn.relu(x))
+            x = x + nn.Conv(x.shape[-1], (1, 1), use_bias=False, dtype=self.dtype)(nn.relu(h))
+        return nn.relu(x)
+
+
+def _parameters(module, channels, *, scale):
+    init = nn.initializers.variance_scaling(scale, "fan_in", "truncated_normal")
+    kernel = module.param("kernel", init, (4, 4, channels, module.features))
+    return kernel, module.param("bias", nn.initializers.zeros, (module.features,))
+
+
+def _stride_1(x, kernel):
+    return lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=_DIMENSIONS)

@@ -1,0 +1,62 @@
+"""What a person sees of a run: a bar in a terminal, plain lines elsewhere."""
+
+import logging
+import sys
+import time
+
+import tqdm
+
+log = logging.getLogger("laser_jax")
+
+
+class Progress:
+    """Reports steps made, the time left, loss and PSNR."""
+
+    def __init__(self, first_step, num_steps):
+        self._num_steps = num_steps
+        self._begin = (first_step, time.monotonic())
+        self._bar = None
+        if sys.stderr.isatty():
+            self._bar = tqdm.tqdm(
+                total=num_steps, initial=first_step, unit="step", dynamic_ncols=True, smoothing=0.05
+            )
+
+    def advance(self):
+        """One more step is made."""
+        if self._bar:
+            self._bar.update()
+
+    def report(self, step, scalars):
+        """Shows the scalars of a logged step."""
+        loss, psnr = scalars["train/loss"], scalars["train/psnr"]
+        if self._bar:
+            self._bar.set_postfix_str(f"loss {loss:.4f}, PSNR {psnr:.2f} dB")
+            return
+        first, begin = self._begin
+        left = (time.monotonic() - begin) / max(step - first, 1) * (self._num_steps - step)
+        log.info(
+            "step %d/%d  loss %.4f  PSNR %.2f dB  %.0f images/s  %s left",
+            step,
+            self._num_steps,
+            loss,
+            psnr,
+            scalars["train/images_per_second"],
+            tqdm.tqdm.format_interval(left),
+        )
+
+    def close(self):
+        """Ends the bar."""
+        if self._bar:
+            self._bar.close()
+
+
+def table(rows):
+    """Returns a two-column text table of a dict of numbers and strings."""
+    width = max(map(len, rows))
+    lines = [
+        f"  {name:<{width}}  {value:.4g}"
+        if isinstance(value, float)
+        else f"  {name:<{width}}  {value}"
+        for name, value in rows.items()
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,64 @@
+"""Sparse coding in a dictionary, in JAX alone.
+
+    import jax, jax.numpy as jnp
+    from laser_jax.sparse import omp, decode
+
+    dictionary = jax.random.normal(jax.random.key(0), (512, 64))   # 512 atoms of width 64
+    signals = jax.random.normal(jax.random.key(1), (1000, 64))
+    code = omp(signals, dictionary, sparsity=8)                    # (1000, 8) atoms, coefficients
+    approximation = decode(code, dictionary)                       # (1000, 64)
+
+Atoms are rows, signals are rows. Everything works under jit, vmap and sharding, in
+float32 (true float32 on every device) and float64.
+"""
+
+from laser_jax.sparse.code import SparseCode, decode, perplexity, to_dense, usage
+from laser_jax.sparse.codebook import (
+    EmaStatistics,
+    ema_update,
+    kmeans_init,
+    nearest_atom,
+    residual_nearest_atoms,
+)
+from laser_jax.sparse.dictionary import coherence, init_from_signals, replace_atoms, unit_norm
+from laser_jax.sparse.fit import FitResult, fit_dictionary
+from laser_jax.sparse.ksvd import ksvd_sweep, ksvd_update
+from laser_jax.sparse.omp import omp
+from laser_jax.sparse.online import OnlineStatistics, online_update, residual_update
+from laser_jax.sparse.pursuits import (
+    gradient_pursuit,
+    iterative_hard_thresholding,
+    matching_pursuit,
+    top_k,
+)
+from laser_jax.sparse.support import least_squares
+
+__all__ = [
+    "EmaStatistics",
+    "FitResult",
+    "OnlineStatistics",
+    "SparseCode",
+    "coherence",
+    "decode",
+    "ema_update",
+    "fit_dictionary",
+    "gradient_pursuit",
+    "init_from_signals",
+    "iterative_hard_thresholding",
+    "kmeans_init",
+    "ksvd_sweep",
+    "ksvd_update",
+    "least_squares",
+    "matching_pursuit",
+    "nearest_atom",
+    "omp",
+    "online_update",
+    "perplexity",
+    "replace_atoms",
+    "residual_nearest_atoms",
+    "residual_update",
+    "to_dense",
+    "top_k",
+    "unit_norm",
+    "usage",
+]

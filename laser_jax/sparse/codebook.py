@@ -1,0 +1,196 @@
+"""Vector quantisation: the code of one atom and coefficient 1, and residual stages of it."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from laser_jax.sparse.checks import (
+    check_at_least,
+    check_code,
+    check_floats,
+    check_rows,
+    check_signals,
+)
+from laser_jax.sparse.code import SparseCode, decode, usage
+from laser_jax.sparse.linalg import default_block_size, map_blocks, matmul, row_argmax
+
+
+class EmaStatistics(NamedTuple):
+    """Decayed cluster sizes `(m,)` and sums `(m, d)` of the signals of each atom."""
+
+    counts: jax.Array
+    sums: jax.Array
+
+
+@functools.partial(jax.jit, static_argnames="block_size")
+def nearest_atom(signals, dictionary, *, block_size=None):
+    """Returns the nearest atom of each signal as a `SparseCode`, k = 1, coefficient 1.
+
+    argmin_j ||y - d_j||^2 = argmax_j <y, d_j> - ||d_j||^2 / 2; the first in a tie.
+
+    Args:
+      signals: `(..., d)` float array.
+      dictionary: `(m, d)` float array.
+      block_size: signals coded together; None chooses it by the number of atoms.
+
+    Raises:
+      ValueError: if widths differ.
+    """
+    signals, dictionary = check_signals(signals, dictionary)
+    block_size = default_block_size(dictionary.shape[0]) if block_size is None else block_size
+    check_at_least("block_size", block_size, 1)
+    half_squares = jnp.sum(dictionary**2, -1)[None, :] / 2
+
+    def nearest(block):
+        return row_argmax(matmul(block, dictionary.T) - half_squares)[0]
+
+    indices = map_blocks(nearest, signals, block_size)[..., None]
+    return SparseCode(indices, jnp.ones(indices.shape, signals.dtype))
+
+
+@functools.partial(jax.jit, static_argnames="stages")
+def residual_nearest_atoms(signals, dictionary, *, stages):
+    """Codes each signal with one atom a stage, each nearest to what the stages before left.
+
+    Stage s uses rows `[s m / k, (s + 1) m / k)` of the dictionary.
+
+    Args:
+      signals: `(..., d)` float array.
+      dictionary: `(m, d)` float array, `m` divisible by `stages`.
+      stages: k, at least 1.
+
+    Returns:
+      `SparseCode` of shape `(..., stages)`, coefficients 1.
+
+    Raises:
+      ValueError: if widths differ or `stages` does not divide m.
+
+    References:
+      Zeghidour et al., SoundStream, 2021, algorithm 1.
+    """
+    signals, dictionary = check_signals(signals, dictionary)
+    check_stages(stages, dictionary.shape[0])
+    indices, residual = [], signals
+    for stage, codebook in enumerate(jnp.split(dictionary, stages)):
+        code = nearest_atom(residual, codebook)
+        residual = residual - decode(code, codebook)
+        indices.append(code.indices + stage * codebook.shape[0])
+    indices = jnp.concatenate(indices, axis=-1)
+    return SparseCode(indices, jnp.ones(indices.shape, signals.dtype))
+
+
+def check_stages(stages, num_atoms):
+    """Raises ValueError unless the atoms divide evenly among the stages."""
+    if stages < 1 or num_atoms % stages:
+        raise ValueError(
+            f"stages must divide the {num_atoms} atoms (num_embeddings), got {stages}."
+        )
+
+
+def stage_targets(signals, dictionary, code):
+    """Returns what each stage of a residual code had to approximate, `(..., k, d)`."""
+    atoms = dictionary[code.indices]
+    return signals[..., None, :] - (jnp.cumsum(atoms, axis=-2) - atoms)
+
+
+@functools.partial(jax.jit, static_argnames=("num_atoms", "iterations"))
+def kmeans_init(signals, num_atoms, *, key, iterations=10):
+    """Returns k-means centroids of the signals, seeded by k-means++.
+
+    An empty cluster keeps its centroid.
+
+    Args:
+      signals: `(..., d)` float array.
+      num_atoms: m, at least 1.
+      key: PRNG key of the seeding.
+      iterations: Lloyd iterations after the seeding.
+
+    Returns:
+      `(m, d)` float array.
+
+    Raises:
+      ValueError: if there is no signal or no atom.
+
+    References:
+      Arthur and Vassilvitskii, k-means++: the advantages of careful seeding, 2007.
+    """
+    signals = check_rows(signals, num_atoms)
+    first_key, key = jax.random.split(key)
+    first = signals[jax.random.randint(first_key, (), 0, signals.shape[0])]
+    atoms = jnp.zeros((num_atoms, signals.shape[-1]), signals.dtype).at[0].set(first)
+
+    def seed(i, state):
+        atoms, squared = state
+        squared = jnp.minimum(squared, jnp.sum((signals - atoms[i - 1][None, :]) ** 2, -1))
+        pick = jax.random.categorical(jax.random.fold_in(key, i), jnp.log(squared))
+        return atoms.at[i].set(signals[pick]), squared
+
+    squared = jnp.full(signals.shape[0], jnp.inf, signals.dtype)
+    atoms, _ = lax.fori_loop(1, num_atoms, seed, (atoms, squared))
+
+    def refine(_, atoms):
+        counts, sums = cluster_sums(signals, nearest_atom(signals, atoms), num_atoms)
+        return jnp.where(counts[:, None] > 0, sums / jnp.maximum(counts, 1)[:, None], atoms)
+
+    return lax.fori_loop(0, iterations, refine, atoms)
+
+
+def cluster_sums(signals, code, num_atoms):
+    """Returns the number `(m,)` and the sum `(m, d)` of the signals of each atom."""
+    flat = signals.reshape(-1, signals.shape[-1])
+    sums = jnp.zeros((num_atoms, flat.shape[-1]), flat.dtype).at[code.indices.ravel()].add(flat)
+    return usage(code, num_atoms), sums
+
+
+def ema_update(statistics, signals, code, *, decay):
+    """Moves each atom to the decayed mean of the signals that chose it.
+
+    Args:
+      statistics: `EmaStatistics` so far.
+      signals: `(..., d)` float array.
+      code: `SparseCode` of the signals with k = 1.
+      decay: share of the past kept, in [0, 1).
+
+    Returns:
+      `(statistics, dictionary)`.
+
+    References:
+      van den Oord et al., Neural discrete representation learning, 2017, appendix A.1.
+    """
+    (signals,) = check_floats(signals=signals)
+    code = check_code(code, signals)
+    m = statistics.counts.shape[0]
+    counts, sums = cluster_sums(signals, code, m)
+    counts = decay * statistics.counts + (1 - decay) * counts
+    sums = decay * statistics.sums + (1 - decay) * sums
+    # Laplace smoothing, so that an atom losing its signals does not divide by zero.
+    total, epsilon = jnp.sum(counts), 1e-5
+    smoothed = (counts + epsilon) * total / (total + m * epsilon)
+    return EmaStatistics(counts, sums), sums / jnp.maximum(smoothed, epsilon)[:, None]
+
+
+def replace_codes(signals, dictionary, code, dead, *, key):
+    """Replaces dead codebook entries by signals drawn in proportion to their squared error.
+
+    Args:
+      signals: `(..., d)` float array.
+      dictionary: `(m, d)` float array.
+      code: `SparseCode` of the signals with k = 1.
+      dead: `(m,)` bool.
+      key: PRNG key.
+
+    Returns:
+      `(m, d)` float array.
+    """
+    signals, dictionary = check_signals(signals, dictionary)
+    code = check_code(code, signals)
+    m, d = dictionary.shape
+    squared = jnp.sum((signals - decode(code, dictionary)) ** 2, -1).ravel()
+    # Adding Gumbel noise to log weights and taking the largest draws without replacement.
+    keys = jnp.log(squared) + jax.random.gumbel(key, squared.shape, squared.dtype)
+    _, picks = lax.top_k(keys, min(m, squared.size))
+    picks = picks[(jnp.cumsum(dead) - 1) % picks.size]
+    return jnp.where(dead[:, None], signals.reshape(-1, d)[picks], dictionary)

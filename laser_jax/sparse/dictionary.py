@@ -1,0 +1,135 @@
+"""Dictionaries: unit norm, coherence, where atoms come from and how dead ones are replaced."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from laser_jax.sparse.checks import check_code, check_rows, check_signals
+from laser_jax.sparse.code import decode, usage
+from laser_jax.sparse.linalg import matmul, safe_norms
+
+
+def unit_norm(vectors):
+    """Returns `(..., d)` vectors scaled to norm 1; zero vectors stay zero."""
+    return vectors / safe_norms(vectors)
+
+
+def coherence(dictionary):
+    """Returns each atom's largest |cosine| with another atom, `(m,)`.
+
+    Its maximum is the dictionary's mutual coherence (Donoho and Elad 2003).
+    """
+    atoms = unit_norm(dictionary)
+    m = atoms.shape[0]
+    cosines = jnp.abs(matmul(atoms, atoms.T))
+    return jnp.max(jnp.where(jnp.eye(m, dtype=bool), 0, cosines), axis=-1)
+
+
+@functools.partial(jax.jit, static_argnames="num_atoms")
+def init_from_signals(signals, num_atoms, *, max_coherence=0.95, key):
+    """Returns a dictionary of signals, unit norm, no two more coherent than `max_coherence`.
+
+    An untrained encoder's latents are nearly parallel: picks taken blindly would give
+    hundreds of copies of one atom. Where the signals run out, atoms are random directions;
+    only where no room is left (m large for d) are those more coherent than the bound.
+
+    Args:
+      signals: `(..., d)` float array.
+      num_atoms: m, at least 1.
+      max_coherence: bound on |cosine| between two atoms, in (0, 1].
+      key: PRNG key; orders the signals.
+
+    Returns:
+      `(m, d)` float array of unit-norm atoms.
+
+    Raises:
+      ValueError: if there is no signal or no atom.
+    """
+    signals = check_rows(signals, num_atoms)
+    order_key, random_key = jax.random.split(key)
+    picks = jax.random.permutation(order_key, signals.shape[0])[: _TRIES * num_atoms]
+    atoms = jnp.zeros((num_atoms, signals.shape[-1]), signals.dtype)
+    vacant = jnp.ones(num_atoms, bool)
+    return _fill(atoms, vacant, signals[picks], max_coherence, random_key)
+
+
+@jax.jit
+def replace_atoms(signals, dictionary, code, *, max_coherence, key, counts=None, min_count=0):
+    """Replaces unused and near-duplicate atoms by the worst-approximated signals.
+
+    Of two atoms more coherent than `max_coherence` the less used one goes. The new
+    ones are in turn at most that coherent with every other atom; where the signals
+    with any error run out, they are random directions.
+
+    Args:
+      signals: `(..., d)` float array.
+      dictionary: `(m, d)` float array.
+      code: `SparseCode` of the signals.
+      max_coherence: |cosine| above which two atoms are duplicates, in (0, 1].
+      key: PRNG key, for the random directions.
+      counts: `(m,)` uses of each atom, if known over more than these signals.
+      min_count: an atom used at most this often counts as unused.
+
+    Returns:
+      `(m, d)`; the new atoms have unit norm, the others are untouched.
+
+    Raises:
+      ValueError: if the shapes do not fit.
+
+    References:
+      Aharon, Elad and Bruckstein, K-SVD, 2006, section IV.D.
+    """
+    signals, dictionary = check_signals(signals, dictionary)
+    code = check_code(code, signals)
+    m, d = dictionary.shape
+    counts = usage(code, m) if counts is None else counts
+    vacant = vacant_atoms(dictionary, counts, min_count, max_coherence)
+    squared = jnp.sum((signals - decode(code, dictionary)) ** 2, -1).ravel()
+    worst, picks = lax.top_k(squared, min(_TRIES * m, squared.size))
+    candidates = jnp.where(worst[:, None] > 0, signals.reshape(-1, d)[picks], 0)
+    return _fill(dictionary, vacant, candidates, max_coherence, key)
+
+
+def vacant_atoms(dictionary, counts, min_count, max_coherence):
+    """Returns which atoms are unused or less-used duplicates, `(m,)` bool."""
+    atoms = unit_norm(dictionary)
+    # One order of worth, ties broken by place, so that of two twins exactly one goes.
+    rank = jnp.argsort(jnp.argsort(-counts, stable=True), stable=True)
+    twins = jnp.abs(matmul(atoms, atoms.T)) > max_coherence
+    worse_twin = jnp.any(twins & (rank[:, None] > rank[None, :]), axis=-1)
+    square = jnp.sum(dictionary**2, -1)
+    return (counts <= min_count) | worse_twin | (square == 0) | ~jnp.isfinite(square)
+
+
+# A rejected candidate costs a product with all atoms: so many a place bound the time.
+_TRIES = 8
+
+
+def _fill(atoms, vacant, candidates, max_coherence, key):
+    """Puts the first candidates, then random directions, incoherent with all atoms held
+    into the vacant places."""
+    m, d = atoms.shape
+    random = jax.random.normal(key, (_TRIES * m, d), atoms.dtype)
+    candidates = unit_norm(jnp.concatenate([candidates, random]))
+    places = jnp.argsort(~vacant, stable=True)
+    # Whatever finds no room among incoherent atoms stays a random direction.
+    held = jnp.where(vacant[:, None], 0, unit_norm(atoms))
+
+    def more(state):
+        i, filled, _ = state
+        return (i < candidates.shape[0]) & (filled < jnp.sum(vacant))
+
+    def place(state):
+        i, filled, held = state
+        candidate = candidates[i]
+        fresh = jnp.max(jnp.abs(matmul(held, candidate))) <= max_coherence
+        fresh &= jnp.any(candidate != 0) & jnp.all(jnp.isfinite(candidate))
+        slot = jnp.where(fresh, places[jnp.minimum(filled, m - 1)], m)
+        return i + 1, filled + fresh, held.at[slot].set(candidate, mode="drop")
+
+    _, _, held = lax.while_loop(more, place, (0, 0, held))
+    found = jnp.any(held != 0, axis=-1, keepdims=True)
+    new = jnp.where(found, held, candidates[-m:])
+    return jnp.where(vacant[:, None], new, atoms)

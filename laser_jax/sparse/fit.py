@@ -1,0 +1,98 @@
+"""Dictionary learning in one call: code, update the atoms, replace the useless ones, repeat."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from laser_jax.sparse.checks import check_at_least, check_choice, check_rows, check_sparsity
+from laser_jax.sparse.code import SparseCode, decode
+from laser_jax.sparse.dictionary import init_from_signals, replace_atoms
+from laser_jax.sparse.ksvd import ksvd_sweep
+from laser_jax.sparse.omp import omp
+from laser_jax.sparse.online import online_statistics, online_update
+
+METHODS = ("ksvd", "approximate", "parallel", "online")
+
+
+class FitResult(NamedTuple):
+    """What `fit_dictionary` learned.
+
+    Attributes:
+      dictionary: `(m, d)`, unit-norm atoms.
+      code: `SparseCode` of the signals, `(..., k)`.
+      errors: `(iterations,)`, mean over signals of the squared error ||y - x D||^2 after
+        each iteration's coding and update. The last is that of `dictionary` and `code`.
+    """
+
+    dictionary: jax.Array
+    code: SparseCode
+    errors: jax.Array
+
+
+@functools.partial(jax.jit, static_argnames=("num_atoms", "sparsity", "method", "iterations"))
+def fit_dictionary(
+    signals,
+    *,
+    num_atoms,
+    sparsity,
+    method="ksvd",
+    iterations=50,
+    max_coherence=0.99,
+    key,
+):
+    """Learns a dictionary in which the signals are sparse.
+
+    Approximates argmin over D, X of ||Y - X D||^2 subject to ||x_i||_0 <= k, in turn
+    over X (by `omp`) and over D. Atoms start as signals; between iterations those that
+    go unused, or nearly equal another, are replaced by signals approximated badly.
+
+    Args:
+      signals: `(..., d)` float array, one signal a row.
+      num_atoms: m, at least 1.
+      sparsity: atoms per signal, `1 <= sparsity <= num_atoms`.
+      method: how atoms learn: "ksvd" (exact sweeps), "approximate" or "parallel" sweeps,
+        or "online" (block coordinate descent, no SVD), all signals in each iteration.
+      iterations: codings and updates, at least 1.
+      max_coherence: |cosine| above which of two atoms the less used one is replaced.
+      key: PRNG key.
+
+    Returns:
+      `FitResult(dictionary, code, errors)`.
+
+    Raises:
+      ValueError: if there is no signal, `method` is unknown or a number out of range.
+
+    References:
+      Aharon, Elad and Bruckstein, K-SVD: an algorithm for designing overcomplete
+      dictionaries for sparse representation, 2006.
+    """
+    flat = check_rows(signals, num_atoms)
+    check_sparsity(sparsity, num_atoms)
+    check_choice("method", method, METHODS)
+    check_at_least("iterations", iterations, 1)
+    init_key, key = jax.random.split(key)
+    dictionary = init_from_signals(flat, num_atoms, max_coherence=max_coherence, key=init_key)
+
+    def learn(dictionary, code):
+        if method == "online":
+            _, dictionary = online_update(
+                online_statistics(dictionary), flat, dictionary, code, decay=0.0
+            )
+            return dictionary, code
+        return ksvd_sweep(flat, dictionary, code, method="exact" if method == "ksvd" else method)
+
+    def iterate(state, key):
+        dictionary, code = state
+        # Before the coding and not after the update: what is returned belongs together.
+        dictionary = replace_atoms(flat, dictionary, code, max_coherence=max_coherence, key=key)
+        dictionary, code = learn(dictionary, omp(flat, dictionary, sparsity=sparsity))
+        error = jnp.mean(jnp.sum((flat - decode(code, dictionary)) ** 2, axis=-1))
+        return (dictionary, code), error
+
+    state = dictionary, omp(flat, dictionary, sparsity=sparsity)
+    (dictionary, code), errors = lax.scan(iterate, state, jax.random.split(key, iterations))
+    code = SparseCode(*(x.reshape(*jnp.shape(signals)[:-1], sparsity) for x in code))
+    return FitResult(dictionary, code, errors)

@@ -1,0 +1,221 @@
+"""K-SVD: each atom becomes the leading singular vector of the error its users have without it.
+
+For atom j let E be the errors `(u, d)` of the u signals that use it, atom j's own
+part left out. The best rank-one fit a v^T of E gives the new atom v and its new
+coefficients a. v is the leading singular vector of the second moment E^T E,
+`(d, d)`, which has a fixed shape whatever u is: so one compiled SVD serves every
+atom, and moments of earlier batches can be added (`decay`).
+
+Three methods:
+- `exact`: atom after atom (Gauss-Seidel), SVD each. The error never rises.
+- `approximate`: atom after atom, one power iteration from the old coefficients
+  instead of the SVD (Rubinstein et al. 2008). The error never rises.
+- `parallel`: all atoms at once from the same errors, batched SVD (Jacobi;
+  Irofti and Dumitrescu 2014). Sums over signals are all it needs, so it runs over
+  devices and fills an accelerator; where atoms share many signals the error can rise.
+
+The users of each atom are found by sorting the (signal, atom) pairs once, so the
+cost is O(n k d^2 + m d^3) a sweep (`approximate`: O(n k d)) and not O(n m d^2).
+Memory: O(n (k + d)) for the sequential methods, O(m d^2) more for `parallel`.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from laser_jax.sparse.checks import check_choice, check_code, check_signals
+from laser_jax.sparse.code import SparseCode, decode, drop_nonfinite
+from laser_jax.sparse.linalg import each_matrix, matmul, safe_norms
+from laser_jax.sparse.support import least_squares
+
+METHODS = ("exact", "approximate", "parallel")
+
+
+def ksvd_sweep(signals, dictionary, code, *, method="exact"):
+    """Updates every atom once, with the coefficients of its users.
+
+    Args:
+      signals: `(..., d)` float array.
+      dictionary: `(m, d)` float array.
+      code: `SparseCode` of the signals.
+      method: "exact", "approximate" or "parallel"; see the module's docstring.
+
+    Returns:
+      `(dictionary, code)`. Atoms that were used have unit norm and point to the old
+      atom's side; unused ones, and those whose SVD is not finite, are untouched.
+
+    Raises:
+      ValueError: if widths differ or `method` is unknown.
+
+    References:
+      Aharon, Elad and Bruckstein, K-SVD: an algorithm for designing overcomplete
+      dictionaries for sparse representation, 2006.
+      Rubinstein, Zibulevsky and Elad, Efficient implementation of the K-SVD
+      algorithm using batch orthogonal matching pursuit, 2008 ("approximate").
+      Irofti and Dumitrescu, GPU parallel implementation of the approximate K-SVD
+      algorithm using OpenCL, 2014 ("parallel").
+    """
+    _, dictionary, code = ksvd_update(None, signals, dictionary, code, method=method, decay=0.0)
+    return dictionary, code
+
+
+def ksvd_statistics(dictionary, *, method):
+    """Returns the empty memory of `ksvd_update`: `(m, d, d)` moments, `(m, d)` if "approximate"."""
+    m, d = dictionary.shape
+    return jnp.zeros((m, d) if method == "approximate" else (m, d, d), dictionary.dtype)
+
+
+def ksvd_update(statistics, signals, dictionary, code, *, method, decay):
+    """One sweep in which each atom's moment is that of these signals plus the decayed past.
+
+    Args:
+      statistics: array from `ksvd_statistics` or the last update; None for no memory.
+      decay: share of the past kept, in [0, 1). The others as for `ksvd_sweep`.
+
+    Returns:
+      `(statistics, dictionary, code)`.
+    """
+    signals, dictionary = check_signals(signals, dictionary)
+    code = check_code(code, signals)
+    check_choice("method", method, METHODS)
+    return _update(statistics, signals, dictionary, code, decay, method)
+
+
+@functools.partial(jax.jit, static_argnames="method")
+def _update(statistics, signals, dictionary, code, decay, method):
+    (m, d), k = dictionary.shape, code.indices.shape[-1]
+    memory = None if statistics is None else decay * statistics
+    if signals.size == 0:
+        return memory, dictionary, code
+    flat, flat_code = drop_nonfinite(
+        signals.reshape(-1, d), SparseCode(*(x.reshape(-1, k) for x in code))
+    )
+    errors = flat - decode(flat_code, dictionary)
+    pairs = _sort_pairs(flat_code, m)
+    if method == "parallel":
+        memory, new = _all_at_once(memory, errors, dictionary, pairs)
+        new_code = least_squares(flat, new, flat_code)
+    else:
+        memory, new, coefficients = _one_by_one(memory, errors, dictionary, pairs, method)
+        coefficients = jnp.zeros_like(coefficients).at[pairs.order].set(coefficients)
+        new_code = flat_code._replace(coefficients=coefficients.reshape(-1, k))
+    return memory, new, SparseCode(code.indices, new_code.coefficients.reshape(code.indices.shape))
+
+
+class _Pairs(NamedTuple):
+    """The (signal, atom) pairs in use, sorted by atom; atom j holds `starts[j]:starts[j + 1]`."""
+
+    order: jax.Array  # (n k,) place of each sorted pair in the code
+    signal: jax.Array  # (n k,)
+    coefficient: jax.Array  # (n k,)
+    starts: jax.Array  # (m + 1,)
+
+
+def _sort_pairs(code, num_atoms):
+    k = code.indices.shape[-1]
+    # Unused places come after every atom.
+    atom = jnp.where(code.coefficients != 0, code.indices, num_atoms).ravel()
+    order = jnp.argsort(atom, stable=True)
+    starts = jnp.searchsorted(atom[order], jnp.arange(num_atoms + 1))
+    return _Pairs(order, order // k, code.coefficients.ravel()[order], starts)
+
+
+def _moment(errors, coefficients, method):
+    """What the atom's direction is read from; sums over signals, so batches add up."""
+    if method == "approximate":
+        return matmul(coefficients[..., None, :], errors)[..., 0, :]
+    return matmul(errors.mT, errors)
+
+
+def _direction(moments, old, method):
+    """The new unit atoms `(..., d)`, on the old ones' side; the old one where it is not finite."""
+    if method == "approximate":
+        new = moments
+    else:
+        # Hermitian: the moment's eigenvectors are its singular vectors, at half the time.
+        new = each_matrix(lambda x: jnp.linalg.svd(x, hermitian=True)[0], moments)[..., 0]
+    sign = jnp.where(jnp.sum(new * old, -1, keepdims=True) < 0, -1, 1)
+    square = jnp.sum(new**2, -1)
+    used = jnp.any(moments != 0, axis=tuple(range(old.ndim - 1, moments.ndim)))
+    usable = used & (square > 0) & jnp.isfinite(square)
+    return jnp.where(usable[..., None], sign * new / safe_norms(new), old)
+
+
+def _one_by_one(memory, errors, dictionary, pairs, method):
+    """Sequential sweep. The errors and coefficients follow each atom as it changes."""
+    chunk = 128  # users taken at a time; an atom with more takes several rounds
+    window = jnp.arange(chunk)
+
+    def gather(start, stop, errors, coefficients, atom):
+        """A chunk's users: their places, their coefficients, their errors without the atom."""
+        place = jnp.where(start + window < stop, start + window, pairs.signal.size)
+        coefficient = coefficients.at[place].get(mode="fill", fill_value=0)
+        signal = pairs.signal.at[place].get(mode="fill", fill_value=errors.shape[0])
+        error = errors.at[signal].get(mode="fill", fill_value=0)
+        return place, signal, coefficient, error + coefficient[:, None] * atom[None, :]
+
+    def update_atom(j, state):
+        memory, errors, dictionary, coefficients = state
+        start, stop, old = pairs.starts[j], pairs.starts[j + 1], dictionary[j]
+        rounds = -(-(stop - start) // chunk)
+
+        def add_moment(i, moment):
+            _, _, coefficient, error = gather(start + i * chunk, stop, errors, coefficients, old)
+            return moment + _moment(error, coefficient, method)
+
+        empty = jnp.zeros(old.shape if method == "approximate" else (old.size, old.size), old.dtype)
+        moment = empty if memory is None else memory[j]
+        moment = lax.fori_loop(0, rounds, add_moment, moment)
+        new = _direction(moment, old, method)
+
+        def move_users(i, state):
+            errors, coefficients = state
+            place, signal, _, error = gather(start + i * chunk, stop, errors, coefficients, old)
+            coefficient = matmul(error, new) / safe_norms(new) ** 2
+            error -= coefficient[:, None] * new[None, :]
+            errors = errors.at[signal].set(error, mode="drop")
+            return errors, coefficients.at[place].set(coefficient, mode="drop")
+
+        errors, coefficients = lax.fori_loop(0, rounds, move_users, (errors, coefficients))
+        if memory is not None:
+            memory = memory.at[j].set(moment)
+        return memory, errors, dictionary.at[j].set(new), coefficients
+
+    state = (memory, errors, dictionary, pairs.coefficient)
+    memory, _, dictionary, coefficients = lax.fori_loop(0, dictionary.shape[0], update_atom, state)
+    return memory, dictionary, coefficients
+
+
+def _all_at_once(memory, errors, dictionary, pairs):
+    moments = _restricted_moments(errors, dictionary, pairs)
+    if memory is not None:
+        moments += memory
+    return moments, _direction(moments, dictionary, "parallel")
+
+
+def _restricted_moments(errors, dictionary, pairs):
+    """Every atom's E^T E, `(m, d, d)`.
+
+    Atoms have few or many users, so the sorted pairs are cut into groups of one size,
+    each within one atom: one batched product, then a sum over each atom's groups. At
+    a group size of the average number of users there are at most 2 m groups.
+    """
+    (m, _), total = dictionary.shape, pairs.signal.size
+    size = max(16, -(-total // m))
+    groups = -(-total // size) + m
+    counts = -(-jnp.diff(pairs.starts) // size)
+    ends = jnp.cumsum(counts)
+    atom = jnp.searchsorted(ends, jnp.arange(groups), side="right")
+    inside = jnp.minimum(atom, m - 1)
+    first = pairs.starts[inside] + (jnp.arange(groups) - (ends - counts)[inside]) * size
+    place = first[:, None] + jnp.arange(size)[None, :]
+    valid = (place < pairs.starts[inside + 1][:, None]) & (atom < m)[:, None]
+    place = jnp.minimum(place, total - 1)
+    coefficient = pairs.coefficient[place][..., None]
+    error = errors[pairs.signal[place]] + coefficient * dictionary[inside][:, None]
+    error = jnp.where(valid[..., None], error, 0)
+    moments = _moment(error, None, "parallel")
+    return jax.ops.segment_sum(moments, atom, m, indices_are_sorted=True)

@@ -1,0 +1,107 @@
+"""Online dictionary updates: cheap enough for every batch, no SVD."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from laser_jax.sparse.checks import check_code, check_signals
+from laser_jax.sparse.code import decode, drop_nonfinite, to_dense, usage
+from laser_jax.sparse.dictionary import unit_norm
+from laser_jax.sparse.linalg import default_block_size, matmul, sum_blocks
+
+
+class OnlineStatistics(NamedTuple):
+    """Decayed moments of the codes, X^T X `(m, m)`, and of codes with signals, X^T Y `(m, d)`."""
+
+    code_moment: jax.Array
+    cross_moment: jax.Array
+
+
+def online_statistics(dictionary):
+    """Returns the empty statistics of a `(m, d)` dictionary."""
+    m = dictionary.shape[0]
+    return OnlineStatistics(jnp.zeros((m, m), dictionary.dtype), jnp.zeros_like(dictionary))
+
+
+@jax.jit
+def online_update(statistics, signals, dictionary, code, *, decay):
+    """Moves each atom to its best place given all codes so far, the old ones decayed.
+
+    One pass of block coordinate descent over ||Y - X D||^2; atoms that were used are
+    then scaled to norm 1, the others are untouched. A signal that is not finite takes
+    no part.
+
+    Args:
+      statistics: `OnlineStatistics` so far; `online_statistics(dictionary)` at first.
+      signals: `(..., d)` float array.
+      dictionary: `(m, d)` float array.
+      code: `SparseCode` of the signals.
+      decay: share of the past kept, in [0, 1).
+
+    Returns:
+      `(statistics, dictionary)`.
+
+    Raises:
+      ValueError: if the shapes do not fit.
+
+    References:
+      Mairal, Bach, Ponce and Sapiro, Online dictionary learning for sparse coding,
+      2009, algorithm 2.
+    """
+    signals, dictionary = check_signals(signals, dictionary)
+    code = check_code(code, signals)
+    signals, code = drop_nonfinite(signals, code)
+    moments = _moments(signals, code, dictionary.shape[0])
+    statistics = jax.tree.map(lambda old, new: decay * old + new, statistics, moments)
+
+    def update_atom(j, dictionary):
+        row = statistics.code_moment[j]
+        step = statistics.cross_moment[j] - matmul(row, dictionary)
+        new = unit_norm(dictionary[j] + step / jnp.where(row[j] > 0, row[j], 1))
+        usable = (row[j] > 0) & jnp.any(new != 0) & jnp.all(jnp.isfinite(new))
+        return dictionary.at[j].set(jnp.where(usable, new, dictionary[j]))
+
+    return statistics, lax.fori_loop(0, dictionary.shape[0], update_atom, dictionary)
+
+
+@jax.jit
+def residual_update(signals, dictionary, code, *, learning_rate):
+    """Moves each atom along the mean residual of its users, weighted by their coefficients.
+
+    D += learning_rate x (X^T R) / uses, R the residuals; an atom's step is the mean
+    over the signals that use it, so rare atoms learn as fast as frequent ones. A signal
+    that is not finite takes no part.
+
+    Args:
+      signals: `(..., d)` float array.
+      dictionary: `(m, d)` float array.
+      code: `SparseCode` of the signals.
+      learning_rate: step, > 0; 1 over the mean squared coefficient is a full step.
+
+    Returns:
+      `(m, d)` float array, not normalised.
+
+    Raises:
+      ValueError: if the shapes do not fit.
+    """
+    signals, dictionary = check_signals(signals, dictionary)
+    code = check_code(code, signals)
+    signals, code = drop_nonfinite(signals, code)
+    m = dictionary.shape[0]
+    gradient = _moments(signals - decode(code, dictionary), code, m).cross_moment
+    return dictionary + learning_rate * gradient / jnp.maximum(usage(code, m), 1)[:, None]
+
+
+def _moments(signals, code, num_atoms):
+    """X^T X and X^T Y, the dense codes of one block of signals in memory at a time."""
+
+    def moments(block):
+        y, block_code = block
+        x = to_dense(block_code, num_atoms)
+        return OnlineStatistics(matmul(x.T, x), matmul(x.T, y))
+
+    # Blocks of at least m signals: else adding up the (m, m) sums costs more than they do.
+    block_size = max(num_atoms, default_block_size(num_atoms))
+    return sum_blocks(moments, (signals, code), block_size)

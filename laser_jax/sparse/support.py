@@ -1,0 +1,69 @@
+"""Coefficients over a held support: least squares, and the gradient through OMP."""
+
+import jax
+import jax.numpy as jnp
+
+from laser_jax.sparse.checks import check_code, check_signals
+from laser_jax.sparse.code import decode
+from laser_jax.sparse.linalg import default_block_size, each_matrix, map_blocks, matmul
+
+
+def least_squares(signals, dictionary, code, *, block_size=None):
+    """Returns the code with least-squares coefficients over the atoms it uses.
+
+    Unused places keep coefficient 0. Atoms that depend on each other share their part.
+
+    Args:
+      signals: `(..., d)` float array.
+      dictionary: `(m, d)` float array.
+      code: `SparseCode` of shape `(..., k)`.
+      block_size: signals taken together; None chooses it.
+
+    Raises:
+      ValueError: if the shapes do not fit.
+    """
+    signals, dictionary = check_signals(signals, dictionary)
+    code = check_code(code, signals)
+
+    def solve(block):
+        signal, indices, used = block
+        atoms = dictionary[indices]
+        return _solve(atoms, used, matmul(atoms, signal[..., None])[..., 0])
+
+    d, k = signals.shape[-1], code.indices.shape[-1]
+    block_size = block_size or default_block_size(k * (d + k))
+    used = code.coefficients != 0
+    return code._replace(coefficients=map_blocks(solve, (signals, code.indices, used), block_size))
+
+
+@jax.custom_jvp
+def optimal_coefficients(signals, dictionary, code):
+    """Returns `code.coefficients`, the least-squares ones, with their gradient attached."""
+    del signals, dictionary
+    return code.coefficients
+
+
+@optimal_coefficients.defjvp
+def _optimal_coefficients_jvp(primals, tangents):
+    """Differentiates the normal equations (D_S D_S^T) c = D_S y at a fixed support."""
+    signals, dictionary, code = primals
+    d_signals, d_dictionary, _ = tangents
+    atoms, d_atoms = dictionary[code.indices], d_dictionary[code.indices]
+    residual = signals - decode(code, dictionary)
+    d_residual = d_signals - matmul(code.coefficients[..., None, :], d_atoms)[..., 0, :]
+    right = matmul(d_atoms, residual[..., None]) + matmul(atoms, d_residual[..., None])
+    return code.coefficients, _solve(atoms, code.coefficients != 0, right[..., 0])
+
+
+def _solve(atoms, used, right):
+    """Solves (A A^T) c = right over the used rows of A, `(..., k, d)`; the others get 0."""
+    k = atoms.shape[-2]
+    used &= jnp.any(atoms != 0, axis=-1)
+    gram = matmul(atoms, atoms.mT) * (used[..., :, None] & used[..., None, :])
+    diagonal = jnp.diagonal(gram, axis1=-2, axis2=-1)
+    # Unused rows become the identity's. The ridge is rounding: dependent atoms share.
+    ridge = jnp.where(used, 8 * jnp.finfo(gram.dtype).eps * diagonal, 1)
+    identity = jnp.broadcast_to(jnp.eye(k, dtype=gram.dtype), gram.shape)
+    gram += ridge[..., None] * identity
+    right = jnp.where(used, right, 0)[..., None]
+    return each_matrix(jnp.linalg.solve, gram, right)[..., 0]

@@ -1,0 +1,96 @@
+"""Training: from a config and a workdir to a trained autoencoder, from wherever it stands."""
+
+import logging
+import pathlib
+
+import jax
+
+from laser_jax.checkpoint import Checkpoints, check_same_run, write_config
+from laser_jax.data import open_split, train_batches
+from laser_jax.models import build_model
+from laser_jax.optimizer import build_optimizer
+from laser_jax.report import Reporter
+from laser_jax.sharding import check_batch_size, data_mesh, put_batch
+from laser_jax.step import abstract_state, init_dictionary, initial_state, make_train_step
+
+log = logging.getLogger("laser_jax")
+
+
+def train(config, workdir):
+    """Trains until `config.num_train_steps`, going on from the workdir's newest checkpoint.
+
+    Writes `config.json`, `checkpoints/`, TensorBoard events, and at the end `metrics.json`
+    and `reconstructions.png`.
+
+    Args:
+      config: as in `configs/default.py`.
+      workdir: directory of the run, made if need be.
+
+    Returns:
+      The final `TrainState`.
+
+    Raises:
+      ValueError: if values of the config do not fit, or the workdir holds another run.
+      OSError: if the workdir cannot be written.
+      NotFiniteError: if the loss stops being finite; the last checkpoint stays.
+    """
+    workdir, mesh = pathlib.Path(workdir), data_mesh()
+    check_batch_size("data.batch_size", config.data.batch_size, mesh)
+    check_batch_size("eval.batch_size", config.eval.batch_size, mesh)
+    check_counts(config)
+    model = build_model(config)
+    optimizer = build_optimizer(config, learns_by_gradient=model.bottleneck.learns_by_gradient)
+    check_same_run(workdir, config)
+    if jax.process_index() == 0:
+        write_config(workdir, config)
+    images, validation = (open_split(config.data, s) for s in ("train", "validation"))
+
+    with Checkpoints(workdir, keep=config.keep_checkpoints) as checkpoints:
+        if checkpoints.latest_step() is None:
+            state = initial_state(config, model, optimizer, mesh)
+            state = init_dictionary(state, model, config, batches(config, images, 0), mesh)
+            checkpoints.save(state)
+        else:
+            state = checkpoints.restore(abstract_state(config, model, optimizer, mesh))
+            log.info("going on from step %d of %s", state.step, workdir)
+        first, last = int(state.step), config.num_train_steps
+        train_step = make_train_step(model, optimizer, config, mesh)
+        with Reporter(config, workdir, model, validation, mesh, state) as report:
+            stream = batches(config, images, first)
+            for step in range(first + 1, last + 1):
+                batch = put_batch(next(stream), mesh)
+                state, metrics, reconstruction = train_step(state, batch)
+                report.step(step, metrics)
+                if step % config.log_every_steps == 0 or step == last:
+                    report.train(step, batch, reconstruction)
+                if step % config.eval_every_steps == 0 and step != last:
+                    report.validate(step, state)
+                if step % config.checkpoint_every_steps == 0 or step == last:
+                    report.check_finite()
+                    checkpoints.save(state)
+            report.finish(state)
+    return state
+
+
+def batches(config, source, start_step):
+    """Returns this process's endless training batches, from a step on."""
+    data = config.data
+    return train_batches(
+        source,
+        batch_size=data.batch_size,
+        seed=config.seed,
+        start_step=start_step,
+        flip=data.flip,
+        crop_padding=data.crop_padding,
+        num_threads=data.num_threads,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+
+
+def check_counts(config):
+    """Raises ValueError unless the run's numbers of steps are positive."""
+    steps = ("num_train_steps", "log_every_steps", "eval_every_steps", "checkpoint_every_steps")
+    for name in steps:
+        if config[name] < 1:
+            raise ValueError(f"{name} must be at least 1, got {config[name]}.")

@@ -1,0 +1,136 @@
+"""Float32 means float32, and the library needs jax alone."""
+
+import inspect
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax import lax
+
+from laser_jax import sparse
+from laser_jax.sparse import codebook, ksvd, online
+
+N, D, M, K = 40, 6, 12, 3
+SIGNALS, DICTIONARY = jnp.ones((N, D)), jnp.ones((M, D))
+CODE = sparse.SparseCode(jnp.zeros((N, K), jnp.int32), jnp.ones((N, K)))
+ONE = sparse.SparseCode(CODE.indices[:, :1], CODE.coefficients[:, :1])
+KEY = jax.random.key(0)
+
+
+def gradient(signals, dictionary):
+    def loss(y, d):
+        return jnp.sum(sparse.decode(sparse.omp(y, d, sparsity=K), d))
+
+    return jax.grad(loss, argnums=(0, 1))(signals, dictionary)
+
+
+# Every public function, and the ways through it that take other products.
+CALLS = {
+    "SparseCode": lambda: CODE,
+    "OnlineStatistics": lambda: online.online_statistics(DICTIONARY),
+    "EmaStatistics": lambda: sparse.EmaStatistics(jnp.ones(M), DICTIONARY),
+    "FitResult": lambda: sparse.FitResult(DICTIONARY, CODE, jnp.ones(1)),
+    "coherence": lambda: sparse.coherence(DICTIONARY),
+    "decode": lambda: sparse.decode(CODE, DICTIONARY),
+    "ema_update": lambda: sparse.ema_update(
+        sparse.EmaStatistics(jnp.ones(M), DICTIONARY), SIGNALS, ONE, decay=0.9
+    ),
+    "fit_dictionary": lambda: sparse.fit_dictionary(
+        SIGNALS, num_atoms=M, sparsity=K, iterations=2, key=KEY
+    ),
+    "gradient_pursuit": lambda: sparse.gradient_pursuit(SIGNALS, DICTIONARY, sparsity=K),
+    "init_from_signals": lambda: sparse.init_from_signals(SIGNALS, M, key=KEY),
+    "iterative_hard_thresholding": lambda: sparse.iterative_hard_thresholding(
+        SIGNALS, DICTIONARY, sparsity=K
+    ),
+    "kmeans_init": lambda: sparse.kmeans_init(SIGNALS, M, key=KEY),
+    "ksvd_sweep": lambda: [
+        sparse.ksvd_sweep(SIGNALS, DICTIONARY, CODE, method=m) for m in ksvd.METHODS
+    ],
+    "ksvd_update": lambda: [
+        sparse.ksvd_update(
+            ksvd.ksvd_statistics(DICTIONARY, method=m),
+            SIGNALS,
+            DICTIONARY,
+            CODE,
+            method=m,
+            decay=0.9,
+        )
+        for m in ksvd.METHODS
+    ],
+    "least_squares": lambda: sparse.least_squares(SIGNALS, DICTIONARY, CODE),
+    "matching_pursuit": lambda: sparse.matching_pursuit(SIGNALS, DICTIONARY, sparsity=K),
+    "nearest_atom": lambda: sparse.nearest_atom(SIGNALS, DICTIONARY),
+    "omp": lambda: [
+        sparse.omp(SIGNALS, DICTIONARY, sparsity=K),
+        sparse.omp(SIGNALS, DICTIONARY, sparsity=K, selection="ols"),
+        gradient(SIGNALS, DICTIONARY),
+    ],
+    "online_update": lambda: sparse.online_update(
+        online.online_statistics(DICTIONARY), SIGNALS, DICTIONARY, CODE, decay=0.9
+    ),
+    "perplexity": lambda: sparse.perplexity(jnp.ones(M)),
+    "replace_atoms": lambda: sparse.replace_atoms(
+        SIGNALS, DICTIONARY, CODE, max_coherence=0.9, key=KEY
+    ),
+    "residual_nearest_atoms": lambda: [
+        sparse.residual_nearest_atoms(SIGNALS, DICTIONARY, stages=3),
+        codebook.stage_targets(SIGNALS, DICTIONARY, CODE),
+        codebook.replace_codes(SIGNALS, DICTIONARY, ONE, jnp.ones(M, bool), key=KEY),
+    ],
+    "residual_update": lambda: sparse.residual_update(SIGNALS, DICTIONARY, CODE, learning_rate=0.1),
+    "to_dense": lambda: sparse.to_dense(CODE, M),
+    "top_k": lambda: sparse.top_k(SIGNALS, DICTIONARY, sparsity=K),
+    "unit_norm": lambda: sparse.unit_norm(SIGNALS),
+    "usage": lambda: sparse.usage(CODE, M),
+}
+
+
+def equations(jaxpr):
+    """All equations of a jaxpr and of those inside it."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for parameter in jax.tree.leaves(
+            equation.params, is_leaf=lambda x: hasattr(x, "eqns") or hasattr(x, "jaxpr")
+        ):
+            inner = getattr(parameter, "jaxpr", parameter)
+            if hasattr(inner, "eqns"):
+                yield from equations(inner)
+
+
+def products(call):
+    found = equations(jax.make_jaxpr(call)().jaxpr)
+    return [e for e in found if e.primitive.name in ("dot_general", "conv_general_dilated")]
+
+
+@pytest.mark.parametrize("name", sparse.__all__)
+def test_every_product_has_the_highest_precision(name):
+    highest = (lax.Precision.HIGHEST, lax.Precision.HIGHEST)
+    for equation in products(CALLS[name]):
+        assert equation.params["precision"] == highest, equation
+
+
+def test_the_walk_finds_products_in_loops_and_under_custom_rules():
+    def loop(x):
+        return lax.fori_loop(0, 3, lambda i, x: lax.cond(i > 1, lambda x: x @ x, jnp.sin, x), x)
+
+    (found,) = products(lambda: jax.jit(loop)(jnp.ones((2, 2))))
+    assert found.params["precision"] is None
+    assert len(products(CALLS["omp"])) >= 6
+
+
+def test_every_public_name_is_documented():
+    for name in sparse.__all__:
+        assert inspect.getdoc(getattr(sparse, name)), name
+
+
+def test_importing_the_library_loads_nothing_heavier_than_jax():
+    heavy = ("flax", "optax", "orbax", "tensorflow", "grain", "matplotlib", "clu", "sklearn")
+    program = (
+        f"import sys, laser_jax.sparse\nprint([name for name in {heavy} if name in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.strip() == "[]"

@@ -1,0 +1,205 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from laser_jax.sparse import (
+    decode,
+    gradient_pursuit,
+    iterative_hard_thresholding,
+    matching_pursuit,
+    omp,
+    to_dense,
+    top_k,
+)
+
+CODERS = (matching_pursuit, gradient_pursuit, iterative_hard_thresholding, top_k)
+coders = pytest.mark.parametrize("coder", CODERS, ids=lambda c: c.__name__)
+
+
+def squared_error(signals, dictionary, code):
+    return np.sum((np.asarray(signals) - np.asarray(decode(code, dictionary))) ** 2, -1)
+
+
+def random_problem(rng, dtype, n=50, d=16, m=40):
+    signals, dictionary = rng.normal(size=(n, d)), rng.normal(size=(m, d))
+    return jnp.asarray(signals, dtype), jnp.asarray(dictionary, dtype)
+
+
+def check_valid(code, m):
+    assert np.all(np.isfinite(code.coefficients))
+    indices = np.sort(np.asarray(code.indices), -1)
+    assert indices.min() >= 0 and indices.max() < m
+    assert np.all(np.diff(indices, axis=-1) > 0)
+
+
+# Known answers: each algorithm as its paper writes it, in NumPy.
+
+
+def greedy(signal, atoms, sparsity, refine):
+    residual, support, coefficients = signal.copy(), [], np.zeros(len(atoms))
+    for _ in range(sparsity):
+        scores = np.abs(atoms @ residual)
+        scores[support] = -1
+        support.append(int(np.argmax(scores)))
+        coefficients = refine(coefficients, support, atoms, residual)
+        residual = signal - coefficients @ atoms
+    return coefficients
+
+
+def projection(coefficients, support, atoms, residual):
+    coefficients[support[-1]] += atoms[support[-1]] @ residual
+    return coefficients
+
+
+def descent(coefficients, support, atoms, residual):
+    gradient = np.zeros(len(atoms))
+    gradient[support] = atoms[support] @ residual
+    direction = gradient @ atoms
+    return coefficients + gradient * (gradient @ gradient) / (direction @ direction)
+
+
+@pytest.mark.parametrize(
+    ("coder", "refine"), [(matching_pursuit, projection), (gradient_pursuit, descent)]
+)
+def test_greedy_pursuit_is_the_papers_loop(rng, float64, coder, refine):
+    signals, dictionary = random_problem(rng, np.float64)
+    norms = np.linalg.norm(dictionary, axis=-1)
+    atoms = np.asarray(dictionary) / norms[:, None]
+    expected = [greedy(y, atoms, 5, refine) / norms for y in np.asarray(signals)]
+    code = coder(signals, dictionary, sparsity=5)
+    np.testing.assert_allclose(to_dense(code, 40), expected, rtol=1e-9, atol=1e-12)
+
+
+def test_top_k_keeps_the_largest_inner_products(rng, float64):
+    signals, dictionary = random_problem(rng, np.float64)
+    dictionary /= np.linalg.norm(dictionary, axis=-1, keepdims=True)
+    products = np.asarray(signals @ dictionary.T)
+    smallest = np.sort(np.abs(products), -1)[:, -5, None]
+    expected = np.where(np.abs(products) >= smallest, products, 0)
+    code = top_k(signals, dictionary, sparsity=5)
+    np.testing.assert_allclose(to_dense(code, 40), expected, rtol=1e-12)
+
+
+@coders
+def test_every_coder_finds_the_best_code_in_an_orthonormal_dictionary(rng, dtype, coder):
+    signals = jnp.asarray(rng.normal(size=(50, 16)), dtype)
+    dictionary = jnp.asarray(np.linalg.qr(rng.normal(size=(16, 16)))[0], dtype)
+    best = omp(signals, dictionary, sparsity=5)
+    code = coder(signals, dictionary, sparsity=5)
+    check_valid(code, 16)
+    np.testing.assert_allclose(to_dense(code, 16), to_dense(best, 16), atol=1e-5)
+
+
+def test_iterative_hard_thresholding_finds_an_exactly_sparse_code(rng, float64):
+    dictionary = np.concatenate([np.eye(64), np.linalg.qr(rng.normal(size=(64, 64)))[0]])
+    indices = np.stack([rng.choice(128, 3, replace=False) for _ in range(40)])
+    dense = np.zeros((40, 128))
+    np.put_along_axis(dense, indices, rng.choice([-1, 1], (40, 3)) * 1.0, axis=-1)
+    code = iterative_hard_thresholding(
+        jnp.asarray(dense @ dictionary), jnp.asarray(dictionary), sparsity=3, iterations=60
+    )
+    found = np.all(np.abs(to_dense(code, 128) - dense) < 1e-3, axis=-1)
+    assert found.mean() >= 0.95
+
+
+# Properties.
+
+
+def test_errors_are_ordered_as_the_work_spent(problem):
+    signals, dictionary = (jnp.float32(x) for x in problem)
+    error = {
+        coder: squared_error(signals, dictionary, coder(signals, dictionary, sparsity=8)).mean()
+        for coder in (omp, *CODERS)
+    }
+    assert error[omp] <= error[gradient_pursuit] <= error[matching_pursuit]
+    assert error[iterative_hard_thresholding] <= np.mean(np.sum(signals**2, -1))
+
+
+def test_thresholding_never_gets_worse_with_more_iterations(rng, dtype):
+    signals, dictionary = random_problem(rng, dtype)
+    errors = [
+        squared_error(
+            signals,
+            dictionary,
+            iterative_hard_thresholding(signals, dictionary, sparsity=4, iterations=i),
+        )
+        for i in (1, 10)
+    ]
+    assert np.all(errors[0] <= np.sum(signals**2, -1) * 1.0001)
+    assert np.all(errors[1] <= errors[0] * 1.0001)
+
+
+@coders
+def test_coders_ignore_the_norm_of_atoms(rng, coder):
+    signals, dictionary = random_problem(rng, np.float32)
+    scales = jnp.asarray(2.0 ** rng.integers(-8, 8, 40), jnp.float32)
+    code = coder(signals, dictionary, sparsity=4)
+    scaled = coder(signals, dictionary * scales[:, None], sparsity=4)
+    np.testing.assert_array_equal(scaled.indices, code.indices)
+    np.testing.assert_allclose(
+        scaled.coefficients * scales[code.indices], code.coefficients, rtol=1e-3, atol=1e-6
+    )
+
+
+@coders
+def test_hard_inputs_give_finite_coefficients_at_distinct_atoms(rng, dtype, coder):
+    signals, dictionary = random_problem(rng, dtype)
+    signals = signals.at[:5].set(0).at[5].set(3 * dictionary[7])
+    dictionary = dictionary.at[0].set(0).at[2].set(dictionary[1]).at[4].set(-dictionary[3] * 1.0001)
+    for sparsity in (1, 17, 40):
+        code = coder(signals, dictionary, sparsity=sparsity)
+        assert code.indices.shape == (50, sparsity) and code.indices.dtype == jnp.int32
+        assert code.coefficients.dtype == dtype
+        check_valid(code, 40)
+        np.testing.assert_array_equal(code.coefficients[:5], 0)
+    zero = coder(signals, jnp.zeros_like(dictionary), sparsity=17)
+    np.testing.assert_array_equal(zero.coefficients, 0)
+    check_valid(zero, 40)
+
+
+@coders
+def test_leading_axes_and_blocks_do_not_change_a_code(rng, coder):
+    signals, dictionary = random_problem(rng, np.float32)
+    whole = coder(signals, dictionary, sparsity=4)
+    blocked = coder(signals.reshape(5, 10, 16), dictionary, sparsity=4, block_size=7)
+    assert blocked.indices.shape == (5, 10, 4)
+    np.testing.assert_array_equal(blocked.indices.reshape(50, 4), whole.indices)
+    assert coder(signals[:0], dictionary, sparsity=4).indices.shape == (0, 4)
+    assert coder(signals[0], dictionary, sparsity=4).indices.shape == (4,)
+
+
+@coders
+def test_signals_below_the_tolerance_get_no_atom(rng, coder):
+    signals, dictionary = random_problem(rng, np.float32)
+    signals = signals.at[:10].multiply(0.01)
+    code = coder(signals, dictionary, sparsity=4, tolerance=0.1)
+    np.testing.assert_array_equal(code.coefficients[:10], 0)
+    assert np.all(np.any(np.asarray(code.coefficients[10:]) != 0, -1))
+    check_valid(code, 40)
+
+
+@coders
+def test_gradients_through_coefficients_are_finite(rng, coder):
+    signals, dictionary = random_problem(rng, np.float32)
+    signals, dictionary = signals.at[0].set(0), dictionary.at[0].set(0)
+
+    @jax.jit
+    def loss(y, d):
+        return jnp.sum(decode(coder(y, d, sparsity=4), d) ** 2)
+
+    for gradient in jax.jit(jax.grad(loss, argnums=(0, 1)))(signals, dictionary):
+        assert np.all(np.isfinite(gradient)) and np.any(np.asarray(gradient) != 0)
+
+
+@coders
+def test_bad_input_is_named_in_the_error(coder):
+    with pytest.raises(ValueError, match=r"\[1, 5\].*got 6"):
+        coder(jnp.ones((2, 4)), jnp.ones((5, 4)), sparsity=6)
+    with pytest.raises(ValueError, match=r"\(2, 3\).*\(5, 4\)"):
+        coder(jnp.ones((2, 3)), jnp.ones((5, 4)), sparsity=1)
+
+
+def test_thresholding_needs_an_iteration():
+    with pytest.raises(ValueError, match="iterations must be at least 1, got 0"):
+        iterative_hard_thresholding(jnp.ones((2, 4)), jnp.ones((5, 4)), sparsity=1, iterations=0)

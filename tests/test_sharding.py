@@ -1,0 +1,62 @@
+"""One step over one and two devices, and batches over them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from laser_jax.models import build_model
+from laser_jax.optimizer import build_optimizer
+from laser_jax.sharding import check_batch_size, data_mesh, put_batch, replicated
+from laser_jax.step import init_dictionary, initial_state, make_train_step
+
+
+def first_step(config, devices):
+    """State and metrics after one step over the first devices."""
+    mesh = data_mesh(jax.devices()[:devices])
+    model = build_model(config)
+    optimizer = build_optimizer(config, learns_by_gradient=model.bottleneck.learns_by_gradient)
+    rng = np.random.default_rng(0)
+    smooth = np.repeat(np.repeat(rng.integers(0, 256, (4, 16, 8, 8, 3)), 4, 2), 4, 3)
+    images = iter(smooth.astype(np.uint8))
+    state = initial_state(config, model, optimizer, mesh)
+    state = init_dictionary(state, model, config, images, mesh)
+    step = make_train_step(model, optimizer, config, mesh)
+    batch = put_batch(smooth[0].astype(np.uint8), mesh)
+    return step(state, batch)
+
+
+@pytest.mark.parametrize("bottleneck", ["vq", "rvq", "dl", "ksvd"])
+def test_two_devices_take_the_step_of_one(tiny_config, bottleneck):
+    tiny_config.model.bottleneck = bottleneck
+    (one, metrics_1, _), (two, metrics_2, images) = (first_step(tiny_config, n) for n in (1, 2))
+    np.testing.assert_allclose(metrics_1["loss"], metrics_2["loss"], rtol=1e-5)
+    np.testing.assert_allclose(one.dictionary["atoms"], two.dictionary["atoms"], atol=1e-4)
+    assert len(images.sharding.device_set) == 2 and not images.is_fully_replicated
+
+
+def test_every_device_holds_the_same_dictionary(tiny_config):
+    state, _, _ = first_step(tiny_config, 2)
+    for array in jax.tree.leaves(state):
+        a, b = (np.asarray(shard.data) for shard in array.addressable_shards)
+        np.testing.assert_array_equal(a, b)
+
+
+def test_the_step_is_deterministic(tiny_config):
+    tiny_config.model.replace_every_steps = 1
+    first, again = (first_step(tiny_config, 2) for _ in range(2))
+    jax.tree.map(np.testing.assert_array_equal, first, again)
+
+
+def test_a_batch_is_split_in_order():
+    mesh = data_mesh()
+    batch = put_batch(np.arange(8).reshape(4, 2), mesh)
+    halves = [np.asarray(shard.data) for shard in batch.addressable_shards]
+    np.testing.assert_array_equal(np.concatenate(halves), batch)
+    assert batch.sharding.spec == jax.sharding.PartitionSpec("data")
+    assert jnp.sum(jax.device_put(batch, replicated(mesh))) == 28
+
+
+def test_a_batch_that_devices_cannot_share_is_refused():
+    with pytest.raises(ValueError, match="data.batch_size must be a positive multiple .*2, got 3"):
+        check_batch_size("data.batch_size", 3, data_mesh())

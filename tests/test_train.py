@@ -1,0 +1,243 @@
+"""The loop in this process: what it learns, writes, refuses, and how it goes on."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import laser_jax
+from laser_jax import evaluate, train
+from laser_jax.checkpoint import Checkpoints
+from laser_jax.report import NotFiniteError
+
+BOTTLENECKS = {
+    "vq": {"bottleneck": "vq"},
+    "rvq by gradient": {"bottleneck": "rvq", "use_ema": False},
+    "dl": {"bottleneck": "dl", "patch_size": (2, 4)},
+    "ksvd": {"bottleneck": "ksvd"},
+    "parallel": {"bottleneck": "ksvd", "ksvd_method": "parallel", "update_every_steps": 3},
+    "online": {"bottleneck": "ksvd", "dictionary_update": "online"},
+}
+
+
+def configure(config, name):
+    config.model.update(BOTTLENECKS[name])
+    return config
+
+
+def assert_same_state(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, photo_patches_dir):
+    """A finished run of each bottleneck, trained when first asked for."""
+    from configs import tiny
+
+    finished = {}
+
+    def run(name):
+        if name not in finished:
+            config = configure(tiny.get_config(), name)
+            config.data.data_dir = str(photo_patches_dir)
+            workdir = tmp_path_factory.mktemp("run")
+            finished[name] = (config, workdir, train.train(config, workdir))
+        return finished[name]
+
+    return run
+
+
+@pytest.mark.parametrize("name", BOTTLENECKS)
+def test_training_lowers_the_error_and_keeps_the_dictionary_sound(name, runs):
+    _, workdir, state = runs(name)
+    assert int(state.step) == 40
+    events = EventAccumulator(str(workdir)).Reload().Tensors("train/recon_loss")
+    loss = [float(tf.make_ndarray(event.tensor_proto)) for event in events]
+    assert len(loss) == 4 and loss[-1] < 0.6 * loss[0]
+    assert all(jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(state) if x.dtype == jnp.float32)
+    if BOTTLENECKS[name]["bottleneck"] in ("dl", "ksvd"):
+        np.testing.assert_allclose(
+            jnp.linalg.norm(state.dictionary["atoms"], axis=-1), 1, rtol=1e-4
+        )
+
+
+def test_the_workdir_holds_what_was_promised(runs):
+    _, workdir, _ = runs("ksvd")
+    metrics = json.loads((workdir / "metrics.json").read_text())
+    assert metrics["step"] == 40 and metrics["images_per_second"] > 0
+    assert metrics["val/active_atoms"] == 4 and metrics["val/sparsity"] == pytest.approx(4 / 32)
+    assert (workdir / "reconstructions.png").stat().st_size > 10_000
+    events = EventAccumulator(str(workdir), size_guidance={"images": 0}).Reload()
+    quantities = {
+        "loss",
+        "recon_loss",
+        "bottleneck_loss",
+        "psnr",
+        "ssim",
+        "sparsity",
+        "active_atoms",
+    }
+    quantities |= {"dictionary_usage", "dictionary_perplexity"}
+    tags = {f"{split}/{name}" for split in ("train", "val") for name in quantities}
+    tags |= {
+        "train/learning_rate",
+        "train/images_per_second",
+        "val/psnr_pooled",
+        "val/bits_per_pixel",
+    }
+    assert tags <= set(events.Tags()["tensors"])
+    assert {"val/reconstructions", "atoms"} <= set(events.Tags()["tensors"])
+    assert [event.step for event in events.Tensors("train/loss")] == [10, 20, 30, 40]
+    assert [event.step for event in events.Tensors("val/loss")] == [20, 40]
+
+
+@pytest.mark.parametrize("name", BOTTLENECKS)
+def test_a_run_stopped_and_resumed_is_the_run_never_stopped(name, runs, tmp_path):
+    config, _, whole = runs(name)
+
+    # The schedule must be that of the whole run, so stopping is by an error in the loop.
+    class Stop(Exception):
+        pass
+
+    def stop_after(step, original=train.Reporter.step):
+        def wrapped(self, this_step, metrics):
+            original(self, this_step, metrics)
+            if this_step == step:
+                raise Stop
+
+        return wrapped
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Stop):
+        patch.setattr(train.Reporter, "step", stop_after(27))
+        train.train(config, tmp_path)
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.latest_step() == 20
+    assert_same_state(train.train(config, tmp_path), whole)
+
+
+def test_a_finished_run_is_not_trained_again(runs, caplog):
+    config, workdir, state = runs("ksvd")
+    caplog.set_level("INFO", "laser_jax")
+    assert_same_state(train.train(config, workdir), state)
+    assert "going on from step 40" in caplog.text
+
+
+def test_evaluation_averages_over_exactly_the_test_images(runs):
+    config, workdir, _ = runs("ksvd")
+    metrics = evaluate.evaluate(config, workdir)
+    assert metrics == json.loads((workdir / "evaluation.json").read_text())
+    source = evaluate.open_split(config.data, "test")
+    assert len(source) % config.eval.batch_size  # the last batch is masked
+    assert metrics["images"] == len(source)
+    images = np.stack([source[i] for i in range(len(source))]) / 255
+    reconstruction = laser_jax.load(workdir).reconstruct(images.astype(np.float32))
+    errors = np.mean((images - reconstruction) ** 2, axis=(1, 2, 3))
+    assert metrics["psnr_pooled"] == pytest.approx(-10 * np.log10(errors.mean()), abs=1e-4)
+    assert metrics["psnr"] == pytest.approx(np.mean(-10 * np.log10(errors)), abs=1e-4)
+    assert metrics["protocol"] == source.description
+
+
+def test_moving_averages_are_what_is_evaluated(tiny_config, tmp_path):
+    configure(tiny_config, "dl").optimizer.ema_decay = 0.9
+    state = train.train(tiny_config, tmp_path)
+    variables = laser_jax.load(tmp_path).variables
+    jax.tree.map(np.testing.assert_array_equal, variables["params"], state.ema_params["params"])
+    atoms = variables["dictionary"]["bottleneck"]["atoms"]
+    np.testing.assert_array_equal(atoms, state.ema_params["atoms"])
+    assert np.max(np.abs(np.asarray(atoms) - np.asarray(state.dictionary["atoms"]))) > 1e-4
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tiny_config, tmp_path):
+    configure(tiny_config, "dl").optimizer.learning_rate = 1e6
+    tiny_config.optimizer.grad_clip_norm = 1e6
+    tiny_config.optimizer.warmup_steps = 15
+    with pytest.raises(NotFiniteError, match=r"the loss of step \d+ is (nan|inf).*learning_rate"):
+        train.train(tiny_config, tmp_path)
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.latest_step() is not None
+    state = laser_jax.load(tmp_path).state
+    assert all(jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(state.params))
+
+
+def test_a_workdir_of_another_architecture_is_refused_and_untouched(runs, tmp_path):
+    config, workdir, state = runs("ksvd")
+    stored = (workdir / "config.json").read_text()
+    other = config.copy_and_resolve_references()
+    other.model.num_embeddings = 64
+    other.model.sparsity_level = 2
+    with pytest.raises(ValueError, match="num_embeddings: 32 there, 64 now(.|\n)*--workdir"):
+        train.train(other, workdir)
+    assert (workdir / "config.json").read_text() == stored
+    other = config.copy_and_resolve_references()
+    other.optimizer.ema_decay = 0.5
+    with pytest.raises(ValueError, match="ema_decay > 0: False there, True now"):
+        train.train(other, workdir)
+    assert_same_state(laser_jax.load(workdir).state, state)
+
+
+def test_counts_and_batches_that_cannot_be_are_refused(tiny_config, tmp_path):
+    tiny_config.data.batch_size = 15
+    with pytest.raises(
+        ValueError, match=r"data.batch_size must be a positive multiple .* 2, got 15"
+    ):
+        train.train(tiny_config, tmp_path)
+    tiny_config.data.batch_size = 16
+    tiny_config.log_every_steps = 0
+    with pytest.raises(ValueError, match="log_every_steps must be at least 1, got 0"):
+        train.train(tiny_config, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_workdir_that_cannot_be_written_is_refused(tiny_config, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"the workdir .*file/run cannot be written"):
+        train.train(tiny_config, tmp_path / "file" / "run")
+
+
+class TestLoad:
+    @pytest.fixture
+    def images(self, photo_patches_dir):
+        from laser_jax.data import open_source
+
+        source = open_source(
+            "photo_patches", split="test", image_size=32, data_dir=photo_patches_dir
+        )
+        return np.stack([source[i] for i in range(5)])
+
+    @pytest.mark.parametrize("name", BOTTLENECKS)
+    def test_code_holds_the_reconstruction(self, name, runs, images):
+        model = laser_jax.load(runs(name)[1])
+        code = model.encode(images)
+        assert code.indices.shape[:1] == (5,) and code.indices.ndim == 4
+        np.testing.assert_allclose(model.decode(code), model.reconstruct(images), atol=1e-5)
+
+    def test_floats_and_bytes_are_the_same_images(self, runs, images):
+        model = laser_jax.load(runs("ksvd")[1])
+        out = model.reconstruct(images)
+        assert out.shape == images.shape and 0 <= out.min() and out.max() <= 1
+        np.testing.assert_allclose(model.reconstruct(images / 255.0), out, atol=1e-4)
+
+    def test_tokens_of_a_vq_code_decode_to_the_reconstruction(self, runs, images):
+        model = laser_jax.load(str(runs("vq")[1]))
+        indices, h, w = model.encode_to_indices(images)
+        assert indices.shape == (5, 64) and (h, w) == (8, 8)
+        np.testing.assert_allclose(
+            model.decode_from_indices(indices, h, w), model.reconstruct(images), atol=1e-5
+        )
+
+    def test_tokens_are_refused_where_a_position_has_more(self, runs, images):
+        with pytest.raises(ValueError, match="this is 'ksvd'"):
+            laser_jax.load(runs("ksvd")[1]).encode_to_indices(images)
+
+    def test_images_out_of_range_are_refused(self, runs, images):
+        with pytest.raises(ValueError, match=r"float in \[0, 1\], got float32 in \[3.0, 44.0\]"):
+            laser_jax.load(runs("ksvd")[1]).reconstruct(images.astype(np.float32))
+
+    def test_a_directory_without_a_run_is_named(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match="holds no run"):
+            laser_jax.load(tmp_path)
