@@ -4,6 +4,9 @@
 def photos(config):
     """Embedded photographs, 32x32 windows: minutes on a laptop."""
     config.data.name = "photo_patches"
+    config.num_train_steps = 1_200
+    config.eval_every_steps = config.checkpoint_every_steps = 300
+    config.model.num_hiddens = 64
 
 
 def cifar10(config):

@@ -60,7 +60,7 @@ def get_config():
     config.model.ksvd_iterations = 1  # ksvd: sweeps an update
     config.model.ksvd_method = "exact"  # ksvd: exact, approximate, parallel
     config.model.dictionary_decay = 0.9  # online, ksvd: memory an update; 0: the batch alone
-    config.model.update_every_steps = 1  # online, ksvd: steps between updates
+    config.model.update_every_steps = 4  # online, ksvd: steps between updates
     config.model.normalize_atoms = True  # unit norm after every step
     config.model.max_coherence = 0.99  # |cosine| above which an atom is a duplicate
 
@@ -69,7 +69,7 @@ def get_config():
     config.loss.l1_weight = 0.0  # mean absolute error
 
     config.optimizer = config_dict.ConfigDict()  # AdamW
-    config.optimizer.learning_rate = 1e-3  # peak, after warm-up; then cosine to 0
+    config.optimizer.learning_rate = 2e-3  # peak, after warm-up; then cosine to 0
     config.optimizer.warmup_steps = 100
     config.optimizer.b1 = 0.9
     config.optimizer.b2 = 0.99

@@ -21,6 +21,7 @@ def get_config():
     config.model.embedding_dim = 16
     config.model.sparsity_level = 4
     config.model.replace_every_steps = 15
+    config.model.update_every_steps = 1
     config.optimizer.learning_rate = 1e-2
     config.optimizer.warmup_steps = 5
     return config

@@ -26,16 +26,20 @@ class DownConv(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        b, height, width, channels = x.shape
-        kernel, bias = _parameters(self, channels, scale=1.0)
+        kernel, bias = _parameters(self, x.shape[-1], scale=1.0)
         x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        return self.convolve(x, kernel) + bias.reshape(1, 1, 1, -1)
+
+    def convolve(self, x, kernel):
+        """Returns the convolution alone, without its bias."""
+        b, height, width, channels = x.shape
         # Space to depth: cell (i, j) holds pixels (2i + a, 2j + c) as channels (a, c, C).
         x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
         x = x.reshape(b, height // 2 + 1, 2, width // 2 + 1, 2, channels)
         x = x.transpose(0, 1, 3, 2, 4, 5).reshape(b, height // 2 + 1, width // 2 + 1, -1)
         kernel = kernel.reshape(2, 2, 2, 2, channels, -1).transpose(0, 2, 1, 3, 4, 5)
         kernel = kernel.reshape(2, 2, 4 * channels, -1)
-        return _stride_1(x, kernel) + bias.reshape(1, 1, 1, -1)
+        return _stride_1(x, kernel)
 
 
 class UpConv(nn.Module):
@@ -46,10 +50,14 @@ class UpConv(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        b, height, width, channels = x.shape
         # Each output pixel sees 2x2 of the 4x4 taps, a quarter of the kernel's fan-in.
-        kernel, bias = _parameters(self, channels, scale=4.0)
+        kernel, bias = _parameters(self, x.shape[-1], scale=4.0)
         x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        return self.convolve(x, kernel) + bias.reshape(1, 1, 1, -1)
+
+    def convolve(self, x, kernel):
+        """Returns the transposed convolution alone, without its bias."""
+        b, height, width, channels = x.shape
         # Output pixel 2i + a takes input i - 1 with tap 2 + a and input i with tap a.
         kernel = kernel.reshape(2, 2, 2, 2, channels, self.features)[::-1, :, ::-1]
         kernel = kernel.transpose(0, 2, 4, 1, 3, 5).reshape(2, 2, channels, -1)
@@ -57,7 +65,7 @@ class UpConv(nn.Module):
         # Depth to space, then the border that the padding made goes.
         x = x.reshape(b, height + 1, width + 1, 2, 2, self.features)
         x = x.transpose(0, 1, 3, 2, 4, 5).reshape(b, 2 * height + 2, 2 * width + 2, -1)
-        return x[:, 1:-1, 1:-1] + bias.reshape(1, 1, 1, -1)
+        return x[:, 1:-1, 1:-1]
 
 
 class ResidualStack(nn.Module):

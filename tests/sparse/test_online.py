@@ -77,7 +77,7 @@ def test_residual_update_is_its_formula(rng, dtype):
 def test_many_blocks_of_signals_add_up_to_one(rng, monkeypatch):
     from laser_jax.sparse import linalg
 
-    signals, dictionary, code = coded_problem(rng, np.float32)
+    signals, *_ = coded_problem(rng, np.float32)
     whole = linalg.sum_blocks(lambda y: y.T @ y, signals, N)
     np.testing.assert_allclose(linalg.sum_blocks(lambda y: y.T @ y, signals, 7), whole, rtol=1e-4)
     np.testing.assert_allclose(whole, signals.T @ signals, rtol=1e-4, atol=1e-3)
