@@ -71,15 +71,15 @@ class Reporter:
         """Waits for the first `count` steps since the last report, all of them if None.
 
         Raises:
-          NotFiniteError: if the loss of one of them is not finite.
+          NotFiniteError: if the loss of one of them, or its gradient, is not finite.
         """
         for step, metrics in self._metrics[self._checked : count]:
-            loss = float(metrics["loss"])
-            if not np.isfinite(loss):
+            loss, grad_norm = float(metrics["loss"]), float(metrics["grad_norm"])
+            if not np.isfinite(loss + grad_norm):
                 raise NotFiniteError(
-                    f"the loss of step {step} is {loss}. The last good checkpoint is kept in "
-                    f"{self._workdir}; try a smaller optimizer.learning_rate, now "
-                    f"{self._config.optimizer.learning_rate}."
+                    f"the loss of step {step} is {loss}, the gradient's norm {grad_norm}. The last "
+                    f"good checkpoint is kept in {self._workdir}; try a smaller "
+                    f"optimizer.learning_rate, now {self._config.optimizer.learning_rate}."
                 )
             self._checked += 1
 

@@ -4,6 +4,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from laser_jax.images import to_network, to_unit
 from laser_jax.losses import reconstruction_loss
@@ -113,6 +114,7 @@ def make_train_step(model, optimizer, config, mesh):
             "sparsity": atoms_used / m,
             "dictionary_perplexity": perplexity(usage(code, m)),
             "dictionary_usage": jnp.mean(dictionary["usage"] >= config.model.min_usage),
+            "grad_norm": optax.global_norm(grads),
             "learning_rate": optimizer.schedule(state.step),
         }
         state = state.replace(

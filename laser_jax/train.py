@@ -41,9 +41,9 @@ def train(config, workdir):
     model = build_model(config)
     optimizer = build_optimizer(config, learns_by_gradient=model.bottleneck.learns_by_gradient)
     check_same_run(workdir, config)
+    images, validation = (open_split(config.data, s) for s in ("train", "validation"))
     if jax.process_index() == 0:
         write_config(workdir, config)
-    images, validation = (open_split(config.data, s) for s in ("train", "validation"))
 
     with Checkpoints(workdir, keep=config.keep_checkpoints) as checkpoints:
         if checkpoints.latest_step() is None:
