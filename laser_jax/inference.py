@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from laser_jax.images import to_network, to_unit
+from laser_jax.models import VectorQuantizer
 from laser_jax.sparse import SparseCode
 
 
@@ -19,20 +20,26 @@ def reconstruct(model, variables, images):
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def decode_atoms(model, variables, images):
-    """Returns what each atom looks like: a grid of nothing but that atom, decoded, `(m, s, s, C)`.
+def decode_atoms(model, variables):
+    """Returns what each atom looks like, `(m, s, s, C)` in [0, 1]; s spans three signals.
 
-    Each with a typical coefficient, the root mean square of these images' codes; s is the
-    side of the middle of three by three signals.
+    A codebook entry: a grid of nothing but that entry, decoded. A dictionary's atom has no
+    brightness of its own: what it adds, alone in the middle of an empty grid, as contrast around
+    gray, each atom to its own maximum.
     """
     m = model.bottleneck.num_embeddings
-    coefficients = encode(model, variables, images).coefficients
-    typical = jnp.sqrt(jnp.mean(coefficients**2))
     index = jnp.broadcast_to(jnp.arange(m)[:, None, None, None], (m, 3, 3, 1))
-    code = SparseCode(index, jnp.full(index.shape, typical))
-    decoded = decode(model, variables, code)
-    height, width = decoded.shape[1] // 3, decoded.shape[2] // 3
-    return decoded[:, height : 2 * height, width : 2 * width]
+
+    def decode_with(coefficients):
+        code = SparseCode(index, jnp.broadcast_to(coefficients, index.shape))
+        latents = model.bottleneck.decode(_atoms(variables), code)
+        return model.apply(variables, latents, method="decode")
+
+    if isinstance(model.bottleneck, VectorQuantizer):
+        return to_unit(decode_with(jnp.ones(index.shape)))
+    middle = jnp.zeros((1, 3, 3, 1)).at[0, 1, 1, 0].set(1)
+    added = decode_with(middle) - decode_with(0 * middle)
+    return to_unit(added / jnp.max(jnp.abs(added), axis=(1, 2, 3), keepdims=True))
 
 
 @functools.partial(jax.jit, static_argnums=0)

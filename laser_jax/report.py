@@ -110,7 +110,7 @@ class Reporter:
         self._writer.write_scalars(step, scalars)
         original, reconstruction = self._samples(variables)
         grid = reconstruction_grid(original, reconstruction)
-        atoms = atom_sheet(decode_atoms(self._model, variables, original))
+        atoms = atom_sheet(decode_atoms(self._model, variables))
         self._writer.write_images(step, {"val/reconstructions": grid[None], "atoms": atoms[None]})
         self._writer.flush()
         self._restart_clock()
