@@ -8,6 +8,7 @@ shape `(m, d)`:
 Vector quantisation is the case k = 1 with coefficient 1.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -28,6 +29,7 @@ class SparseCode(NamedTuple):
     coefficients: jax.Array
 
 
+@jax.jit
 def decode(code, dictionary):
     """Returns the signals a code stands for, `sum_j c_j d_j`.
 
@@ -52,6 +54,7 @@ def decode(code, dictionary):
     return lax.scan(add_atom, zeros, (indices, coefficients))[0]
 
 
+@functools.partial(jax.jit, static_argnames="num_atoms")
 def to_dense(code, num_atoms):
     """Returns the coefficients as full vectors, `(..., num_atoms)`."""
     dense = jnp.zeros((*code.indices.shape[:-1], num_atoms), code.coefficients.dtype)

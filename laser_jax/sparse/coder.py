@@ -4,6 +4,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from laser_jax.sparse.checks import check_at_least, check_signals, check_sparsity
 from laser_jax.sparse.code import SparseCode
@@ -24,14 +25,16 @@ def run_coder(
     """
     signals, dictionary = check_signals(signals, dictionary)
     check_sparsity(sparsity, dictionary.shape[0])
-    if jnp.ndim(tolerance if tolerance is not None else 0) != 0:
+    tolerance = 0 if tolerance is None else tolerance
+    if jnp.ndim(tolerance) != 0:
         raise ValueError(f"tolerance must be a scalar, got shape {jnp.shape(tolerance)}.")
     if block_size is None:
         (m, d), k = dictionary.shape, min(sparsity, dictionary.shape[1])
         # The (b, m) correlations are read all the time, the k directions in turn.
         block_size = default_block_size(m + k * (d + k) // 8)
     check_at_least("block_size", block_size, 1)
-    tolerance = jnp.asarray(0 if tolerance is None else tolerance, signals.dtype)
+    # Where to stop is a choice, like the support: no gradient goes through it.
+    tolerance = lax.stop_gradient(jnp.asarray(tolerance, signals.dtype))
     return _run(code_block, signals, dictionary, tolerance, sparsity, block_size, options)
 
 

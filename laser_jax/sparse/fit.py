@@ -85,14 +85,17 @@ def fit_dictionary(
         return ksvd_sweep(flat, dictionary, code, method="exact" if method == "ksvd" else method)
 
     def iterate(state, key):
-        dictionary, code = state
-        # Before the coding and not after the update: what is returned belongs together.
-        dictionary = replace_atoms(flat, dictionary, code, max_coherence=max_coherence, key=key)
-        dictionary, code = learn(dictionary, omp(flat, dictionary, sparsity=sparsity))
+        dictionary = state[0]
+        code = omp(flat, dictionary, sparsity=sparsity)
+        dictionary, code = learn(dictionary, code)
         error = jnp.mean(jnp.sum((flat - decode(code, dictionary)) ** 2, axis=-1))
-        return (dictionary, code), error
+        replaced = replace_atoms(flat, dictionary, code, max_coherence=max_coherence, key=key)
+        return (replaced, dictionary, code), error
 
-    state = dictionary, omp(flat, dictionary, sparsity=sparsity)
-    (dictionary, code), errors = lax.scan(iterate, state, jax.random.split(key, iterations))
+    shape = flat.shape[0], sparsity
+    no_code = SparseCode(jnp.zeros(shape, jnp.int32), jnp.zeros(shape, flat.dtype))
+    # The next iteration starts from the replaced atoms; what is returned fits the code.
+    state = dictionary, dictionary, no_code
+    (_, dictionary, code), errors = lax.scan(iterate, state, jax.random.split(key, iterations))
     code = SparseCode(*(x.reshape(*jnp.shape(signals)[:-1], sparsity) for x in code))
     return FitResult(dictionary, code, errors)

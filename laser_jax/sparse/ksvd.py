@@ -11,8 +11,9 @@ Three methods:
 - `approximate`: atom after atom, one power iteration from the old coefficients
   instead of the SVD (Rubinstein et al. 2008). The error never rises.
 - `parallel`: all atoms at once from the same errors, batched SVD (Jacobi;
-  Irofti and Dumitrescu 2014). Sums over signals are all it needs, so it runs over
-  devices and fills an accelerator; where atoms share many signals the error can rise.
+  Irofti and Dumitrescu 2014). Sums over signals are all it needs, so it fills an
+  accelerator and runs over devices, which the sequential sweeps should not: they would
+  exchange errors at every atom. Where atoms share many signals the error can rise.
 
 The users of each atom are found by sorting the (signal, atom) pairs once, so the
 cost is O(n k d^2 + m d^3) a sweep (`approximate`: O(n k d)) and not O(n m d^2).
@@ -94,11 +95,13 @@ def _update(statistics, signals, dictionary, code, decay, method):
         signals.reshape(-1, d), SparseCode(*(x.reshape(-1, k) for x in code))
     )
     errors = flat - decode(flat_code, dictionary)
-    pairs = _sort_pairs(flat_code, m)
     if method == "parallel":
-        memory, new = _all_at_once(memory, errors, dictionary, pairs)
+        moments = _all_moments(errors, dictionary, flat_code)
+        memory = moments if memory is None else memory + moments
+        new = _direction(memory, dictionary, method)
         new_code = least_squares(flat, new, flat_code)
     else:
+        pairs = _sort_pairs(flat_code, m)
         memory, new, coefficients = _one_by_one(memory, errors, dictionary, pairs, method)
         coefficients = jnp.zeros_like(coefficients).at[pairs.order].set(coefficients)
         new_code = flat_code._replace(coefficients=coefficients.reshape(-1, k))
@@ -189,15 +192,23 @@ def _one_by_one(memory, errors, dictionary, pairs, method):
     return memory, dictionary, coefficients
 
 
-def _all_at_once(memory, errors, dictionary, pairs):
-    moments = _restricted_moments(errors, dictionary, pairs)
-    if memory is not None:
-        moments += memory
-    return moments, _direction(moments, dictionary, "parallel")
+def _all_moments(errors, dictionary, code):
+    """Every atom's E^T E, `(m, d, d)`, each device's signals by themselves and then summed.
+
+    Sorting all of a sharded batch would gather it on every device.
+    """
+    (n, _), devices = errors.shape, jax.device_count()
+    shares = devices if n % devices == 0 else 1
+
+    def share_moments(errors, code):
+        return _restricted_moments(errors, dictionary, _sort_pairs(code, dictionary.shape[0]))
+
+    split = jax.tree.map(lambda x: x.reshape(shares, n // shares, -1), (errors, code))
+    return jnp.sum(jax.vmap(share_moments)(*split), axis=0)
 
 
 def _restricted_moments(errors, dictionary, pairs):
-    """Every atom's E^T E, `(m, d, d)`.
+    """Every atom's E^T E over these signals.
 
     Atoms have few or many users, so the sorted pairs are cut into groups of one size,
     each within one atom: one batched product, then a sum over each atom's groups. At

@@ -20,18 +20,16 @@ def safe_norms(vectors):
     return jnp.sqrt(jnp.where(squares > 0, squares, 1))
 
 
-def each_matrix(function, *stacks):
-    """Applies a LAPACK-backed `function` to stacks of matrices `(..., r, c)`, one stack or more.
+def each_matrix(function, matrices):
+    """Applies a LAPACK-backed `function` to matrices `(..., r, c)`.
 
     On a CPU one matrix after another: jaxlib spreads a stack over threads that other
     (virtual) CPU devices may hold, and then both wait for ever.
     """
     if jax.default_backend() != "cpu":
-        return function(*stacks)
-    leading = stacks[0].shape[:-2]
-    out = lax.map(
-        lambda matrices: function(*matrices), tuple(x.reshape(-1, *x.shape[-2:]) for x in stacks)
-    )
+        return function(matrices)
+    leading = matrices.shape[:-2]
+    out = lax.map(function, matrices.reshape(-1, *matrices.shape[-2:]))
     return out.reshape(*leading, *out.shape[1:])
 
 

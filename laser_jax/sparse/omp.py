@@ -4,9 +4,10 @@ Each iteration takes the atom that correlates most with the residual and makes
 the residual orthogonal to it by one step of modified Gram-Schmidt, so the
 residual is the least-squares one at every moment. Beside the orthonormal
 directions `Q` we keep how each is combined of the chosen atoms, `W` (Q = W D_S),
-and read the coefficients off it; no triangular solve is left at the end. One pass of
-Gram-Schmidt is enough: with the residual carried along it is as stable as Householder's
-QR (Bjorck, Solving linear least squares problems by Gram-Schmidt orthogonalization, 1967).
+and read the coefficients off it; no triangular solve is left at the end. One pass
+of Gram-Schmidt is enough: with the residual carried along it is as stable as
+Householder's QR (Björck, Solving linear least squares problems by Gram-Schmidt
+orthogonalization, 1967).
 
 Cost: k products of the residuals with the dictionary, O(n d m k), and
 O(n d k^2) for the orthogonalisation. Recomputing the correlations as a product

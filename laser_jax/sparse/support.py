@@ -1,13 +1,17 @@
 """Coefficients over a held support: least squares, and the gradient through OMP."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from laser_jax.sparse.checks import check_code, check_signals
 from laser_jax.sparse.code import decode
-from laser_jax.sparse.linalg import default_block_size, each_matrix, map_blocks, matmul
+from laser_jax.sparse.linalg import default_block_size, map_blocks, matmul
 
 
+@functools.partial(jax.jit, static_argnames="block_size")
 def least_squares(signals, dictionary, code, *, block_size=None):
     """Returns the code with least-squares coefficients over the atoms it uses.
 
@@ -65,5 +69,28 @@ def _solve(atoms, used, right):
     ridge = jnp.where(used, 8 * jnp.finfo(gram.dtype).eps * diagonal, 1)
     identity = jnp.broadcast_to(jnp.eye(k, dtype=gram.dtype), gram.shape)
     gram += ridge[..., None] * identity
-    right = jnp.where(used, right, 0)[..., None]
-    return each_matrix(jnp.linalg.solve, gram, right)[..., 0]
+    return lax.custom_linear_solve(
+        lambda x: matmul(gram, x[..., None])[..., 0],
+        jnp.where(used, right, 0),
+        lambda _, b: _eliminate(gram, b),
+        symmetric=True,
+    )
+
+
+def _eliminate(gram, right):
+    """Solves positive definite systems by Gauss-Jordan elimination, all signals at once.
+
+    No pivots are needed. LAPACK would take one small system after another, and gather
+    a sharded batch.
+    """
+    system = jnp.concatenate([gram, right[..., None]], axis=-1)
+    k = right.shape[-1]
+
+    def eliminate(i, system):
+        row = lax.dynamic_index_in_dim(system, i, axis=-2)
+        pivot = lax.dynamic_index_in_dim(row, i, axis=-1)
+        row = row / jnp.where(pivot > 0, pivot, 1)  # rounding alone makes it 0 or less
+        column = lax.dynamic_index_in_dim(system, i, axis=-1)
+        return lax.dynamic_update_index_in_dim(system - column * row, row, i, axis=-2)
+
+    return lax.fori_loop(0, k, eliminate, system)[..., -1]

@@ -182,8 +182,8 @@ def test_ema_statistics_of_bfloat16_signals_stay_float32(rng):
     assert {x.dtype for x in (*new_statistics, new)} == {np.dtype("float32")}
 
 
-def test_dead_codes_become_different_signals_with_large_errors(rng, dtype):
-    signals, dictionary = random_problem(rng, dtype)
+def test_dead_codes_become_different_signals_with_large_errors(rng):
+    signals, dictionary = random_problem(rng, np.float32)
     signals = signals.at[:100].set(dictionary[jnp.arange(100) % 20])  # these have no error
     code = nearest_atom(signals, dictionary)
     dead = jnp.arange(30) >= 20

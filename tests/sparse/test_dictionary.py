@@ -41,9 +41,9 @@ def test_initial_atoms_are_normalised_signals(rng, dtype):
     assert coherence(atoms).max() <= 0.95 + 1e-5
 
 
-def test_initial_atoms_from_nearly_parallel_signals_are_incoherent(rng, dtype):
+def test_initial_atoms_from_nearly_parallel_signals_are_incoherent(rng):
     shared = rng.normal(size=(1, D))
-    signals = jnp.asarray(10 * shared + 0.01 * rng.normal(size=(N, D)), dtype)
+    signals = jnp.asarray(10 * shared + 0.01 * rng.normal(size=(N, D)), np.float32)
     atoms = init_from_signals(signals, M, max_coherence=0.9, key=KEY)
     assert coherence(atoms).max() <= 0.9 + 1e-5
     np.testing.assert_allclose(np.linalg.norm(atoms, axis=-1), 1, rtol=1e-5)
@@ -75,13 +75,13 @@ def test_other_keys_give_other_atoms(rng):
     assert not np.allclose(first, second)
 
 
-def test_no_atom_is_replaced_where_nothing_is_wrong(rng, dtype):
-    signals, dictionary, code = coded_problem(rng, dtype)
+def test_no_atom_is_replaced_where_nothing_is_wrong(rng):
+    signals, dictionary, code = coded_problem(rng, np.float32)
     np.testing.assert_array_equal(replace(signals, dictionary, code), dictionary)
 
 
-def test_an_unused_atom_becomes_the_worst_approximated_signal(rng, dtype):
-    signals, dictionary, code = coded_problem(rng, dtype)
+def test_an_unused_atom_becomes_the_worst_approximated_signal(rng):
+    signals, dictionary, code = coded_problem(rng, np.float32)
     code = code._replace(coefficients=jnp.where(code.indices == 5, 0, code.coefficients))
     signals = signals.at[17].multiply(100)  # its error is now by far the largest
     new = replace(signals, dictionary, code)
@@ -90,8 +90,8 @@ def test_an_unused_atom_becomes_the_worst_approximated_signal(rng, dtype):
     np.testing.assert_array_equal(new[others], dictionary[others])
 
 
-def test_of_two_duplicates_the_less_used_one_goes(rng, dtype):
-    signals, dictionary, _ = coded_problem(rng, dtype)
+def test_of_two_duplicates_the_less_used_one_goes(rng):
+    signals, dictionary, _ = coded_problem(rng, np.float32)
     dictionary = dictionary.at[8].set(-2 * dictionary[3])
     code = omp(signals, dictionary, sparsity=K)
     counts = jnp.ones(M).at[3].set(4).at[8].set(9)

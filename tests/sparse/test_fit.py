@@ -38,7 +38,15 @@ def test_ksvd_recovers_nine_of_ten_atoms_at_20_db():
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_learns_and_returns_what_belongs_together(dtype, method):
+def test_every_method_learns_and_returns_what_belongs_together(method):
+    check_fit(method, np.dtype("float32"))
+
+
+def test_a_dictionary_is_learned_in_float64(float64):
+    check_fit("approximate", np.dtype("float64"))
+
+
+def check_fit(method, dtype):
     signals, _ = synthetic(0, snr=20)
     signals = jnp.asarray(signals[:300].reshape(3, 100, 20), dtype)
     result = fit_dictionary(signals, num_atoms=25, sparsity=3, method=method, iterations=6, key=KEY)

@@ -160,9 +160,11 @@ def test_a_traced_tolerance_does_not_compile_again(rng):
 # Hard inputs.
 
 
-@pytest.mark.parametrize("selection", SELECTIONS)
-@pytest.mark.parametrize("sparsity", [1, 17, 40])
-def test_any_sparsity_up_to_all_atoms_is_finite_and_distinct(rng, dtype, selection, sparsity):
+@pytest.mark.parametrize(
+    ("sparsity", "selection"),
+    [(1, "correlation"), (17, "correlation"), (17, "ols"), (40, "ols")],
+)
+def test_any_sparsity_up_to_all_atoms_is_finite_and_distinct(rng, dtype, sparsity, selection):
     signals, dictionary = random_problem(rng, dtype)
     code = omp(signals, dictionary, sparsity=sparsity, selection=selection)
     assert code.indices.shape == (50, sparsity) and code.indices.dtype == jnp.int32
@@ -174,36 +176,45 @@ def test_any_sparsity_up_to_all_atoms_is_finite_and_distinct(rng, dtype, selecti
 
 
 @pytest.mark.parametrize("selection", SELECTIONS)
-def test_zero_signals_get_zero_coefficients_at_distinct_atoms(dtype, selection):
-    code = omp(jnp.zeros((3, 4), dtype), jnp.eye(4, dtype=dtype), sparsity=3, selection=selection)
+def test_zero_signals_get_zero_coefficients_at_distinct_atoms(rng, dtype, selection):
+    signals, dictionary = random_problem(rng, dtype)
+    code = omp(jnp.zeros_like(signals), dictionary, sparsity=17, selection=selection)
     np.testing.assert_array_equal(code.coefficients, 0)
-    check_valid(code, 4)
+    check_valid(code, 40)
+
+
+def padded(*atoms):
+    """The atoms and zero atoms up to 40 in all."""
+    atoms = jnp.concatenate(atoms)
+    return jnp.pad(atoms, ((0, 40 - len(atoms)), (0, 0)))
 
 
 @pytest.mark.parametrize("selection", SELECTIONS)
 def test_duplicate_atoms_are_not_taken_together(rng, dtype, selection):
-    signals, dictionary = random_problem(rng, dtype, d=8, m=6)
-    twice = jnp.concatenate([dictionary, dictionary, -2 * dictionary])
-    once = omp(signals, dictionary, sparsity=6, selection=selection)
-    code = omp(signals, twice, sparsity=18, selection=selection)
-    check_valid(code, 18)
-    assert np.sum(np.asarray(code.coefficients) != 0, -1).max() <= 6
+    signals, dictionary = random_problem(rng, dtype, m=12)
+    thrice = padded(dictionary, dictionary, -2 * dictionary)
+    once = omp(signals, padded(dictionary), sparsity=17, selection=selection)
+    code = omp(signals, thrice, sparsity=17, selection=selection)
+    check_valid(code, 40)
+    assert np.sum(np.asarray(code.coefficients) != 0, -1).max() <= 12
     np.testing.assert_allclose(
-        squared_error(signals, twice, code), squared_error(signals, dictionary, once), rtol=1e-3
+        squared_error(signals, thrice, code),
+        squared_error(signals, padded(dictionary), once),
+        rtol=1e-3,
+        atol=1e-5,
     )
 
 
 @pytest.mark.parametrize("selection", SELECTIONS)
 @pytest.mark.parametrize("distance", [1e-2, 1e-4, 1e-6, 1e-9])
 def test_near_parallel_atoms_never_make_it_worse_than_one_of_them(rng, dtype, selection, distance):
-    signals, dictionary = random_problem(rng, dtype, d=16, m=8)
-    close = jnp.concatenate(
-        [dictionary, dictionary + distance * jnp.asarray(rng.normal(size=(8, 16)), dtype)]
-    )
-    code = omp(signals, close, sparsity=12, selection=selection)
-    check_valid(code, 16)
-    one_of_each = omp(signals, dictionary, sparsity=8, selection=selection)
-    worst = squared_error(signals, dictionary, one_of_each)
+    signals, dictionary = random_problem(rng, dtype, m=12)
+    offsets = jnp.asarray(rng.normal(size=(12, 16)), dtype)
+    close = padded(dictionary, dictionary + distance * offsets)
+    code = omp(signals, close, sparsity=17, selection=selection)
+    check_valid(code, 40)
+    one_of_each = omp(signals, padded(dictionary), sparsity=17, selection=selection)
+    worst = squared_error(signals, padded(dictionary), one_of_each)
     assert np.all(squared_error(signals, close, code) <= worst * 1.01 + distance)
 
 
@@ -231,7 +242,7 @@ def test_a_signal_that_is_not_finite_leaves_the_others_alone(rng):
 
 @pytest.mark.parametrize(
     ("leading", "block_size"),
-    [((), None), ((0,), 7), ((3, 0), None), ((2, 3, 5), 7), ((101,), 10), ((101,), 1000)],
+    [((), None), ((3, 0), None), ((2, 3, 5), 7), ((101,), 10)],
 )
 def test_leading_axes_and_blocks_do_not_change_the_code(rng, leading, block_size):
     signals, dictionary = random_problem(rng, np.float32, n=101)
@@ -255,8 +266,8 @@ def test_bfloat16_signals_are_coded_in_float32(rng):
     np.testing.assert_array_equal(code.coefficients, exact.coefficients)
 
 
-def test_omp_is_the_same_under_jit_and_vmap(rng, dtype):
-    signals, dictionary = random_problem(rng, dtype)
+def test_omp_is_the_same_under_jit_and_vmap(rng):
+    signals, dictionary = random_problem(rng, np.float32)
     code = omp(signals, dictionary, sparsity=4)
     jitted = jax.jit(lambda y, d: omp(y, d, sparsity=4))(signals, dictionary)
     one_by_one = jax.vmap(lambda y: omp(y, dictionary, sparsity=4))(signals)

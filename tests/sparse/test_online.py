@@ -74,15 +74,6 @@ def test_residual_update_is_its_formula(rng, dtype):
     np.testing.assert_array_equal(new[5], dictionary[5])
 
 
-def test_many_blocks_of_signals_add_up_to_one(rng, monkeypatch):
-    from laser_jax.sparse import linalg
-
-    signals, *_ = coded_problem(rng, np.float32)
-    whole = linalg.sum_blocks(lambda y: y.T @ y, signals, N)
-    np.testing.assert_allclose(linalg.sum_blocks(lambda y: y.T @ y, signals, 7), whole, rtol=1e-4)
-    np.testing.assert_allclose(whole, signals.T @ signals, rtol=1e-4, atol=1e-3)
-
-
 def test_leading_axes_do_not_change_the_update(rng):
     signals, dictionary, code = coded_problem(rng, np.float32)
     shaped = (

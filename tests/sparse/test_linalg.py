@@ -1,0 +1,34 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from laser_jax.sparse.linalg import map_blocks, row_argmax, safe_norms, sum_blocks
+
+
+@pytest.mark.parametrize("width", [1, 15, 16, 17, 100])
+def test_row_argmax_is_numpys(rng, width):
+    x = rng.integers(-5, 5, size=(40, width)).astype(np.float32)  # many ties
+    index, value = row_argmax(jnp.asarray(x))
+    np.testing.assert_array_equal(index, np.argmax(x, -1))
+    np.testing.assert_array_equal(value, np.max(x, -1))
+
+
+def test_blocks_give_what_one_call_gives(rng):
+    x = jnp.asarray(rng.normal(size=(3, 10, 4)), jnp.float32)
+    y = jnp.asarray(rng.integers(5, size=(3, 10, 2)))
+    for block_size in (1, 7, 10, 100):
+        a, b = map_blocks(lambda p: (2 * p[0], p[1].sum(-1)), (x, y), block_size)
+        np.testing.assert_array_equal(a, 2 * x)
+        np.testing.assert_array_equal(b, y.sum(-1))
+        total = sum_blocks(lambda p: p[0].T @ p[0], (x, y), block_size)
+        flat = x.reshape(-1, 4)
+        np.testing.assert_allclose(total, flat.T @ flat, rtol=1e-4, atol=1e-4)
+
+
+def test_blocks_of_nothing_are_nothing():
+    assert map_blocks(lambda x: x[:, :1], jnp.zeros((2, 0, 4)), 7).shape == (2, 0, 1)
+    np.testing.assert_array_equal(sum_blocks(lambda x: x.sum(0), jnp.zeros((0, 4)), 7), 0)
+
+
+def test_norms_of_zero_vectors_are_safe_to_divide_by():
+    np.testing.assert_allclose(safe_norms(jnp.array([[3.0, 4.0], [0.0, 0.0]])), [[5], [1]])
