@@ -197,13 +197,14 @@ def _all_moments(errors, dictionary, code):
 
     Sorting all of a sharded batch would gather it on every device.
     """
-    (n, _), devices = errors.shape, jax.device_count()
-    shares = devices if n % devices == 0 else 1
 
     def share_moments(errors, code):
         return _restricted_moments(errors, dictionary, _sort_pairs(code, dictionary.shape[0]))
 
-    split = jax.tree.map(lambda x: x.reshape(shares, n // shares, -1), (errors, code))
+    n, devices = errors.shape[0], jax.device_count()
+    if devices == 1 or n % devices:
+        return share_moments(errors, code)
+    split = jax.tree.map(lambda x: x.reshape(devices, n // devices, -1), (errors, code))
     return jnp.sum(jax.vmap(share_moments)(*split), axis=0)
 
 

@@ -23,8 +23,9 @@ def safe_norms(vectors):
 def each_matrix(function, matrices):
     """Applies a LAPACK-backed `function` to matrices `(..., r, c)`.
 
-    On a CPU one matrix after another: jaxlib spreads a stack over threads that other
-    (virtual) CPU devices may hold, and then both wait for ever.
+    On a CPU one matrix after another. jaxlib spreads a stack over threads that other
+    (virtual) CPU devices may hold, and then all wait for ever; and on hosts of some hundred
+    cores batched `eigh` corrupts memory (jax issue 39292).
     """
     if jax.default_backend() != "cpu":
         return function(matrices)

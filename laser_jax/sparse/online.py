@@ -53,7 +53,12 @@ def online_update(statistics, signals, dictionary, code, *, decay):
     signals, dictionary = check_signals(signals, dictionary)
     code = check_code(code, signals)
     signals, code = drop_nonfinite(signals, code)
-    moments = _moments(signals, code, dictionary.shape[0])
+    moments = _sum_over_signals(
+        lambda x, y: OnlineStatistics(matmul(x.T, x), matmul(x.T, y)),
+        code,
+        signals,
+        dictionary.shape[0],
+    )
     statistics = jax.tree.map(lambda old, new: decay * old + new, statistics, moments)
 
     def update_atom(j, dictionary):
@@ -90,18 +95,15 @@ def residual_update(signals, dictionary, code, *, learning_rate):
     code = check_code(code, signals)
     signals, code = drop_nonfinite(signals, code)
     m = dictionary.shape[0]
-    gradient = _moments(signals - decode(code, dictionary), code, m).cross_moment
+    residual = signals - decode(code, dictionary)
+    gradient = _sum_over_signals(lambda x, r: matmul(x.T, r), code, residual, m)
     return dictionary + learning_rate * gradient / jnp.maximum(usage(code, m), 1)[:, None]
 
 
-def _moments(signals, code, num_atoms):
-    """X^T X and X^T Y, the dense codes of one block of signals in memory at a time."""
-
-    def moments(block):
-        y, block_code = block
-        x = to_dense(block_code, num_atoms)
-        return OnlineStatistics(matmul(x.T, x), matmul(x.T, y))
-
-    # Blocks of at least m signals: else adding up the (m, m) sums costs more than they do.
+def _sum_over_signals(function, code, signals, num_atoms):
+    """Sums function(X, Y), the dense codes of one block of signals in memory at a time."""
+    # Blocks of at least m signals: else adding up (m, m) sums costs more than making them.
     block_size = max(num_atoms, default_block_size(num_atoms))
-    return sum_blocks(moments, (signals, code), block_size)
+    return sum_blocks(
+        lambda block: function(to_dense(block[0], num_atoms), block[1]), (code, signals), block_size
+    )

@@ -6,7 +6,7 @@ All take what `omp` takes and return a `SparseCode`:
 |---|---|---|
 | `matching_pursuit` | inner products with the residual | speed matters more than the error |
 | `gradient_pursuit` | one gradient step over the support an atom | k is large |
-| `iterative_hard_thresholding` | gradient steps over all atoms | the support should be revised |
+| `iterative_hard_thresholding` | gradient steps over all atoms | the dictionary is incoherent |
 | `top_k` | inner products with the signal | the dictionary is orthonormal, or learned for it |
 """
 
