@@ -8,11 +8,19 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 import pathlib
 import sys
+import tempfile
 
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # for `configs` and `main`
+
+
+@pytest.fixture(scope="session", autouse=True)
+def temporary_files(tmp_path_factory):
+    """Where this process and those it starts put theirs: TFDS leaves empty directories behind."""
+    path = str(tmp_path_factory.mktemp("tmp"))
+    tempfile.tempdir = os.environ["TMPDIR"] = path
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -25,7 +33,6 @@ def compilation_cache(tmp_path_factory):
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = path
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
-    return path
 
 
 @pytest.fixture(scope="session")
