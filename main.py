@@ -1,7 +1,4 @@
-"""Trains and evaluates an autoencoder: see README.md.
-
-python main.py --config=configs/ksvd_photos.py [--workdir=runs/ksvd_photos] [--mode=train]
-"""
+"""Trains and evaluates an autoencoder: python main.py --config=configs/ksvd_photos.py."""
 
 import logging
 import os
