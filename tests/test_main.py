@@ -63,7 +63,10 @@ def test_a_killed_run_resumes_to_the_state_of_one_never_killed(photo_patches_dir
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["--config.model.bottleneck=ksv"], "unknown model.bottleneck 'ksv'; choose"),
+        (
+            ["--config.model.bottleneck=ksv"],
+            "unknown model.bottleneck 'ksv'; choose from dl, ksvd, rvq, vq",
+        ),
         (["--config.data.name=cifar"], "unknown data set 'cifar'; choose from"),
         (["--config.model.sparsity_levl=4"], 'Did you mean "sparsity_level"'),
         (["--mode=test"], "should be one of"),

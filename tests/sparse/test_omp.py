@@ -201,7 +201,6 @@ def test_duplicate_atoms_are_not_taken_together(rng, dtype, selection):
         squared_error(signals, thrice, code),
         squared_error(signals, padded(dictionary), once),
         rtol=1e-3,
-        atol=1e-5,
     )
 
 

@@ -13,6 +13,7 @@ from laser_jax.models.bottlenecks.output import (
     from_patches,
     mean_square,
     relative_usage,
+    restart_atoms,
     straight_through,
     to_patches,
 )
@@ -238,11 +239,7 @@ class DictionaryLearning(nn.Module):
         )
         replaced = jnp.any(atoms != dictionary["atoms"], axis=-1)
         # What the old atom remembered goes with it.
-        return jax.tree.map(
-            lambda old, new: jnp.where(replaced.reshape(-1, *[1] * (old.ndim - 1)), new, old),
-            dictionary,
-            self._start(dictionary, atoms),
-        )
+        return restart_atoms(replaced, dictionary, self._start(dictionary, atoms))
 
     @property
     def _has_memory(self):

@@ -70,6 +70,15 @@ def check_latents(latents, embedding_dim, patch_size=(1, 1)):
         )
 
 
+def restart_atoms(restarted, dictionary, started):
+    """Returns the collection with all that the `restarted` atoms remember taken from `started`."""
+    return jax.tree.map(
+        lambda old, new: jnp.where(restarted.reshape(-1, *[1] * (old.ndim - 1)), new, old),
+        dict(dictionary),
+        started,
+    )
+
+
 def mean_square(x):
     return jnp.mean(jnp.square(x))
 

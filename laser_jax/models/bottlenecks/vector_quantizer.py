@@ -11,6 +11,7 @@ from laser_jax.models.bottlenecks.output import (
     check_latents,
     mean_square,
     relative_usage,
+    restart_atoms,
     straight_through,
 )
 from laser_jax.sparse import (
@@ -139,12 +140,7 @@ class VectorQuantizer(nn.Module):
         atoms, dead = dictionary["atoms"], dictionary["usage"] < self.min_usage
         targets, stage_code = self._stages(atoms, latents, code)
         fresh = replace_codes(targets, atoms, stage_code, dead, key=key)
-        started = self._start(dictionary, fresh)
-        return jax.tree.map(
-            lambda old, new: jnp.where(dead.reshape(-1, *[1] * (old.ndim - 1)), new, old),
-            dict(dictionary),
-            started,
-        )
+        return restart_atoms(dead, dictionary, self._start(dictionary, fresh))
 
     def _stages(self, atoms, latents, code):
         """Each stage's targets `(b, h, w, k, c)` and the atom it chose, as a code of one atom."""
