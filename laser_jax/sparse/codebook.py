@@ -1,12 +1,14 @@
 """Vector quantisation: the code of one atom and coefficient 1, and residual stages of it."""
 
 import functools
+import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from laser_jax.sparse.atoms import Atoms, choose_form
 from laser_jax.sparse.checks import (
     check_at_least,
     check_code,
@@ -15,7 +17,8 @@ from laser_jax.sparse.checks import (
     check_signals,
 )
 from laser_jax.sparse.code import SparseCode, decode, usage
-from laser_jax.sparse.linalg import default_block_size, map_blocks, matmul, row_argmax
+from laser_jax.sparse.coder import coder_block_size
+from laser_jax.sparse.linalg import map_blocks
 
 
 class EmaStatistics(NamedTuple):
@@ -40,12 +43,22 @@ def nearest_atom(signals, dictionary, *, block_size=None):
       ValueError: if widths differ.
     """
     signals, dictionary = check_signals(signals, dictionary)
-    block_size = default_block_size(dictionary.shape[0]) if block_size is None else block_size
+    (m, d), n = dictionary.shape, math.prod(signals.shape[:-1])
+    form = choose_form(n, m, d, sparsity=1, rows_a_step=math.inf)
+    block_size = coder_block_size(m, d, 1, form) if block_size is None else block_size
     check_at_least("block_size", block_size, 1)
-    half_squares = jnp.sum(dictionary**2, -1)[None, :] / 2
+    # Where atoms lie far from the origin for their spread, squares would drown the distances in
+    # rounding: there all moves to their mean.
+    mean = jnp.mean(dictionary, axis=0)[None, :]
+    far = jnp.sum(mean**2) > jnp.mean(jnp.sum((dictionary - mean) ** 2, axis=-1))
+    center = jnp.where(far, mean, 0)
+    atoms = Atoms.in_form(dictionary - center, form)
+    half_squares = jnp.expand_dims(jnp.sum(atoms.vectors**2, -1) / 2, 1 - atoms.axis)
 
     def nearest(block):
-        return row_argmax(matmul(block, dictionary.T) - half_squares)[0]
+        block = block - center
+        block = block if atoms.axis == 1 else block.T
+        return atoms.argmax(atoms.correlations(block) - half_squares)[0]
 
     indices = map_blocks(nearest, signals, block_size)[..., None]
     return SparseCode(indices, jnp.ones(indices.shape, signals.dtype))

@@ -1,26 +1,37 @@
 """What every coder does around its own iteration: checks, unit atoms, blocks, padding."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from laser_jax.sparse.atoms import Atoms, choose_form
 from laser_jax.sparse.checks import check_at_least, check_signals, check_sparsity
 from laser_jax.sparse.code import SparseCode
 from laser_jax.sparse.linalg import default_block_size, map_blocks, safe_norms
 
 
 def run_coder(
-    code_block, signals, dictionary, *, sparsity, tolerance=None, block_size=None, options=()
+    code_block,
+    signals,
+    dictionary,
+    *,
+    sparsity,
+    rows_a_step,
+    tolerance=None,
+    block_size=None,
+    options=(),
 ):
     """Codes signals block by block.
 
     Args:
-      code_block: `(signals (b, d), unit or zero atoms (m, d), sparsity, tolerance,
-        *options)` -> `SparseCode` of `(b, at most sparsity)` in which an unused place
-        holds index m and coefficient 0. Static: a function of a module, not a closure.
+      code_block: `(block of signals, Atoms, sparsity, tolerance, *options)` -> `SparseCode`
+        of `(at most sparsity, b)` in which an unused place holds index m and coefficient 0.
+        Static: a function of a module, not a closure.
       signals, dictionary, sparsity, tolerance, block_size: as for `omp`.
+      rows_a_step: Gram rows that one of its steps would add up, on average.
       options: hashable, passed on to `code_block`.
     """
     signals, dictionary = check_signals(signals, dictionary)
@@ -28,27 +39,36 @@ def run_coder(
     tolerance = 0 if tolerance is None else tolerance
     if jnp.ndim(tolerance) != 0:
         raise ValueError(f"tolerance must be a scalar, got shape {jnp.shape(tolerance)}.")
+    (m, d), n = dictionary.shape, math.prod(signals.shape[:-1])
+    form = choose_form(n, m, d, sparsity, rows_a_step)
     if block_size is None:
-        (m, d), k = dictionary.shape, min(sparsity, dictionary.shape[1])
-        # The (b, m) correlations are read all the time, the k directions in turn.
-        block_size = default_block_size(m + k * (d + k) // 8)
+        block_size = coder_block_size(m, d, sparsity, form)
     check_at_least("block_size", block_size, 1)
     # Where to stop is a choice, like the support: no gradient goes through it.
     tolerance = lax.stop_gradient(jnp.asarray(tolerance, signals.dtype))
-    return _run(code_block, signals, dictionary, tolerance, sparsity, block_size, options)
+    return _run(code_block, signals, dictionary, tolerance, sparsity, form, block_size, options)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 4, 5, 6))
-def _run(code_block, signals, dictionary, tolerance, sparsity, block_size, options):
+def coder_block_size(m, d, k, form):
+    """Returns how many signals to code together."""
+    if form == "columns":
+        return default_block_size(128 * m)  # all of a step's numbers in the inner cache
+    # The (b, m) correlations are read all the time, the k directions in turn.
+    return default_block_size(m + min(k, d) * (d + min(k, d)) // 8)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 4, 5, 6, 7))
+def _run(code_block, signals, dictionary, tolerance, sparsity, form, block_size, options):
     norms = safe_norms(dictionary)
-    atoms = dictionary / norms
+    atoms = Atoms.in_form(dictionary / norms, form)
 
-    def code_and_fill(block):
+    def code_rows(block):
+        block = block if atoms.axis == 1 else block.T
         code = code_block(block, atoms, sparsity, tolerance, *options)
-        return _fill_unused(code, sparsity, atoms.shape[0])
+        code = _fill_unused(code, sparsity, dictionary.shape[0])
+        return code.indices.T, (code.coefficients / norms[code.indices, 0]).T
 
-    code = map_blocks(code_and_fill, signals, block_size)
-    return SparseCode(code.indices, code.coefficients / norms[code.indices, 0])
+    return SparseCode(*map_blocks(code_rows, signals, block_size))
 
 
 def _fill_unused(code, sparsity, num_atoms):
@@ -56,13 +76,13 @@ def _fill_unused(code, sparsity, num_atoms):
 
     Of the first k atoms at least as many are free as places are unused.
     """
-    width = ((0, 0), (0, sparsity - code.indices.shape[1]))
+    width = ((0, sparsity - code.indices.shape[0]), (0, 0))
     indices = jnp.pad(code.indices, width, constant_values=num_atoms)
     coefficients = jnp.pad(code.coefficients, width)
     first = jnp.arange(sparsity, dtype=jnp.int32)
-    free = ~jnp.any(indices[:, :, None] == first[None, None, :], axis=1)
+    free = ~jnp.any(indices[:, None, :] == first[None, :, None], axis=0)
     unused = indices == num_atoms
     # The p-th free atom comes after all atoms up to which there are at most p free ones.
-    free_so_far = jnp.cumsum(free, axis=-1)[:, None, :]
-    filler = jnp.sum(free_so_far < jnp.cumsum(unused, axis=-1)[:, :, None], axis=-1)
+    free_so_far = jnp.cumsum(free, axis=0)[:, None, :]
+    filler = jnp.sum(free_so_far < jnp.cumsum(unused, axis=0)[None, :, :], axis=0)
     return SparseCode(jnp.where(unused, filler.astype(jnp.int32), indices), coefficients)

@@ -1,29 +1,35 @@
 """Orthogonal matching pursuit.
 
-Each iteration takes the atom that correlates most with the residual and makes
-the residual orthogonal to it by one step of modified Gram-Schmidt, so the
-residual is the least-squares one at every moment. Beside the orthonormal
-directions `Q` we keep how each is combined of the chosen atoms, `W` (Q = W D_S),
-and read the coefficients off it; no triangular solve is left at the end. One pass
-of Gram-Schmidt is enough: with the residual carried along it is as stable as
-Householder's QR (Björck, Solving linear least squares problems by Gram-Schmidt
-orthogonalization, 1967).
+Each iteration takes the atom that correlates most with the residual and makes the
+residual orthogonal to it by one step of Gram-Schmidt, so the residual is the
+least-squares one at every moment. We keep how each orthonormal direction is combined of
+the chosen atoms, `W` (Q = W D_S), and read the coefficients off it; no triangular solve is
+left at the end. How an atom is made orthogonal to those before it depends on what is at hand:
 
-Cost: k products of the residuals with the dictionary, O(n d m k), and
-O(n d k^2) for the orthogonalisation. Recomputing the correlations as a product
-beats the Gram updates of Batch-OMP on CPUs and accelerators alike: gathering
-Gram rows moves k times more memory than the product reads.
+- Without the Gram matrix by modified Gram-Schmidt on the directions themselves. One pass
+  is enough: with the residual carried along it is as stable as Householder's QR (Björck,
+  Solving linear least squares problems by Gram-Schmidt orthogonalization, 1967).
+- With it, its parts along the directions are `W G_S,j`, numbers from the Gram matrix
+  (Batch-OMP), and so are the corrections of the correlations. Directions and residual
+  are still made of true atoms, not of Gram entries: the error of coefficients grows with the
+  square of the support's condition number in units of rounding, but an atom near
+  the span of others, and the squared residual that ends the pursuit, are seen in full precision.
 
-Memory: O(block_size (m + k d + k^2)) beside the result.
+Cost: k products of the residuals with the dictionary, O(n d m k), and O(n d k^2) for the
+orthogonalisation; with the Gram matrix O(m^2 d + n d m + n m k^2). See `atoms.choose_form`.
+
+Memory: O(block_size (m + k d + k^2)) beside the result, and m^2 for the Gram matrix.
 """
 
+from typing import NamedTuple
+
+import jax
 import jax.numpy as jnp
 from jax import lax
 
 from laser_jax.sparse.checks import check_choice, check_signals
 from laser_jax.sparse.code import SparseCode
 from laser_jax.sparse.coder import run_coder
-from laser_jax.sparse.linalg import matmul, row_argmax, safe_norms
 from laser_jax.sparse.support import optimal_coefficients
 
 
@@ -56,6 +62,8 @@ def omp(signals, dictionary, *, sparsity, tolerance=None, selection="correlation
       Pati, Rezaiifar and Krishnaprasad, Orthogonal Matching Pursuit, Asilomar 1993.
       Chen, Billings and Luo, Orthogonal least squares methods and their application
       to non-linear system identification, 1989 (`selection="ols"`).
+      Rubinstein, Zibulevsky and Elad, Efficient implementation of the K-SVD algorithm
+      using batch orthogonal matching pursuit, 2008.
     """
     check_choice("selection", selection, ("correlation", "ols"))
     signals, dictionary = check_signals(signals, dictionary)
@@ -64,6 +72,7 @@ def omp(signals, dictionary, *, sparsity, tolerance=None, selection="correlation
         lax.stop_gradient(signals),
         lax.stop_gradient(dictionary),
         sparsity=sparsity,
+        rows_a_step=sparsity / 2,
         tolerance=tolerance,
         block_size=block_size,
         options=(selection,),
@@ -71,63 +80,143 @@ def omp(signals, dictionary, *, sparsity, tolerance=None, selection="correlation
     return code._replace(coefficients=optimal_coefficients(signals, dictionary, code))
 
 
+class _Step(NamedTuple):
+    """What an iteration leaves to the next one. The newest direction and its combination:
+    correlations follow them only when another atom is wanted."""
+
+    residual: jax.Array
+    squared_residual: jax.Array  # (b,); 0 once the signal is done
+    direction: jax.Array
+    combination: jax.Array  # (k, b)
+    projection: jax.Array  # (b,) of the residual on the direction
+    basis: tuple[jax.Array, jax.Array]
+    correlations: jax.Array
+    remaining: jax.Array | None  # squared norms of the atoms orthogonal to the support
+    code: SparseCode  # (k, b)
+
+
 def _code_block(signals, atoms, sparsity, tolerance, selection):
-    (b, d), m = signals.shape, atoms.shape[0]
-    steps = min(sparsity, d)  # d independent atoms leave nothing
-    dtype = signals.dtype
+    (m, d), dtype = atoms.vectors.shape, signals.dtype
+    b, steps = signals.shape[1 - atoms.axis], min(sparsity, d)  # d independent atoms leave nothing
     eps = jnp.finfo(dtype).eps
+    orthogonalise = _gram_schmidt if atoms.gram is None else _batch_omp
     # A residual this small is rounding: its correlations no longer mean anything.
-    floor = jnp.maximum(tolerance, jnp.sum(signals**2, -1) * (4 * eps) ** 2 * d)
+    squared = atoms.dot(signals, signals)
+    floor = jnp.maximum(tolerance, squared * (4 * eps) ** 2 * d)
 
     def add_atom(i, state):
-        residual, squared_residual, directions, combinations, remaining, code = state
-        score = jnp.abs(matmul(residual, atoms.T))
+        correlations, remaining = _follow(i, state, atoms, selection)
+        score = jnp.abs(correlations)
         if selection == "ols":
             # ||r||^2 falls by <r, d>^2 / ||d orthogonal to Q||^2.
             score = jnp.where(remaining > 64 * eps, score * lax.rsqrt(remaining + eps**2), 0)
-        index, _ = row_argmax(score)
-        atom = atoms[index]
-        combination = jnp.zeros((b, steps), dtype).at[:, i].set(1)
-
-        def orthogonalise(j, pair):
-            direction, combination = pair
-            projection = jnp.sum(directions[j] * direction, -1, keepdims=True)
-            return (
-                direction - projection * directions[j],
-                combination - projection * combinations[j],
-            )
-
-        direction, combination = lax.fori_loop(0, i, orthogonalise, (atom, combination))
-        norm = safe_norms(direction)
+        index, _ = atoms.argmax(score)
+        direction, combination = orthogonalise(i, index, state, atoms)
+        square = atoms.dot(direction, direction)
         # An atom inside the span of those chosen (one of them again, or its twin) is
         # the best only if no atom can lower the error: the signal is done.
-        independent = jnp.sum(direction**2, -1) > (32 * eps) ** 2
-        useful = independent & (squared_residual > floor)
-        scale = jnp.where(useful[:, None], 1 / norm, 0)
-        direction, combination = direction * scale, combination * scale
-        projection = jnp.sum(direction * residual, -1, keepdims=True)
-        residual = residual - projection * direction
-        squared_residual = jnp.where(useful, jnp.sum(residual**2, -1), 0)
-        if selection == "ols":
-            remaining = jnp.maximum(remaining - matmul(direction, atoms.T) ** 2, 0)
-        return (
+        useful = (square > (32 * eps) ** 2) & (state.squared_residual > floor)
+        scale = jnp.where(useful, lax.rsqrt(jnp.where(useful, square, 1)), 0)
+        # Barriers: else XLA computes these sums anew for every number that depends on them.
+        direction, combination = lax.optimization_barrier(
+            (direction * atoms.each(scale), combination * scale[None, :])
+        )
+        projection = lax.optimization_barrier(atoms.dot(direction, state.residual))
+        residual = state.residual - atoms.each(projection) * direction
+        return _Step(
             residual,
-            squared_residual,
-            directions.at[i].set(direction),
-            combinations.at[i].set(combination),
+            jnp.where(useful, atoms.dot(residual, residual), 0),
+            direction,
+            combination,
+            projection,
+            _extend(i, state.basis, direction, combination, atoms),
+            correlations,
             remaining,
             SparseCode(
-                code.indices.at[:, i].set(jnp.where(useful, index, m)),
-                code.coefficients + projection * combination,
+                state.code.indices.at[i].set(jnp.where(useful, index, m)),
+                state.code.coefficients + projection[None, :] * combination,
             ),
         )
 
-    state = (
-        signals,
-        jnp.sum(signals**2, -1),
-        jnp.zeros((steps, b, d), dtype),
-        jnp.zeros((steps, b, steps), dtype),
-        jnp.ones((b, m), dtype) if selection == "ols" else None,
-        SparseCode(jnp.full((b, steps), m, jnp.int32), jnp.zeros((b, steps), dtype)),
+    zeros = jnp.zeros((steps, b), dtype)
+    correlations = atoms.correlations(signals)
+    state = _Step(
+        residual=signals,
+        squared_residual=squared,
+        direction=jnp.zeros_like(signals),
+        combination=zeros,
+        projection=zeros[0],
+        basis=_empty_basis(signals, steps, b, atoms),
+        correlations=correlations,
+        remaining=jnp.ones_like(correlations) if selection == "ols" else None,
+        code=SparseCode(jnp.full((steps, b), m, jnp.int32), zeros),
     )
-    return lax.fori_loop(0, steps, add_atom, state)[-1]
+    return lax.fori_loop(0, steps, add_atom, state).code
+
+
+def _follow(i, state, atoms, selection):
+    """Returns the correlations with the residual, and what remains of each atom, at step i."""
+    if atoms.gram is None:
+        correlations = atoms.correlations(state.residual)
+        if selection != "ols":
+            return correlations, None
+        cosines = atoms.correlations(state.direction)
+    elif selection != "ols":
+        change = -state.projection[None, :] * state.combination
+        return atoms.add_correlations(state.correlations, change, state.code.indices, i), None
+    else:
+        zeros = jnp.zeros_like(state.correlations)
+        cosines = atoms.add_correlations(zeros, state.combination, state.code.indices, i)
+        correlations = state.correlations - atoms.each(state.projection) * cosines
+    return correlations, jnp.maximum(state.remaining - cosines**2, 0)
+
+
+def _empty_basis(signals, steps, b, atoms):
+    squares = jnp.zeros((steps, steps, b), signals.dtype)
+    if atoms.gram is None:
+        return jnp.zeros((steps, *signals.shape), signals.dtype), squares
+    return squares, squares
+
+
+def _extend(i, basis, direction, combination, atoms):
+    if atoms.gram is None:
+        return basis[0].at[i].set(direction), basis[1].at[i].set(combination)
+    return basis[0].at[:, i].set(combination), basis[1].at[i].set(combination)
+
+
+def _gram_schmidt(i, index, state, atoms):
+    """Returns atom `index` made orthogonal to the directions, and how it is combined."""
+    directions, combinations = state.basis
+
+    def orthogonalise(j, pair):
+        direction, combination = pair
+        part = atoms.dot(directions[j], direction)
+        return (
+            direction - atoms.each(part) * directions[j],
+            combination - part[None, :] * combinations[j],
+        )
+
+    unit = jnp.zeros_like(state.combination).at[i].set(1)
+    return lax.fori_loop(0, i, orthogonalise, (atoms.take(index), unit))
+
+
+def _batch_omp(i, index, state, atoms):
+    """Returns what `_gram_schmidt` does, from the Gram matrix."""
+    transposed, combinations = state.basis  # W^T and W, so that both sums run over rows
+    products = atoms.gram.at[state.code.indices, index[None, :]].get(mode="clip")
+
+    def sum_rows(matrix, weights):
+        # Four rows a pass, as for Gram rows; those past i are zero.
+        def add(q, total):
+            for j in range(4):
+                row = jnp.minimum(4 * q + j, weights.shape[0] - 1)
+                weight = jnp.where(4 * q + j < i, weights[row], 0)
+                total = total + weight[None, :] * matrix[row]
+            return total
+
+        return lax.fori_loop(0, (i + 3) // 4, add, jnp.zeros_like(weights))
+
+    parts = sum_rows(transposed, products)
+    combination = -sum_rows(combinations, parts)
+    direction = atoms.add(atoms.take(index), combination, state.code.indices, i)
+    return direction, combination.at[i].set(1)

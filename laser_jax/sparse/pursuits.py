@@ -10,14 +10,15 @@ All take what `omp` takes and return a `SparseCode`:
 | `top_k` | inner products with the signal | the dictionary is orthonormal, or learned for it |
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from laser_jax.sparse.checks import check_at_least
-from laser_jax.sparse.code import SparseCode, decode, to_dense
+from laser_jax.sparse.code import SparseCode
 from laser_jax.sparse.coder import run_coder
-from laser_jax.sparse.linalg import matmul, row_argmax
 
 
 def matching_pursuit(signals, dictionary, *, sparsity, tolerance=None, block_size=None):
@@ -33,6 +34,7 @@ def matching_pursuit(signals, dictionary, *, sparsity, tolerance=None, block_siz
         signals,
         dictionary,
         sparsity=sparsity,
+        rows_a_step=1,
         tolerance=tolerance,
         block_size=block_size,
         options=(_project,),
@@ -53,6 +55,7 @@ def gradient_pursuit(signals, dictionary, *, sparsity, tolerance=None, block_siz
         signals,
         dictionary,
         sparsity=sparsity,
+        rows_a_step=sparsity / 2,
         tolerance=tolerance,
         block_size=block_size,
         options=(_descend,),
@@ -82,6 +85,7 @@ def iterative_hard_thresholding(
         signals,
         dictionary,
         sparsity=sparsity,
+        rows_a_step=sparsity,
         tolerance=tolerance,
         block_size=block_size,
         options=(iterations,),
@@ -99,90 +103,125 @@ def top_k(signals, dictionary, *, sparsity, tolerance=None, block_size=None):
         signals,
         dictionary,
         sparsity=sparsity,
+        rows_a_step=math.inf,  # one step: a Gram matrix would serve nothing
         tolerance=tolerance,
         block_size=block_size,
     )
 
 
 def _greedy_block(signals, atoms, sparsity, tolerance, refine):
-    b, m = signals.shape[0], atoms.shape[0]
+    b, m = signals.shape[1 - atoms.axis], atoms.vectors.shape[0]
+    changed = 1 if refine is _project else sparsity
 
     def add_atom(i, state):
-        code, residual, taken = state
-        correlations = matmul(residual, atoms.T)
-        index, score = row_argmax(jnp.where(taken, -1, jnp.abs(correlations)))
-        useful = (score > 0) & (jnp.sum(residual**2, -1) > tolerance)
-        indices = code.indices.at[:, i].set(jnp.where(useful, index, m))
-        change, approximation = refine(i, indices, correlations, atoms)
-        coefficients = code.coefficients + jnp.where(useful[:, None], change, 0)
-        residual -= jnp.where(useful[:, None], approximation, 0)
-        taken |= jnp.arange(m)[None, :] == index[:, None]
-        return SparseCode(indices, coefficients), residual, taken
+        code, residual, correlations, change, taken = state
+        if atoms.gram is None:
+            correlations = atoms.correlations(residual)
+        else:
+            correlations = atoms.add_correlations(
+                correlations, -change.coefficients, change.indices, 1 if changed == 1 else i
+            )
+        index, score = atoms.argmax(jnp.where(taken, -1, jnp.abs(correlations)))
+        useful = (score > 0) & (atoms.dot(residual, residual) > tolerance)
+        indices = code.indices.at[i].set(jnp.where(useful, index, m))
+        coefficients, change, approximation = refine(
+            i, SparseCode(indices, code.coefficients), correlations, residual, useful, atoms
+        )
+        taken |= lax.broadcasted_iota(jnp.int32, taken.shape, atoms.axis) == atoms.each(index)
+        code = SparseCode(indices, coefficients)
+        return code, residual - approximation, correlations, change, taken
 
     code = SparseCode(
-        jnp.full((b, sparsity), m, jnp.int32), jnp.zeros((b, sparsity), signals.dtype)
+        jnp.full((sparsity, b), m, jnp.int32), jnp.zeros((sparsity, b), signals.dtype)
     )
-    state = (code, signals, jnp.zeros((b, m), bool))
+    correlations = atoms.correlations(signals)
+    change = jax.tree.map(lambda x: x[:changed], code)
+    state = (code, signals, correlations, change, jnp.zeros(correlations.shape, bool))
     return lax.fori_loop(0, sparsity, add_atom, state)[0]
 
 
-def _project(i, indices, correlations, atoms):
-    """The newest atom's inner product; the other coefficients stay."""
-    index = jnp.minimum(indices[:, i], atoms.shape[0] - 1)
-    value = jnp.take_along_axis(correlations, index[:, None], axis=1)
-    change = jnp.zeros(indices.shape, value.dtype).at[:, i].set(value[:, 0])
-    return change, value * atoms[index]
+def _project(i, code, correlations, residual, useful, atoms):
+    """The newest atom's inner product; the other coefficients stay.
+
+    Returns the coefficients, what changed as a code, and the approximation's change.
+    """
+    del correlations  # these numbers again, with the rounding of all steps before
+    index = code.indices[i]
+    atom = atoms.take(index)
+    value = jnp.where(useful, atoms.dot(residual, atom), 0)
+    change = SparseCode(index[None, :], value[None, :])
+    return code.coefficients.at[i].set(value), change, atoms.each(value) * atom
 
 
-def _descend(i, indices, correlations, atoms):
+def _descend(i, code, correlations, residual, useful, atoms):
     """The gradient over the support, times the step that lowers the error most."""
-    del i
-    held = indices < atoms.shape[0]
-    indices = jnp.minimum(indices, atoms.shape[0] - 1)
-    gradient = jnp.where(held, jnp.take_along_axis(correlations, indices, axis=1), 0)
-    direction = decode(SparseCode(indices, gradient), atoms)
-    step = _best_step(gradient, direction)
-    return step * gradient, step * direction
+    del residual
+    held = useful[None, :] & (code.indices < atoms.vectors.shape[0])
+    gradient = jnp.where(held, atoms.pick(correlations, code.indices), 0)
+    step, direction = _best_step(gradient, code.indices, i + 1, atoms)
+    change = SparseCode(code.indices, step[None, :] * gradient)
+    return code.coefficients + change.coefficients, change, atoms.each(step) * direction
 
 
-def _best_step(gradient, direction):
-    """argmin over t of ||r - t g D||^2 for g the gradient (zero outside the support)."""
-    squared = jnp.sum(direction**2, -1, keepdims=True)
-    return jnp.sum(gradient**2, -1, keepdims=True) / jnp.where(squared > 0, squared, 1)
+def _best_step(gradient, indices, count, atoms):
+    """Returns argmin over t of ||r - t g D||^2 for g the gradient at the indices, and g D."""
+    shape = indices.shape[1], atoms.vectors.shape[1]
+    zeros = jnp.zeros(shape if atoms.axis == 1 else shape[::-1], gradient.dtype)
+    direction = atoms.add(zeros, gradient, indices, count)
+    squared = atoms.dot(direction, direction)
+    step = jnp.sum(gradient**2, axis=0) / jnp.where(squared > 0, squared, 1)
+    return lax.optimization_barrier((step, direction))
 
 
 def _top_k_block(signals, atoms, sparsity, tolerance):
-    code = _largest(matmul(signals, atoms.T), sparsity)
-    small = jnp.sum(signals**2, -1, keepdims=True) <= tolerance
-    return SparseCode(code.indices, jnp.where(small, 0, code.coefficients))
+    code = _largest(atoms.correlations(signals), sparsity, atoms)
+    small = atoms.dot(signals, signals) <= tolerance
+    return code._replace(coefficients=jnp.where(small[None, :], 0, code.coefficients))
 
 
-def _largest(dense, sparsity):
-    _, indices = lax.top_k(jnp.abs(dense), sparsity)
-    indices = indices.astype(jnp.int32)
-    return SparseCode(indices, jnp.take_along_axis(dense, indices, axis=-1))
+def _largest(values, sparsity, atoms):
+    """Returns the k entries of each signal's values, a block `m` wide, largest in size."""
+    b, size = values.shape[1 - atoms.axis], jnp.abs(values)
+    if jax.default_backend() != "cpu":
+        indices = lax.top_k(size, sparsity)[1].astype(jnp.int32).T
+        return SparseCode(indices, atoms.pick(values, indices))
+
+    # XLA sorts whole rows on a CPU: k maxima one after the other take a fifth of the time.
+    def take_largest(i, state):
+        indices, size = state
+        index, _ = atoms.argmax(size)
+        taken = lax.broadcasted_iota(jnp.int32, size.shape, atoms.axis) == atoms.each(index)
+        return indices.at[i].set(index), jnp.where(taken, -1, size)
+
+    empty = jnp.zeros((sparsity, b), jnp.int32)
+    indices, _ = lax.fori_loop(0, sparsity, take_largest, (empty, size))
+    return SparseCode(indices, atoms.pick(values, indices))
 
 
 def _threshold_block(signals, atoms, sparsity, tolerance, iterations):
-    m = atoms.shape[0]
+    squared = atoms.dot(signals, signals)
+    first = atoms.correlations(signals)
 
     def step(_, state):
-        code, best, best_error = state
-        dense = to_dense(code, m)
-        residual = signals - decode(code, atoms)
-        gradient = matmul(residual, atoms.T)
-        on_support = jnp.take_along_axis(gradient, code.indices, axis=-1)
-        length = _best_step(on_support, decode(SparseCode(code.indices, on_support), atoms))
-        code = _largest(dense + length * gradient, sparsity)
-        error = jnp.sum((signals - decode(code, atoms)) ** 2, -1)
+        code, gradient, best, best_error = state
+        on_support = atoms.pick(gradient, code.indices)
+        length, _ = _best_step(on_support, code.indices, sparsity, atoms)
+        moved = atoms.add_at(atoms.each(length) * gradient, code)
+        code = _largest(moved, sparsity, atoms)
+        residual = atoms.add(signals, -code.coefficients, code.indices, sparsity)
+        if atoms.gram is None:
+            gradient = atoms.correlations(residual)
+        else:
+            gradient = atoms.add_correlations(first, -code.coefficients, code.indices, sparsity)
+        error = atoms.dot(residual, residual)
         better = error < best_error
-        best = jax.tree.map(lambda new, old: jnp.where(better[:, None], new, old), code, best)
-        return code, best, jnp.minimum(error, best_error)
+        best = jax.tree.map(lambda new, old: jnp.where(better[None, :], new, old), code, best)
+        return code, gradient, best, jnp.minimum(error, best_error)
 
     # The first step starts from zero, on the support of the largest correlations.
-    start = _largest(matmul(signals, atoms.T), sparsity)
+    start = _largest(first, sparsity, atoms)
     start = start._replace(coefficients=jnp.zeros_like(start.coefficients))
-    squared = jnp.sum(signals**2, -1)
-    _, best, _ = lax.fori_loop(0, iterations, step, (start, start, squared))
-    small = squared[:, None] <= tolerance
-    return SparseCode(best.indices, jnp.where(small, 0, best.coefficients))
+    state = lax.fori_loop(0, iterations, step, (start, first, start, squared))
+    small = squared <= tolerance
+    best = state[2]
+    return best._replace(coefficients=jnp.where(small[None, :], 0, best.coefficients))

@@ -12,6 +12,8 @@ import jax
 import numpy as np
 import pytest
 
+from laser_jax.sparse import coder
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
@@ -32,6 +34,13 @@ def dtype(request):
     """Runs a test in float32, then in float64."""
     with jax.enable_x64(request.param == "float64"):
         yield np.dtype(request.param)
+
+
+@pytest.fixture(params=["rows", "columns", "gram"])
+def form(request, monkeypatch):
+    """Runs a test in each form that a block of signals can have, whatever its shape."""
+    monkeypatch.setattr(coder, "choose_form", lambda *args, **kwargs: request.param)
+    return request.param
 
 
 def unit(x):

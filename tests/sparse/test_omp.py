@@ -35,7 +35,7 @@ def check_valid(code, m):
 # Known answers.
 
 
-def test_omp_takes_the_same_atoms_as_scikit_learn(problem, float64):
+def test_omp_takes_the_same_atoms_as_scikit_learn(problem, float64, form):
     from sklearn.linear_model import orthogonal_mp_gram
 
     signals, dictionary = problem
@@ -51,7 +51,7 @@ def test_omp_takes_the_same_atoms_as_scikit_learn(problem, float64):
     np.testing.assert_allclose(dense[same], expected[same], rtol=1e-6, atol=1e-9)
 
 
-def test_ols_errors_are_not_above_those_of_spams(problem, float64):
+def test_ols_errors_are_not_above_those_of_spams(problem, float64, form):
     import spams
 
     signals, dictionary = problem
@@ -65,7 +65,7 @@ def test_ols_errors_are_not_above_those_of_spams(problem, float64):
     assert error.mean() <= spams_error.mean() * (1 + 1e-6)
 
 
-def test_omp_in_float32_is_as_good_as_in_float64(problem):
+def test_omp_in_float32_is_as_good_as_in_float64(problem, form):
     signals, dictionary = problem
     single = omp(jnp.float32(signals), jnp.float32(dictionary), sparsity=8)
     with jax.enable_x64(True):
@@ -175,6 +175,15 @@ def test_any_sparsity_up_to_all_atoms_is_finite_and_distinct(rng, dtype, sparsit
         assert error.max() < 1e-5 if dtype == np.float32 else error.max() < 1e-20
 
 
+def test_tiny_dictionaries_are_coded_exactly(rng, dtype):
+    signals, dictionary = random_problem(rng, dtype, n=300, d=3, m=16)
+    code = omp(signals, dictionary, sparsity=16)
+    check_valid(code, 16)
+    assert np.sum(np.asarray(code.coefficients) != 0, -1).max() <= 3
+    scale = np.abs(np.asarray(code.coefficients)).max(-1) ** 2
+    assert np.all(squared_error(signals, dictionary, code) <= 100 * scale * np.finfo(dtype).eps)
+
+
 @pytest.mark.parametrize("selection", SELECTIONS)
 def test_zero_signals_get_zero_coefficients_at_distinct_atoms(rng, dtype, selection):
     signals, dictionary = random_problem(rng, dtype)
@@ -190,7 +199,7 @@ def padded(*atoms):
 
 
 @pytest.mark.parametrize("selection", SELECTIONS)
-def test_duplicate_atoms_are_not_taken_together(rng, dtype, selection):
+def test_duplicate_atoms_are_not_taken_together(rng, dtype, selection, form):
     signals, dictionary = random_problem(rng, dtype, m=12)
     thrice = padded(dictionary, dictionary, -2 * dictionary)
     once = omp(signals, padded(dictionary), sparsity=17, selection=selection)

@@ -62,7 +62,7 @@ def descent(coefficients, support, atoms, residual):
 @pytest.mark.parametrize(
     ("coder", "refine"), [(matching_pursuit, projection), (gradient_pursuit, descent)]
 )
-def test_greedy_pursuit_is_the_papers_loop(rng, float64, coder, refine):
+def test_greedy_pursuit_is_the_papers_loop(rng, float64, form, coder, refine):
     signals, dictionary = random_problem(rng, np.float64)
     norms = np.linalg.norm(dictionary, axis=-1)
     atoms = np.asarray(dictionary) / norms[:, None]
@@ -71,7 +71,7 @@ def test_greedy_pursuit_is_the_papers_loop(rng, float64, coder, refine):
     np.testing.assert_allclose(to_dense(code, 40), expected, rtol=1e-9, atol=1e-12)
 
 
-def test_top_k_keeps_the_largest_inner_products(rng, float64):
+def test_top_k_keeps_the_largest_inner_products(rng, float64, form):
     signals, dictionary = random_problem(rng, np.float64)
     dictionary /= np.linalg.norm(dictionary, axis=-1, keepdims=True)
     products = np.asarray(signals @ dictionary.T)
@@ -91,7 +91,7 @@ def test_every_coder_finds_the_best_code_in_an_orthonormal_dictionary(rng, float
     np.testing.assert_allclose(to_dense(code, 16), to_dense(best, 16), atol=1e-5)
 
 
-def test_iterative_hard_thresholding_finds_an_exactly_sparse_code(rng, float64):
+def test_iterative_hard_thresholding_finds_an_exactly_sparse_code(rng, float64, form):
     dictionary = np.concatenate([np.eye(64), np.linalg.qr(rng.normal(size=(64, 64)))[0]])
     indices = np.stack([rng.choice(128, 3, replace=False) for _ in range(40)])
     dense = np.zeros((40, 128))

@@ -1,0 +1,157 @@
+"""Unit atoms, and what every coder asks of them in the form that suits their shape.
+
+A block of signals is `(b, d)`, one signal a row, or `(d, b)`, one a column: `axis` is the
+one along which a vector runs, so sums over it mean the same in both. Numbers of which each
+signal has one are `(b,)`, those of which it has k are `(k, b)`.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from laser_jax.sparse.linalg import matmul, row_argmax
+
+# Rows of a matrix added up in one pass over the sum: reading and writing the sum for each
+# costs two thirds of the time.
+_ROWS_A_PASS = 4
+
+
+def choose_form(num_signals, num_atoms, width, sparsity, rows_a_step):
+    """Returns in which form a block is coded: "columns", "gram" or "rows".
+
+    columns: signals are columns. A vector instruction then works on one number each of many
+      signals, so vectors of 3 numbers waste nothing. Sums over more than a few rows and
+      gathers of columns are slow.
+    gram: correlations are corrected by `rows_a_step` rows of the Gram matrix a step, instead of
+      computed anew by a product of the residual with the dictionary, which takes `width`
+      multiplications an atom. Those of a product are five times as fast, being in cache; and
+      the Gram matrix takes one product for every atom, so the signals must be many.
+    rows: neither. On accelerators always: gathers are dear there and products cheap.
+    """
+    if jax.default_backend() != "cpu":
+        return "rows"
+    if num_atoms * width <= 512:
+        return "columns"
+    if 5 * rows_a_step <= width and num_signals * (sparsity - 1) >= num_atoms:
+        return "gram"
+    return "rows"
+
+
+@dataclasses.dataclass(frozen=True)
+class Atoms:
+    """The atoms of a coder.
+
+    Attributes:
+      vectors: `(m, d)`, each of norm 1 or 0.
+      gram: `(m, m)` their inner products, or None: then they are not at hand.
+      axis: of a block, that along which a vector runs: 1 if signals are rows, 0 if columns.
+    """
+
+    vectors: jax.Array
+    gram: jax.Array | None
+    axis: int
+
+    @classmethod
+    def in_form(cls, vectors, form):
+        """Returns the atoms for a form that `choose_form` names."""
+        gram = matmul(vectors, vectors.T) if form == "gram" else None
+        return cls(vectors, gram, axis=0 if form == "columns" else 1)
+
+    def correlations(self, vectors):
+        """Returns the inner products of a block of vectors with every atom, a block `m` wide."""
+        if self.axis == 1:
+            return matmul(vectors, self.vectors.T)
+        return matmul(self.vectors, vectors)
+
+    def argmax(self, score):
+        """Returns index and value `(b,)` of each signal's best atom; the first one in a tie."""
+        if self.axis == 1:
+            return row_argmax(score)
+        best = jnp.max(score, axis=0)
+        place = lax.broadcasted_iota(jnp.int32, score.shape, 0)
+        first = jnp.min(jnp.where(score == best[None, :], place, score.shape[0] - 1), axis=0)
+        return first, best
+
+    def each(self, numbers):
+        """Returns one number a signal, `(b,)`, shaped to broadcast against a block."""
+        return jnp.expand_dims(numbers, self.axis)
+
+    def dot(self, a, b):
+        """Returns the inner products `(b,)` of two blocks of vectors, signal by signal."""
+        return jnp.sum(a * b, axis=self.axis)
+
+    def take(self, indices):
+        """Returns a block of atoms, one for each of the `(b,)` indices."""
+        return _take(self.vectors, indices, self.axis)
+
+    def pick(self, block, indices):
+        """Returns the numbers `(k, b)` at the `(k, b)` indices, each in its own signal's vector."""
+        if self.axis == 1:
+            return jnp.take_along_axis(block, indices.T, axis=1, mode="clip").T
+        return jnp.take_along_axis(block, indices, axis=0, mode="clip")
+
+    def add_at(self, block, code):
+        """Returns the block plus the `(k, b)` code's coefficients at its indices."""
+        signal = 1 - self.axis
+        return jax.vmap(lambda x, i, c: x.at[i].add(c), in_axes=(signal, 1, 1), out_axes=signal)(
+            block, *code
+        )
+
+    def add(self, total, weights, indices, count):
+        """Returns a block of vectors plus the weighted sum of each signal's first `count` atoms.
+
+        Args:
+          total: block `d` wide.
+          weights: `(k, b)`.
+          indices: `(k, b)`.
+          count: at most k; may be traced.
+        """
+        return _add_rows(total, weights, indices, count, self.vectors, self.axis)
+
+    def add_correlations(self, total, weights, indices, count):
+        """Returns a block of correlations plus those of the same sum of atoms. Needs `gram`."""
+        return _add_rows(total, weights, indices, count, self.gram, self.axis)
+
+
+def _take(matrix, indices, axis):
+    # Unused places hold index m.
+    if axis == 1:
+        return matrix.at[indices].get(mode="clip")
+    return matrix.T.at[:, indices].get(mode="clip")
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(5,))
+def _add_rows(total, weights, indices, count, matrix, axis):
+    """Gathers inside the sum: a buffer of the gathered rows would cost ten times as much."""
+    k = weights.shape[0]
+    rows = min(_ROWS_A_PASS, k)
+    padding = ((0, -k % rows), (0, 0))
+    weights = jnp.pad(jnp.where(jnp.arange(k)[:, None] < count, weights, 0), padding)
+    indices = jnp.pad(indices, padding)
+
+    def add(i, total):
+        for j in range(rows):
+            weight = jnp.expand_dims(weights[rows * i + j], axis)
+            total = total + weight * _take(matrix, indices[rows * i + j], axis)
+        return total
+
+    return lax.fori_loop(0, -(-count // rows), add, total)
+
+
+@_add_rows.defjvp
+def _add_rows_jvp(axis, primals, tangents):
+    """Over all k rows: a loop whose length is traced has no reverse mode."""
+    _, weights, indices, count, matrix = primals
+    d_total, d_weights, _, _, d_matrix = tangents
+
+    def add(j, d_total):
+        weight, d_weight = (
+            jnp.expand_dims(jnp.where(j < count, x[j], 0), axis) for x in (weights, d_weights)
+        )
+        d_row = _take(d_matrix, indices[j], axis)
+        return d_total + d_weight * _take(matrix, indices[j], axis) + weight * d_row
+
+    return _add_rows(*primals, axis), lax.fori_loop(0, len(weights), add, d_total)
