@@ -1,12 +1,15 @@
 """Images a second of the training step, each bottleneck and dictionary update beside the others.
 
-    python -m experiments.benchmark_step [--num_hiddens=64] [--batch_size=64] [--rounds=25]
+    python -m experiments.benchmark_step [--num_hiddens=64] [--batch_size=64] [--rounds=12]
 
-The network of `configs/*_photos.py` on 32x32 images. "plain convolutions" is the VQ row with XLA's
-own strided and dilated convolutions instead of the equal forms in `laser_jax.models.layers`.
-Interleaved; medians of four steps, one of which updates the dictionary; after compilation.
+The network of `configs/*_photos.py` on 32x32 images; online and K-SVD update the dictionary every
+`--update_every_steps`, gradient and VQ always every step. "plain convolutions" is the VQ row with
+XLA's own strided and dilated convolutions instead of the equal forms in
+`laser_jax.models.layers`. Where PyTorch is installed, the same network in it stands beside, every
+update every step (`torch_baselines`). Interleaved; medians of four steps; after compilation.
 """
 
+import importlib.util
 import time
 from unittest import mock
 
@@ -23,7 +26,8 @@ from laser_jax.step import initial_state, make_train_step
 
 NUM_HIDDENS = flags.DEFINE_integer("num_hiddens", 64, "Channels of encoder and decoder.")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images a step.")
-ROUNDS = flags.DEFINE_integer("rounds", 25, "Rounds of four steps each.")
+UPDATE_EVERY = flags.DEFINE_integer("update_every_steps", 1, "Steps between updates.")
+ROUNDS = flags.DEFINE_integer("rounds", 12, "Rounds of four steps each.")
 
 ROWS = {
     "plain convolutions, vq": {"bottleneck": "vq"},
@@ -35,6 +39,7 @@ ROWS = {
     "ksvd, approximate": {"ksvd_method": "approximate"},
     "ksvd, parallel": {"ksvd_method": "parallel"},
 }
+TORCH_ROWS = {"vq": "vq", "gradient": "gradient", "online": "online", "ksvd": "ksvd, exact"}
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 
@@ -61,23 +66,50 @@ def make_steps(changes):
     """Returns a function that makes four steps and waits, compiled, and the seconds that took."""
     config = ksvd_photos.get_config()
     config.model.num_hiddens = NUM_HIDDENS.value
+    config.model.update_every_steps = UPDATE_EVERY.value
     config.model.update(changes)
     mesh, model = data_mesh(), build_model(config)
     optimizer = build_optimizer(config, learns_by_gradient=model.bottleneck.learns_by_gradient)
     train_step = make_train_step(model, optimizer, config, mesh)
-    images = np.random.default_rng(0).integers(0, 256, (BATCH_SIZE.value, 32, 32, 3))
-    batch = put_batch(np.uint8(images), mesh)
+    batch = put_batch(random_images(), mesh)
     state = initial_state(config, model, optimizer, mesh)
 
     def steps():
         nonlocal state
-        for _ in range(4):  # one of them updates the dictionary, at the default settings
+        for _ in range(4):  # at the default settings one of them updates the dictionary
             state, metrics, _ = train_step(state, batch)
             jax.block_until_ready((state, metrics))
 
     start = time.perf_counter()
     steps()
-    return steps, time.perf_counter() - start
+    return steps, time.perf_counter() - start, count(state.params)
+
+
+def make_torch_steps(bottleneck):
+    """Returns what `make_steps` does, of the same network in PyTorch."""
+    import torch
+
+    from experiments import torch_baselines
+
+    train_step = torch_baselines.TrainStep(bottleneck, hiddens=NUM_HIDDENS.value)
+    images = torch.from_numpy(random_images())
+
+    def steps():
+        for _ in range(4):
+            train_step(images)
+
+    start = time.perf_counter()
+    steps()
+    return steps, time.perf_counter() - start, train_step.num_parameters
+
+
+def random_images():
+    shape = BATCH_SIZE.value, 32, 32, 3
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+def count(params):
+    return sum(x.size for x in jax.tree.leaves(params))
 
 
 def main(_):
@@ -91,19 +123,31 @@ def main(_):
                 runs[name] = make_steps(changes)
         else:
             runs[name] = make_steps(changes)
+    if importlib.util.find_spec("torch"):
+        for bottleneck in TORCH_ROWS:
+            runs[f"PyTorch, {bottleneck}"] = make_torch_steps(bottleneck)
+    if len({parameters for _, _, parameters in runs.values()}) > 1:
+        raise SystemExit("The networks differ: " + str({n: r[2] for n, r in runs.items()}))
     times = {name: [] for name in runs}
     for _ in range(ROUNDS.value):
-        for name, (steps, _) in runs.items():
+        for name, (steps, _, _) in runs.items():
+            time.sleep(0.03)  # the OpenMP threads of the one before spin for a while
             start = time.perf_counter()
             steps()
             times[name].append((time.perf_counter() - start) / 4)
+    seconds = {name: float(np.median(t)) for name, t in times.items()}
     device = jax.devices()[0].device_kind
-    print(f"batch {BATCH_SIZE.value}, {NUM_HIDDENS.value} hidden units, {device}")
-    print("| step | ms | images/s | first four steps, s |\n|---|---|---|---|")
-    for name, (_, first) in runs.items():
-        seconds = float(np.median(times[name]))
-        speed = BATCH_SIZE.value / seconds
-        print(f"| {name} | {1e3 * seconds:.0f} | {speed:.0f} | {first:.1f} |")
+    print(
+        f"batch {BATCH_SIZE.value}, {NUM_HIDDENS.value} hidden units, dictionary updates every "
+        f"{UPDATE_EVERY.value} steps, {device}"
+    )
+    print("| step | ms | images/s | first four steps, s | PyTorch / this |\n|---|---|---|---|---|")
+    beside = {ours: f"PyTorch, {theirs}" for theirs, ours in TORCH_ROWS.items()}
+    beside |= {name: beside["ksvd, exact"] for name in ROWS if name.startswith("ksvd")}
+    for name, (_, first, _) in runs.items():
+        speed = BATCH_SIZE.value / seconds[name]
+        ratio = f"{seconds[beside[name]] / seconds[name]:.1f}" if beside.get(name) in runs else ""
+        print(f"| {name} | {1e3 * seconds[name]:.0f} | {speed:.0f} | {first:.1f} | {ratio} |")
 
 
 if __name__ == "__main__":
