@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORKDIR ?= runs/ksvd_photos
 
-.PHONY: setup demo test lint
+.PHONY: setup demo test lint bench
 
 setup: .venv/ready
 
@@ -20,6 +20,12 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# With PyTorch beside: .venv/bin/pip install torch
+bench: setup
+	$(BIN)/python -m experiments.benchmark_sparse
+	$(BIN)/python -m experiments.benchmark_step
+	$(BIN)/python -m experiments.benchmark_step --num_hiddens=128 --batch_size=128 --rounds=6
 
 lint: setup
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -23,19 +23,20 @@ def choose_form(num_signals, num_atoms, width, sparsity, rows_a_step):
     """Returns in which form a block is coded: "columns", "gram" or "rows".
 
     columns: signals are columns. A vector instruction then works on one number each of many
-      signals, so vectors of 3 numbers waste nothing. Sums over more than a few rows and
-      gathers of columns are slow.
+      signals, so vectors of 3 numbers waste nothing. Gathering columns is slow, so the
+      dictionary must be tiny.
     gram: correlations are corrected by `rows_a_step` rows of the Gram matrix a step, instead of
       computed anew by a product of the residual with the dictionary, which takes `width`
-      multiplications an atom. Those of a product are five times as fast, being in cache; and
-      the Gram matrix takes one product for every atom, so the signals must be many.
+      multiplications an atom. Those of a product run several times as fast, being in cache; and
+      the Gram matrix takes one product for every atom, so the signals must be many. At k = d / 2
+      for OMP it is still twice as fast; beyond, supports get too ill-conditioned for it.
     rows: neither. On accelerators always: gathers are dear there and products cheap.
     """
     if jax.default_backend() != "cpu":
         return "rows"
-    if num_atoms * width <= 512:
+    if width <= 4 and num_atoms * width <= 256:
         return "columns"
-    if 5 * rows_a_step <= width and num_signals * (sparsity - 1) >= num_atoms:
+    if 4 * rows_a_step <= width and num_signals * (sparsity - 1) >= num_atoms:
         return "gram"
     return "rows"
 

@@ -81,8 +81,11 @@ def omp(signals, dictionary, *, sparsity, tolerance=None, selection="correlation
 
 
 class _Step(NamedTuple):
-    """What an iteration leaves to the next one. The newest direction and its combination:
-    correlations follow them only when another atom is wanted."""
+    """What an iteration leaves to the next one.
+
+    Of the newest direction also what correlations need to follow it, which they do only
+    when another atom is wanted.
+    """
 
     residual: jax.Array
     squared_residual: jax.Array  # (b,); 0 once the signal is done
@@ -156,19 +159,22 @@ def _code_block(signals, atoms, sparsity, tolerance, selection):
 
 def _follow(i, state, atoms, selection):
     """Returns the correlations with the residual, and what remains of each atom, at step i."""
+    remaining, indices = state.remaining, state.code.indices
+    if selection == "ols":
+        if atoms.gram is None:
+            cosines = atoms.correlations(state.direction)
+        else:
+            zeros = jnp.zeros_like(state.correlations)
+            cosines = atoms.add_correlations(zeros, state.combination, indices, i)
+        remaining = jnp.maximum(remaining - cosines**2, 0)
     if atoms.gram is None:
         correlations = atoms.correlations(state.residual)
-        if selection != "ols":
-            return correlations, None
-        cosines = atoms.correlations(state.direction)
-    elif selection != "ols":
-        change = -state.projection[None, :] * state.combination
-        return atoms.add_correlations(state.correlations, change, state.code.indices, i), None
-    else:
-        zeros = jnp.zeros_like(state.correlations)
-        cosines = atoms.add_correlations(zeros, state.combination, state.code.indices, i)
+    elif selection == "ols":
         correlations = state.correlations - atoms.each(state.projection) * cosines
-    return correlations, jnp.maximum(state.remaining - cosines**2, 0)
+    else:
+        change = -state.projection[None, :] * state.combination
+        correlations = atoms.add_correlations(state.correlations, change, indices, i)
+    return correlations, remaining
 
 
 def _empty_basis(signals, steps, b, atoms):
@@ -205,16 +211,11 @@ def _batch_omp(i, index, state, atoms):
     transposed, combinations = state.basis  # W^T and W, so that both sums run over rows
     products = atoms.gram.at[state.code.indices, index[None, :]].get(mode="clip")
 
-    def sum_rows(matrix, weights):
-        # Four rows a pass, as for Gram rows; those past i are zero.
-        def add(q, total):
-            for j in range(4):
-                row = jnp.minimum(4 * q + j, weights.shape[0] - 1)
-                weight = jnp.where(4 * q + j < i, weights[row], 0)
-                total = total + weight[None, :] * matrix[row]
-            return total
+    def sum_rows(matrix, weights):  # the first i; weights of places not yet taken mean nothing
+        def add(j, total):
+            return total + weights[j][None, :] * matrix[j]
 
-        return lax.fori_loop(0, (i + 3) // 4, add, jnp.zeros_like(weights))
+        return lax.fori_loop(0, i, add, jnp.zeros_like(weights))
 
     parts = sum_rows(transposed, products)
     combination = -sum_rows(combinations, parts)

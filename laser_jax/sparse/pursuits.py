@@ -181,20 +181,8 @@ def _top_k_block(signals, atoms, sparsity, tolerance):
 
 def _largest(values, sparsity, atoms):
     """Returns the k entries of each signal's values, a block `m` wide, largest in size."""
-    b, size = values.shape[1 - atoms.axis], jnp.abs(values)
-    if jax.default_backend() != "cpu":
-        indices = lax.top_k(size, sparsity)[1].astype(jnp.int32).T
-        return SparseCode(indices, atoms.pick(values, indices))
-
-    # XLA sorts whole rows on a CPU: k maxima one after the other take a fifth of the time.
-    def take_largest(i, state):
-        indices, size = state
-        index, _ = atoms.argmax(size)
-        taken = lax.broadcasted_iota(jnp.int32, size.shape, atoms.axis) == atoms.each(index)
-        return indices.at[i].set(index), jnp.where(taken, -1, size)
-
-    empty = jnp.zeros((sparsity, b), jnp.int32)
-    indices, _ = lax.fori_loop(0, sparsity, take_largest, (empty, size))
+    rows = jnp.abs(values if atoms.axis == 1 else values.T)
+    indices = lax.top_k(rows, sparsity)[1].astype(jnp.int32).T
     return SparseCode(indices, atoms.pick(values, indices))
 
 

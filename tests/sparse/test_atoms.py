@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from laser_jax.sparse import SparseCode, decode, top_k
+from laser_jax.sparse import SparseCode, decode
 from laser_jax.sparse.atoms import Atoms, choose_form
 
 
@@ -11,7 +11,7 @@ def test_the_form_fits_the_shape(monkeypatch):
     many = {"num_signals": 8192, "sparsity": 8, "rows_a_step": 4}
     assert choose_form(num_atoms=512, width=64, **many) == "gram"
     assert choose_form(num_atoms=16, width=3, **many) == "columns"
-    assert choose_form(num_atoms=512, width=16, **many) == "rows"  # a product costs less
+    assert choose_form(num_atoms=512, width=12, **many) == "rows"  # a product costs less
     one = many | {"num_signals": 1}
     assert choose_form(num_atoms=512, width=64, **one) == "rows"  # the Gram matrix costs more
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
@@ -64,16 +64,3 @@ def test_gradients_of_a_sum_whose_length_is_traced(rng, float64):
     expected = jax.grad(plain, argnums=(0, 1, 2))(total, weights, vectors)
     for x, y in zip(found, expected, strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-10, atol=1e-12)
-
-
-def test_accelerators_sort_for_the_largest_and_find_the_same(rng, monkeypatch):
-    signals, dictionary = (
-        jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((50, 16), (40, 16))
-    )
-    on_cpu = top_k(signals, dictionary, sparsity=5)
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    jax.clear_caches()  # the backend is not among the arguments that make it compile again
-    elsewhere = top_k(signals, dictionary, sparsity=5)
-    jax.clear_caches()
-    np.testing.assert_array_equal(elsewhere.indices, on_cpu.indices)
-    np.testing.assert_array_equal(elsewhere.coefficients, on_cpu.coefficients)
