@@ -51,7 +51,7 @@ def get_config():
     config.model.sparsity_level = 8  # atoms a signal
     # Latents of one signal: a number or a pair. Untyped, so that the command line takes both.
     config.model.patch_size = config_dict.FieldReference(1, field_type=object)
-    config.model.sparse_coder = "omp"  # or matching_pursuit, gradient_pursuit, top_k, ...
+    config.model.sparse_coder = "omp"  # or ols, gradient_pursuit, matching_pursuit, ...
     config.model.tolerance = config_dict.placeholder(float)  # squared residual that ends a code
     config.model.dictionary_update = config_dict.placeholder(str)
     # gradient, online, ksvd; None: what the bottleneck's name says (dl: gradient)

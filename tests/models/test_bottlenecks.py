@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from laser_jax.models import DictionaryLearning, VectorQuantizer
+from laser_jax.models.bottlenecks.dictionary_learning import SPARSE_CODERS
 from laser_jax.models.bottlenecks.output import from_patches, straight_through, to_patches
 from laser_jax.sparse import decode, unit_norm, usage
 
@@ -61,6 +62,21 @@ def test_bottleneck_alone_codes_adapts_and_lowers_its_error(name, latents):
         assert float(out.loss) < float(first.loss)
     else:
         np.testing.assert_allclose(out.loss, first.loss, rtol=1e-5)
+
+
+def test_every_sparse_coder_serves_the_bottleneck(latents):
+    left = {}
+    for coder in SPARSE_CODERS:
+        module = DictionaryLearning(
+            num_embeddings=12, embedding_dim=6, sparsity_level=2, sparse_coder=coder
+        )
+        variables = start(module, latents)
+        code = module.apply(variables, latents).code
+        assert code.indices.shape == (4, 8, 8, 2)
+        approximation = module.decode(variables["dictionary"]["atoms"], code)
+        left[coder] = float(jnp.mean((latents - approximation) ** 2))
+    assert left["ols"] < left["omp"] < left["matching_pursuit"] < left["top_k"]
+    assert left["ols"] < left["gradient_pursuit"] < left["iterative_hard_thresholding"]
 
 
 @pytest.mark.parametrize("name", BOTTLENECKS)

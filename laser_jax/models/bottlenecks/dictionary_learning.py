@@ -1,5 +1,7 @@
 """The sparse bottleneck: a few atoms of a learned dictionary for each patch of latents."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -38,6 +40,7 @@ from laser_jax.sparse.online import online_statistics
 
 SPARSE_CODERS = {
     "omp": omp,
+    "ols": functools.partial(omp, selection="ols"),
     "matching_pursuit": matching_pursuit,
     "gradient_pursuit": gradient_pursuit,
     "iterative_hard_thresholding": iterative_hard_thresholding,
