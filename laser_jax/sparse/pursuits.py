@@ -37,7 +37,7 @@ def matching_pursuit(signals, dictionary, *, sparsity, tolerance=None, block_siz
         rows_a_step=1,
         tolerance=tolerance,
         block_size=block_size,
-        options=(_project,),
+        options=(_project, 1),
     )
 
 
@@ -58,7 +58,7 @@ def gradient_pursuit(signals, dictionary, *, sparsity, tolerance=None, block_siz
         rows_a_step=sparsity / 2,
         tolerance=tolerance,
         block_size=block_size,
-        options=(_descend,),
+        options=(_descend, sparsity),
     )
 
 
@@ -109,9 +109,9 @@ def top_k(signals, dictionary, *, sparsity, tolerance=None, block_size=None):
     )
 
 
-def _greedy_block(signals, atoms, sparsity, tolerance, refine):
+def _greedy_block(signals, atoms, sparsity, tolerance, refine, changed):
+    """Greedy coding; `refine` gives the coefficients, of which a step changes so many."""
     b, m = signals.shape[1 - atoms.axis], atoms.vectors.shape[0]
-    changed = 1 if refine is _project else sparsity
 
     def add_atom(i, state):
         code, residual, correlations, change, taken = state
@@ -181,7 +181,8 @@ def _top_k_block(signals, atoms, sparsity, tolerance):
 
 def _largest(values, sparsity, atoms):
     """Returns the k entries of each signal's values, a block `m` wide, largest in size."""
-    b, size = values.shape[1 - atoms.axis], jnp.abs(values)
+    b = values.shape[1 - atoms.axis]
+    size = jnp.nan_to_num(jnp.abs(values))  # of NaNs none is largest: one place would come k times
 
     # On a CPU `lax.top_k` takes half as long again at k = 8 (on others signals are rows anyway).
     def take_largest(i, state):

@@ -159,6 +159,17 @@ def test_hard_inputs_give_finite_coefficients_at_distinct_atoms(rng, dtype, code
 
 
 @coders
+def test_a_signal_that_is_not_finite_leaves_the_others_alone(rng, coder):
+    signals, dictionary = random_problem(rng, np.float32)
+    broken = coder(signals.at[3].set(jnp.nan), dictionary, sparsity=4)
+    code = coder(signals, dictionary, sparsity=4)
+    others = np.arange(50) != 3
+    np.testing.assert_array_equal(broken.indices[others], code.indices[others])
+    np.testing.assert_array_equal(broken.coefficients[others], code.coefficients[others])
+    assert len(set(np.asarray(broken.indices[3]))) == 4
+
+
+@coders
 def test_leading_axes_and_blocks_do_not_change_a_code(rng, coder):
     signals, dictionary = random_problem(rng, np.float32)
     whole = coder(signals, dictionary, sparsity=4)
