@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from laser_jax.sparse import (
     decode,
@@ -167,6 +168,18 @@ def test_a_signal_that_is_not_finite_leaves_the_others_alone(rng, coder):
     np.testing.assert_array_equal(broken.indices[others], code.indices[others])
     np.testing.assert_array_equal(broken.coefficients[others], code.coefficients[others])
     assert len(set(np.asarray(broken.indices[3]))) == 4
+
+
+@coders
+def test_sharded_signals_need_no_communication(rng, coder):
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
+    signals, dictionary = random_problem(rng, np.float32, n=240)
+    signals = jax.device_put(signals, NamedSharding(mesh, PartitionSpec("data")))
+    dictionary = jax.device_put(dictionary, NamedSharding(mesh, PartitionSpec()))
+    run = jax.jit(lambda y, d: coder(y, d, sparsity=3, block_size=100))
+    text = run.lower(signals, dictionary).compile().as_text()
+    for collective in ("all-gather", "all-reduce", "all-to-all", "collective-permute"):
+        assert collective not in text
 
 
 @coders
