@@ -1,6 +1,6 @@
 """Sparse coding beside other libraries: time, compile time and memory, every answer checked first.
 
-    python -m experiments.benchmark_sparse [--rounds=9] [--sizes=0,2] [--tables=omp,vq]
+    python -m experiments.benchmark_sparse [--rounds=9] [--sizes=0,2] [--tables=omp --tables=vq]
 
 Prints Markdown tables. Libraries that are not installed are left out; PyTorch (`pip install
 torch`) is not in the requirements. In each table all rows run in turn, round after round, after

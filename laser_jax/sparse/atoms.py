@@ -14,8 +14,8 @@ from jax import lax
 
 from laser_jax.sparse.linalg import matmul, row_argmax
 
-# Rows of a matrix added up in one pass over the sum: reading and writing the sum for each
-# costs two thirds of the time.
+# Rows of a matrix added up in one pass over the sum: reading and writing the sum for each row
+# takes half as long again.
 _ROWS_A_PASS = 4
 
 
@@ -29,7 +29,7 @@ def choose_form(num_signals, num_atoms, width, sparsity, rows_a_step):
       computed anew by a product of the residual with the dictionary, which takes `width`
       multiplications an atom. Those of a product run several times as fast, being in cache; and
       the Gram matrix takes one product for every atom, so the signals must be many. At k = d / 2
-      for OMP it is still twice as fast; beyond, supports get too ill-conditioned for it.
+      OMP is mostly still the faster by it; beyond, supports get too ill-conditioned for it.
     rows: neither. On accelerators always: gathers are dear there and products cheap.
     """
     if jax.default_backend() != "cpu":
@@ -60,6 +60,10 @@ class Atoms:
         """Returns the atoms for a form that `choose_form` names."""
         gram = matmul(vectors, vectors.T) if form == "gram" else None
         return cls(vectors, gram, axis=0 if form == "columns" else 1)
+
+    def block(self, signals):
+        """Returns signals `(b, d)` as a block."""
+        return signals if self.axis == 1 else signals.T
 
     def correlations(self, vectors):
         """Returns the inner products of a block of vectors with every atom, a block `m` wide."""

@@ -55,9 +55,8 @@ def nearest_atom(signals, dictionary, *, block_size=None):
     atoms = Atoms.in_form(dictionary - center, form)
     half_squares = jnp.expand_dims(jnp.sum(atoms.vectors**2, -1) / 2, 1 - atoms.axis)
 
-    def nearest(block):
-        block = block - center
-        block = block if atoms.axis == 1 else block.T
+    def nearest(signals):
+        block = atoms.block(signals - center)
         return atoms.argmax(atoms.correlations(block) - half_squares)[0]
 
     indices = map_blocks(nearest, signals, block_size)[..., None]

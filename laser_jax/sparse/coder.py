@@ -62,9 +62,8 @@ def _run(code_block, signals, dictionary, tolerance, sparsity, form, block_size,
     norms = safe_norms(dictionary)
     atoms = Atoms.in_form(dictionary / norms, form)
 
-    def code_rows(block):
-        block = block if atoms.axis == 1 else block.T
-        code = code_block(block, atoms, sparsity, tolerance, *options)
+    def code_rows(signals):
+        code = code_block(atoms.block(signals), atoms, sparsity, tolerance, *options)
         code = _fill_unused(code, sparsity, dictionary.shape[0])
         return code.indices.T, (code.coefficients / norms[code.indices, 0]).T
 

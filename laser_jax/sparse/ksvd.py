@@ -157,8 +157,8 @@ def _leading_in_krylov(moments, old):
     """Returns the best vectors `(m, d)` in the Krylov spaces of the moments from the old atoms.
 
     The Lanczos method: the leading singular vector wherever it stands out, and never one
-    worse than the old atom. Fifteen times faster than the SVD of all the moments at d = 64,
-    and on accelerators, which have no fast SVD of large batches, more.
+    worse than the old atom. On a CPU nine times faster than the SVD of all the moments at
+    d = 64.
     """
     m, d = old.shape
     size = min(_KRYLOV, d)

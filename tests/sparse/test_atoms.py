@@ -26,8 +26,9 @@ def test_blocks_of_either_orientation_hold_the_same_numbers(rng, float64, form):
     atoms = Atoms.in_form(jnp.asarray(vectors), form)
 
     def block(x):
-        return jnp.asarray(x if atoms.axis == 1 else x.T)
+        return jnp.asarray(x.T if form == "columns" else x)
 
+    np.testing.assert_array_equal(atoms.block(jnp.asarray(signals)), block(signals))
     products = signals @ vectors.T
     np.testing.assert_allclose(atoms.correlations(block(signals)), block(products), rtol=1e-12)
     index, value = atoms.argmax(block(products))

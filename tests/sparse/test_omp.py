@@ -236,15 +236,6 @@ def test_zero_atoms_are_never_used(rng, dtype):
     np.testing.assert_array_equal(nothing.coefficients, 0)
 
 
-def test_a_signal_that_is_not_finite_leaves_the_others_alone(rng):
-    signals, dictionary = random_problem(rng, np.float32)
-    broken = omp(signals.at[3].set(jnp.nan), dictionary, sparsity=4)
-    code = omp(signals, dictionary, sparsity=4)
-    others = np.arange(50) != 3
-    np.testing.assert_array_equal(broken.indices[others], code.indices[others])
-    np.testing.assert_array_equal(broken.coefficients[others], code.coefficients[others])
-
-
 # Shapes, types, transformations.
 
 

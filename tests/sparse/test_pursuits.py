@@ -159,7 +159,7 @@ def test_hard_inputs_give_finite_coefficients_at_distinct_atoms(rng, dtype, code
     check_valid(zero, 40)
 
 
-@coders
+@pytest.mark.parametrize("coder", (omp, *CODERS), ids=lambda c: c.__name__)
 def test_a_signal_that_is_not_finite_leaves_the_others_alone(rng, coder):
     signals, dictionary = random_problem(rng, np.float32)
     broken = coder(signals.at[3].set(jnp.nan), dictionary, sparsity=4)
