@@ -56,6 +56,8 @@ def get_config():
     config.model.dictionary_update = config_dict.placeholder(str)
     # gradient, online, ksvd; None: what the bottleneck's name says (dl: gradient)
     config.model.dictionary_weight = 1.0  # gradient: speed of the dictionary; 2 to 10 is usual
+    config.model.coefficient_l1_weight = 0.0  # L1 norm of a signal's coefficients
+    config.model.coherence_weight = 0.0  # gradient: mean squared cosine between atoms
     config.model.dict_learning_rate = 0.5  # online without memory: step
     config.model.ksvd_iterations = 1  # ksvd: sweeps an update
     config.model.ksvd_method = "exact"  # ksvd: exact, approximate, parallel
@@ -65,8 +67,23 @@ def get_config():
     config.model.max_coherence = 0.99  # |cosine| above which an atom is a duplicate
 
     config.loss = config_dict.ConfigDict()
-    config.loss.mse_weight = 1.0  # mean squared error of images in [-1, 1]
+    # Weights of the image losses, images in [-1, 1]; a term of weight 0 costs nothing.
+    config.loss.mse_weight = 1.0  # mean squared error
     config.loss.l1_weight = 0.0  # mean absolute error
+    config.loss.perceptual_weight = 0.0  # LPIPS
+    config.loss.perceptual_net = "vgg"  # or alex: cheaper, and the usual one to report
+    config.loss.mr_dct_weight = 0.0  # DCT coefficients over a pyramid of images
+    config.loss.mr_dct_levels = 3  # images in the pyramid
+    config.loss.mr_grad_weight = 0.0  # edges over a pyramid of images
+    config.loss.mr_grad_levels = 3
+
+    config.adversarial = config_dict.ConfigDict()  # a PatchGAN discriminator
+    config.adversarial.weight = 0.0  # beside the adaptive weight; 0: none; 0.1 to 1 is usual
+    config.adversarial.start_step = 500  # last step without it
+    config.adversarial.warmup_steps = 200  # the discriminator's alone before, and growth after
+    config.adversarial.num_hiddens = 64  # channels of its first layer
+    config.adversarial.num_downsamples = 2  # halvings: 2 judge patches of 26x26 pixels
+    config.adversarial.learning_rate = 2e-4  # Adam
 
     config.optimizer = config_dict.ConfigDict()  # AdamW
     config.optimizer.learning_rate = 2e-3  # peak, after warm-up; then cosine to 0
@@ -82,4 +99,10 @@ def get_config():
     config.eval.coefficient_bits = (
         16  # bits a coefficient counts in the rate (float16 loses nothing)
     )
+    config.eval.perceptual = True  # --mode=evaluate: LPIPS, Fréchet distances, if weights are there
+
+    # Files of networks that others trained; None: where they are installed (README, Weights).
+    config.weights = config_dict.ConfigDict()
+    config.weights.lpips = config_dict.placeholder(str)  # directory of alexnet.ckpt, vgg16.ckpt
+    config.weights.inception = config_dict.placeholder(str)  # inception_v3_weights_fid.pickle
     return config

@@ -24,4 +24,5 @@ def get_config():
     config.model.update_every_steps = 1
     config.optimizer.learning_rate = 1e-2
     config.optimizer.warmup_steps = 5
+    config.eval.perceptual = False
     return config

@@ -15,6 +15,16 @@ from ml_collections import config_dict
 
 # A run goes on only where these are unchanged: shapes, or what the numbers mean, depend on them.
 _FIXED = ("model", "data.name", "data.image_size", "seed")
+# Switching these on or off changes the state's arrays, another value does not.
+_SWITCHES = ("optimizer.ema_decay", "adversarial.weight")
+# Keys that stored configs may not have yet, with the values that mean what those runs did.
+_LATER = {
+    "model": {"coefficient_l1_weight": 0.0, "coherence_weight": 0.0},
+    "loss": {"perceptual_weight": 0.0},
+    "adversarial": {"weight": 0.0},
+    "eval": {"perceptual": True},
+    "weights": {"lpips": None, "inception": None},
+}
 
 
 class Checkpoints:
@@ -86,6 +96,8 @@ def read_config(workdir):
     values = json.loads(path.read_text())
     if isinstance(values["model"]["patch_size"], list):  # JSON has no tuples
         values["model"]["patch_size"] = tuple(values["model"]["patch_size"])
+    for group, keys in _LATER.items():
+        values[group] = {**keys, **values.get(group, {})}
     return config_dict.ConfigDict(values)
 
 
@@ -99,10 +111,11 @@ def check_same_run(workdir, config):
         return
     stored = read_config(workdir)
     old, new = flat_config(stored), flat_config(config)
-    # Switching the averages on or off changes the state's arrays, another decay does not.
     for values in (old, new):
-        values["optimizer.ema_decay > 0"] = values["optimizer.ema_decay"] > 0
-    fixed = (*_FIXED, "optimizer.ema_decay > 0")
+        values |= {f"{key} > 0": values[key] > 0 for key in _SWITCHES}
+    fixed = (*_FIXED, *(f"{key} > 0" for key in _SWITCHES))
+    if old["adversarial.weight"]:
+        fixed += ("adversarial.num_hiddens", "adversarial.num_downsamples")
     differ = [
         f"  {key}: {old.get(key)} there, {new.get(key)} now"
         for key in sorted(old.keys() | new.keys())

@@ -1,5 +1,6 @@
 """Evaluation: exact averages of image quality over a split, beside the rate of the code."""
 
+import functools
 import json
 import logging
 import pathlib
@@ -12,11 +13,14 @@ from laser_jax.checkpoint import check_same_run
 from laser_jax.data import eval_batches, open_split
 from laser_jax.figures import reconstruction_figure
 from laser_jax.images import to_network, to_unit
-from laser_jax.losses import reconstruction_loss
+from laser_jax.inference import atoms_of
+from laser_jax.losses import ImageLoss
 from laser_jax.metrics import active_atoms, psnr, squared_error_to_psnr, ssim
+from laser_jax.perceptual import perceptual_quality
 from laser_jax.progress import table
 from laser_jax.sharding import check_batch_size, data_mesh, put_batch
-from laser_jax.sparse import coherence, perplexity, usage
+from laser_jax.sparse import coherence, energy, perplexity, usage
+from laser_jax.step import load_lpips_params
 from laser_jax.trained import load
 
 log = logging.getLogger("laser_jax")
@@ -36,21 +40,22 @@ def evaluate(config, workdir):
 
     Raises:
       ValueError: if the workdir holds another run than the config describes.
-      FileNotFoundError: if it holds none.
+      FileNotFoundError: if it holds none, or weights that the config names are not there.
     """
     check_same_run(workdir, config)
     mesh = data_mesh()
     check_batch_size("eval.batch_size", config.eval.batch_size, mesh)
     trained = load(workdir, mesh=mesh)
+    model, variables = trained.model, trained.variables
+    eval_step = make_eval_step(model, config, load_lpips_params(config, mesh))
     source = open_split(config.data, "test")
     metrics = {
         "step": int(trained.state.step),
         "protocol": source.description,
-        **evaluate_split(
-            make_eval_step(trained.model, config), trained.model, trained.variables, source,
-            mesh=mesh, config=config,
-        ),
-    }  # fmt: skip
+        **evaluate_split(eval_step, model, variables, source, mesh=mesh, config=config),
+    }
+    if config.eval.perceptual:
+        metrics |= perceptual_quality(model, variables, source, mesh=mesh, config=config)
     images = spread(source)
     reconstruction = trained.reconstruct(images)
     if jax.process_index() == 0:
@@ -79,26 +84,34 @@ def quality_title(source, metrics):
     )
 
 
-def make_eval_step(model, config):
+def make_eval_step(model, config, lpips_params=None):
     """Returns the jitted function of one batch's sums.
 
     It maps `(variables, images uint8 (b, H, W, C), mask (b,))` to a dict of sums over the
-    images whose mask is True, and the uses `(m,)` of each atom in them.
-    """
+    images whose mask is True, and to the uses and the energy `(m,)` of each atom in them.
 
-    def recon_loss(image, reconstruction):
-        return reconstruction_loss(image, reconstruction, **config.loss)
+    Args:
+      model: the `Autoencoder`.
+      config: the whole config.
+      lpips_params: from `load_lpips_params`.
+    """
+    image_loss = ImageLoss(**config.loss)
 
     @jax.jit
-    def eval_step(variables, images, mask):
+    def eval_step(variables, images, mask, lpips_params):
         inputs = to_network(images)
         output = model.apply(variables, inputs)
         original, reconstruction = to_unit(inputs), to_unit(output.reconstruction)
+        loss, terms = _each(lambda a, b: image_loss(a, b, lpips_params))(
+            inputs, output.reconstruction
+        )
+        bottleneck_loss = _each(lambda *x: model.bottleneck.loss(*x, atoms_of(variables)))(
+            output.latents, output.approximation, output.code
+        )
         per_image = {
-            "recon_loss": jax.vmap(recon_loss)(inputs, output.reconstruction),
-            "bottleneck_loss": jax.vmap(model.bottleneck.loss)(
-                output.latents, output.approximation
-            ),
+            "loss": loss + bottleneck_loss,
+            **terms,
+            "bottleneck_loss": bottleneck_loss,
             "squared_error": jnp.mean((original - reconstruction) ** 2, axis=(1, 2, 3)),
             "psnr": psnr(original, reconstruction),
             "ssim": ssim(original, reconstruction),
@@ -107,18 +120,24 @@ def make_eval_step(model, config):
         }
         sums = {name: jnp.sum(jnp.where(mask, x, 0)) for name, x in per_image.items()}
         coefficients = jnp.where(mask[:, None, None, None], output.code.coefficients, 0)
-        uses = usage(output.code._replace(coefficients=coefficients), _num_atoms(model))
-        return sums, uses
+        code, m = output.code._replace(coefficients=coefficients), _num_atoms(model)
+        return sums, {"uses": usage(code, m), "energy": energy(code, m)}
 
-    return eval_step
+    return functools.partial(eval_step, lpips_params=lpips_params)
+
+
+def _each(mean):
+    """Maps what gives a mean over a batch to what gives each image's value."""
+    return jax.vmap(lambda *batch: mean(*jax.tree.map(lambda x: x[None], batch)))
 
 
 def evaluate_split(eval_step, model, variables, source, *, mesh, config):
     """Returns the metrics of a split as a dict of floats.
 
     `psnr` is the mean over images, `psnr_pooled` that of the pooled squared error;
-    `bits_per_pixel` the rate of the fixed-length code. `dictionary_usage` is the share of
-    atoms used at all, `dictionary_perplexity` the effective number of atoms by count.
+    `bits_per_signal` and `bits_per_pixel` the rate of the fixed-length code. `dictionary_usage`
+    is the share of atoms used at all, `dictionary_unused` the others'; `dictionary_perplexity` the
+    effective number of atoms by count, `dictionary_perplexity_energy` that by squared coefficients.
 
     Args:
       eval_step: from `make_eval_step`.
@@ -128,7 +147,7 @@ def evaluate_split(eval_step, model, variables, source, *, mesh, config):
       mesh: the devices.
       config: the whole config.
     """
-    sums, uses = {}, np.zeros(_num_atoms(model))
+    sums, shares = {}, {}
     batches = eval_batches(
         source,
         batch_size=config.eval.batch_size,
@@ -136,23 +155,25 @@ def evaluate_split(eval_step, model, variables, source, *, mesh, config):
         process_count=jax.process_count(),
     )
     for batch in batches:
-        batch_sums, batch_uses = jax.device_get(eval_step(variables, *put_batch(batch, mesh)))
-        for name, value in batch_sums.items():
-            sums[name] = sums.get(name, 0.0) + float(value)
-        uses += batch_uses
+        batch_sums, batch_shares = jax.device_get(eval_step(variables, *put_batch(batch, mesh)))
+        for total, new in ((sums, batch_sums), (shares, batch_shares)):
+            for name, value in new.items():
+                total[name] = total.get(name, 0.0) + np.asarray(value, np.float64)
     images = sums.pop("images")
-    means = {name: value / images for name, value in sums.items()}
+    means = {name: float(value / images) for name, value in sums.items()}
     means["psnr_pooled"] = float(squared_error_to_psnr(means.pop("squared_error")))
-    dictionary = variables["dictionary"]["bottleneck"]
+    used = float(np.mean(shares["uses"] > 0))
     return {
-        "loss": means["recon_loss"] + means["bottleneck_loss"],
         **means,
         "sparsity": means["active_atoms"] / _num_atoms(model),
+        "bits_per_signal": model.bottleneck.bits_per_signal(config.eval.coefficient_bits),
         "bits_per_pixel": bits_per_pixel(model, config),
-        "dictionary_usage": float(np.mean(uses > 0)),
-        "dictionary_perplexity": float(perplexity(jnp.asarray(uses))),
-        "dictionary_coherence": float(jnp.max(coherence(dictionary["atoms"]))),
-        "images": images,
+        "dictionary_usage": used,
+        "dictionary_unused": 1 - used,
+        "dictionary_perplexity": float(perplexity(jnp.asarray(shares["uses"]))),
+        "dictionary_perplexity_energy": float(perplexity(jnp.asarray(shares["energy"]))),
+        "dictionary_coherence": float(jnp.max(coherence(atoms_of(variables)))),
+        "images": int(images),
     }
 
 

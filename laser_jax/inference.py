@@ -32,7 +32,7 @@ def decode_atoms(model, variables):
 
     def decode_with(coefficients):
         code = SparseCode(index, jnp.broadcast_to(coefficients, index.shape))
-        latents = model.bottleneck.decode(_atoms(variables), code)
+        latents = model.bottleneck.decode(atoms_of(variables), code)
         return model.apply(variables, latents, method="decode")
 
     if isinstance(model.bottleneck, VectorQuantizer):
@@ -46,15 +46,16 @@ def decode_atoms(model, variables):
 def encode(model, variables, images):
     """Returns the images' `SparseCode`, leading axes `(b, h, w)`."""
     latents = model.apply(variables, to_network(images), method="encode")
-    return model.bottleneck.encode(_atoms(variables), latents)
+    return model.bottleneck.encode(atoms_of(variables), latents)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def decode(model, variables, code):
     """Returns the images in [0, 1] of a `SparseCode`."""
-    latents = model.bottleneck.decode(_atoms(variables), code)
+    latents = model.bottleneck.decode(atoms_of(variables), code)
     return to_unit(model.apply(variables, latents, method="decode"))
 
 
-def _atoms(variables):
+def atoms_of(variables):
+    """Returns the atoms `(m, d)` among a model's variables."""
     return variables["dictionary"]["bottleneck"]["atoms"]

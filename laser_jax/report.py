@@ -27,10 +27,10 @@ class NotFiniteError(FloatingPointError):
 class Reporter:
     """Collects a run's metrics and writes them; a context manager that closes its writers."""
 
-    def __init__(self, config, workdir, model, validation, mesh, state):
+    def __init__(self, config, workdir, model, validation, mesh, state, lpips_params):
         self._config, self._workdir, self._model = config, workdir, model
         self._validation, self._mesh = validation, mesh
-        self._eval_step = make_eval_step(model, config)
+        self._eval_step = make_eval_step(model, config, lpips_params)
         self._ssim = jax.jit(lambda a, b: jnp.mean(ssim(to_unit(to_network(a)), b)))
         self._is_main = jax.process_index() == 0
         # Steps that may run while the host goes on. Virtual CPU devices share few threads: two
@@ -88,7 +88,10 @@ class Reporter:
         self.check_finite()
         seconds = time.monotonic() - self._clock
         steps = [metrics for _, metrics in jax.device_get(self._metrics)]
-        scalars = {f"train/{name}": float(np.mean([m[name] for m in steps])) for name in steps[0]}
+        scalars = {  # a term that joined since the last report has fewer values
+            f"train/{name}": float(np.mean([m[name] for m in steps if name in m]))
+            for name in steps[-1]
+        }
         scalars["train/learning_rate"] = float(steps[-1]["learning_rate"])
         scalars["train/ssim"] = float(self._ssim(images, reconstruction))
         if self._timed_steps:

@@ -6,10 +6,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from laser_jax.adversary import build_adversary
 from laser_jax.images import to_network, to_unit
-from laser_jax.losses import reconstruction_loss
+from laser_jax.losses import ImageLoss
 from laser_jax.metrics import active_atoms, psnr
 from laser_jax.optimizer import update_average
+from laser_jax.pretrained import load_lpips
 from laser_jax.sharding import put_batch, replicated, split_batch
 from laser_jax.sparse import perplexity, usage
 from laser_jax.train_state import init_state
@@ -37,6 +39,7 @@ def _init(config, model, optimizer):
         seed=config.seed,
         image_size=config.data.image_size,
         ema_decay=config.optimizer.ema_decay,
+        adversary=build_adversary(config),
     )
 
 
@@ -62,25 +65,62 @@ def init_dictionary(state, model, config, batches, mesh):
     return state.replace(dictionary=dictionary, ema_params=ema_params)
 
 
-def make_train_step(model, optimizer, config, mesh):
+def load_lpips_params(config, mesh):
+    """Returns LPIPS' parameters on every device, None where the loss does not look at it.
+
+    Raises:
+      WeightsUnavailable: if it does and the weights are not there.
+    """
+    if not config.loss.perceptual_weight:
+        return None
+    params = load_lpips(config.loss.perceptual_net, config.weights.lpips)
+    return jax.jit(lambda x: x, out_shardings=replicated(mesh))(params)
+
+
+def make_train_step(model, optimizer, config, mesh, lpips_params=None):
     """Returns the jitted step `(state, images uint8 (b, H, W, C)) -> (state, metrics, images)`.
 
     `metrics` are scalars of this batch; the last item is the reconstructions in [0, 1].
-    The state is donated.
+    The state is donated. From the step on where `Adversary.plays`, the caller says
+    `adversarial=True`: a program of its own, as XLA is slow with convolutions under a `cond`.
     """
+    image_loss, adversary = ImageLoss(**config.loss), build_adversary(config)
 
-    def train_step(state, images):
-        inputs = to_network(images)
+    def train_step(state, images, lpips_params, adversarial=False):
+        inputs, step = to_network(images), state.step + 1
 
-        def loss_of(params, atoms):
+        def forward(params, atoms):
             dictionary = {**state.dictionary, "atoms": atoms}
             variables = state.replace(params=params, dictionary=dictionary).variables()
             output = model.apply(variables, inputs)
-            recon_loss = reconstruction_loss(inputs, output.reconstruction, **config.loss)
-            return recon_loss + output.loss, (recon_loss, output)
+            return (output.reconstruction, output.loss), output
 
-        grad = jax.value_and_grad(loss_of, argnums=(0, 1), has_aux=True)
-        (loss, (recon_loss, output)), grads = grad(state.params, state.dictionary["atoms"])
+        # The image losses are differentiated by the reconstruction first: that is what the
+        # adversarial term's weight is adapted to.
+        (reconstruction, bottleneck_loss), backward, output = jax.vjp(
+            forward, state.params, state.dictionary["atoms"], has_aux=True
+        )
+        (loss, terms), image_grad = jax.value_and_grad(image_loss, argnums=1, has_aux=True)(
+            inputs, reconstruction, lpips_params
+        )
+        loss += bottleneck_loss
+        extra = dict(state.extra)
+        if adversarial:
+            adversarial_loss, weight, adversarial_grad = adversary.pull(
+                extra["discriminator"], step, reconstruction, image_grad,
+                lambda grad: model.last_layer(backward((grad, jnp.zeros(())))[0]),
+            )  # fmt: skip
+            image_grad += adversarial_grad
+            loss += weight * adversarial_loss
+            extra["discriminator"], discriminator_loss = adversary.learn(
+                extra["discriminator"], inputs, reconstruction
+            )
+            terms |= {
+                "adversarial_loss": adversarial_loss,
+                "adversarial_weight": weight,
+                "discriminator_loss": discriminator_loss,
+            }
+        grads = backward((image_grad, jnp.ones(())))
         params, atoms, opt_state = optimizer.update(
             grads, state.opt_state, state.params, state.dictionary["atoms"]
         )
@@ -89,7 +129,6 @@ def make_train_step(model, optimizer, config, mesh):
         latents, code = jax.lax.with_sharding_constraint(
             (output.latents, output.code), replicated(mesh)
         )
-        step = state.step + 1
         key = jax.random.fold_in(jax.random.key(config.seed), step)
         dictionary = model.bottleneck.adapt(
             {**state.dictionary, "atoms": atoms}, latents, code, step=step, key=key
@@ -102,13 +141,13 @@ def make_train_step(model, optimizer, config, mesh):
             },
             config.optimizer.ema_decay,
         )
-        reconstruction = to_unit(output.reconstruction)
+        reconstruction = to_unit(reconstruction)
         m = model.bottleneck.num_embeddings
         atoms_used = jnp.mean(active_atoms(output.code) * 1.0)
         metrics = {
             "loss": loss,
-            "recon_loss": recon_loss,
-            "bottleneck_loss": output.loss,
+            **terms,
+            "bottleneck_loss": bottleneck_loss,
             "psnr": jnp.mean(psnr(to_unit(inputs), reconstruction)),
             "active_atoms": atoms_used,
             "sparsity": atoms_used / m,
@@ -123,12 +162,16 @@ def make_train_step(model, optimizer, config, mesh):
             dictionary=dictionary,
             opt_state=opt_state,
             ema_params=ema_params,
+            extra=extra,
         )
         return state, metrics, reconstruction
 
     everywhere = replicated(mesh)
-    return jax.jit(
+    jitted = jax.jit(
         train_step,
+        static_argnames="adversarial",
         donate_argnums=0,
         out_shardings=(everywhere, everywhere, split_batch(mesh)),
     )
+    # An argument, as the weights of a network inside the program would be compiled with it.
+    return functools.partial(jitted, lpips_params=lpips_params)

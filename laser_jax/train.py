@@ -5,13 +5,20 @@ import pathlib
 
 import jax
 
+from laser_jax.adversary import build_adversary
 from laser_jax.checkpoint import Checkpoints, check_same_run, write_config
 from laser_jax.data import open_split, train_batches
 from laser_jax.models import build_model
 from laser_jax.optimizer import build_optimizer
 from laser_jax.report import Reporter
 from laser_jax.sharding import check_batch_size, data_mesh, put_batch
-from laser_jax.step import abstract_state, init_dictionary, initial_state, make_train_step
+from laser_jax.step import (
+    abstract_state,
+    init_dictionary,
+    initial_state,
+    load_lpips_params,
+    make_train_step,
+)
 
 log = logging.getLogger("laser_jax")
 
@@ -31,16 +38,17 @@ def train(config, workdir):
 
     Raises:
       ValueError: if values of the config do not fit, or the workdir holds another run.
-      OSError: if the workdir cannot be written.
+      OSError: if the workdir cannot be written, or weights that the loss needs are not there.
       NotFiniteError: if the loss stops being finite; the last checkpoint stays.
     """
     workdir, mesh = pathlib.Path(workdir), data_mesh()
     check_batch_size("data.batch_size", config.data.batch_size, mesh)
     check_batch_size("eval.batch_size", config.eval.batch_size, mesh)
     check_counts(config)
-    model = build_model(config)
+    model, adversary = build_model(config), build_adversary(config)
     optimizer = build_optimizer(config, learns_by_gradient=model.bottleneck.learns_by_gradient)
     check_same_run(workdir, config)
+    lpips_params = load_lpips_params(config, mesh)
     images, validation = (open_split(config.data, s) for s in ("train", "validation"))
     if jax.process_index() == 0:
         write_config(workdir, config)
@@ -54,12 +62,13 @@ def train(config, workdir):
             state = checkpoints.restore(abstract_state(config, model, optimizer, mesh))
             log.info("going on from step %d of %s", state.step, workdir)
         first, last = int(state.step), config.num_train_steps
-        train_step = make_train_step(model, optimizer, config, mesh)
-        with Reporter(config, workdir, model, validation, mesh, state) as report:
+        train_step = make_train_step(model, optimizer, config, mesh, lpips_params)
+        with Reporter(config, workdir, model, validation, mesh, state, lpips_params) as report:
             stream = batches(config, images, first)
             for step in range(first + 1, last + 1):
                 batch = put_batch(next(stream), mesh)
-                state, metrics, reconstruction = train_step(state, batch)
+                adversarial = adversary is not None and adversary.plays(step)
+                state, metrics, reconstruction = train_step(state, batch, adversarial=adversarial)
                 report.step(step, metrics)
                 if step % config.log_every_steps == 0 or step == last:
                     report.train(step, batch, reconstruction)

@@ -18,7 +18,7 @@ class TrainState:
       opt_state: the optimizers' states, of `params` and of the `dictionary`.
       ema_params: moving averages of `params` and, if the optimizer moves them, of the `atoms`;
         empty without EMA.
-      extra: what further losses keep.
+      extra: what further losses keep: the `discriminator`, if there is one.
     """
 
     step: jax.Array
@@ -40,7 +40,7 @@ class TrainState:
         return {"params": params, "dictionary": {"bottleneck": dictionary}}
 
 
-def init_state(model, optimizer, *, seed, image_size, ema_decay):
+def init_state(model, optimizer, *, seed, image_size, ema_decay, adversary=None):
     """Returns the state at step 0, its dictionary still random.
 
     Args:
@@ -49,9 +49,10 @@ def init_state(model, optimizer, *, seed, image_size, ema_decay):
       seed: int.
       image_size: pixels a side.
       ema_decay: 0 for no moving averages.
+      adversary: an `Adversary`, None for none.
     """
-    images = jnp.zeros((1, image_size, image_size, model.in_channels))
-    variables = model.init(jax.random.key(seed), images)
+    images, key = jnp.zeros((1, image_size, image_size, model.in_channels)), jax.random.key(seed)
+    variables = model.init(key, images)
     params, dictionary = variables["params"], variables["dictionary"]["bottleneck"]
     ema_params = {}
     if ema_decay:
@@ -64,5 +65,5 @@ def init_state(model, optimizer, *, seed, image_size, ema_decay):
         dictionary=dictionary,
         opt_state=optimizer.init(params, dictionary["atoms"]),
         ema_params=ema_params,
-        extra={},
+        extra={"discriminator": adversary.init(key, images)} if adversary else {},
     )

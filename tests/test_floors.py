@@ -9,26 +9,29 @@ import pytest
 PACKAGE = pathlib.Path(__file__).parent.parent / "laser_jax"
 FLOORS = {
     "sparse": 0,
-    "losses": 0,
-    "metrics": 0,
+    "pretrained": 0,
+    "losses": 0.5,
+    "metrics": 0.5,
     "data": 0,
     "figures": 0,
     "images": 0,
     "progress": 0,
     "models": 1,
     "inference": 1.5,
+    "adversary": 2,
     "optimizer": 2,
     "train_state": 2,
     "sharding": 2,
     "checkpoint": 2,
     "step": 2.5,
     "trained": 2.7,
+    "perceptual": 2.7,
     "evaluate": 3,
     "report": 3.5,
     "train": 4,
 }
 # Floor 0 rooms stand alone.
-ROOMS = {"sparse", "losses", "metrics", "data", "figures", "images", "progress"}
+ROOMS = {name for name, floor in FLOORS.items() if floor == 0}
 
 
 def modules():

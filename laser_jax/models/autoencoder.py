@@ -67,6 +67,10 @@ class Autoencoder(nn.Module):
         p, q = as_pair(self.bottleneck.patch_size)
         return p * q * 4**self.num_downsamples
 
+    def last_layer(self, params):
+        """Returns the decoder's last kernel among `params`, or a gradient's part for it."""
+        return params["decoder"][f"UpConv_{self.num_downsamples - 1}"]["kernel"]
+
     def __call__(self, images):
         latents = self.encode(images)
         approximation, loss, code = self.bottleneck(latents)

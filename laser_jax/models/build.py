@@ -78,6 +78,8 @@ def build_bottleneck(model):
         tolerance=model.tolerance,
         dictionary_update=model.dictionary_update or PRESETS[model.bottleneck],
         dictionary_weight=model.dictionary_weight,
+        coefficient_l1_weight=model.coefficient_l1_weight,
+        coherence_weight=model.coherence_weight,
         dict_learning_rate=model.dict_learning_rate,
         ksvd_iterations=model.ksvd_iterations,
         ksvd_method=model.ksvd_method,

@@ -12,7 +12,7 @@ Atoms are rows, signals are rows. Everything works under jit, vmap and sharding,
 float32 (true float32 on every device) and float64.
 """
 
-from laser_jax.sparse.code import SparseCode, decode, perplexity, to_dense, usage
+from laser_jax.sparse.code import SparseCode, decode, energy, perplexity, to_dense, usage
 from laser_jax.sparse.codebook import (
     EmaStatistics,
     ema_update,
@@ -41,6 +41,7 @@ __all__ = [
     "coherence",
     "decode",
     "ema_update",
+    "energy",
     "fit_dictionary",
     "gradient_pursuit",
     "init_from_signals",

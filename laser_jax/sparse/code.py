@@ -68,6 +68,12 @@ def usage(code, num_atoms):
     return jnp.zeros(num_atoms, used.dtype).at[code.indices.ravel()].add(used.ravel())
 
 
+def energy(code, num_atoms):
+    """Returns the squared coefficients each atom has, summed over signals, `(num_atoms,)`."""
+    squares = jnp.square(code.coefficients).ravel()
+    return jnp.zeros(num_atoms, squares.dtype).at[code.indices.ravel()].add(squares)
+
+
 def perplexity(counts):
     """Returns the effective number of atoms in use, exp of the usage's entropy.
 
@@ -75,7 +81,7 @@ def perplexity(counts):
 
     Args:
       counts: `(m,)` nonnegative weights: `usage` gives the perplexity by count,
-        summed squared coefficients that by energy.
+        `energy` that by energy.
     """
     total = jnp.sum(counts)
     p = counts / jnp.where(total > 0, total, 1)

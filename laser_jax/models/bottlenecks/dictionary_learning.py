@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from laser_jax.losses import coefficient_l1, coherence_penalty
 from laser_jax.metrics import sparse_bits
 from laser_jax.models.bottlenecks.output import (
     BottleneckOutput,
@@ -37,6 +38,7 @@ from laser_jax.sparse import (
 from laser_jax.sparse.checks import check_choice, check_sparsity
 from laser_jax.sparse.ksvd import METHODS, ksvd_statistics
 from laser_jax.sparse.online import online_statistics
+from laser_jax.sparse.support import optimal_coefficients
 
 SPARSE_CODERS = {
     "omp": omp,
@@ -65,6 +67,9 @@ class DictionaryLearning(nn.Module):
       dictionary_update: how the atoms learn; one of `DICTIONARY_UPDATES`.
       dictionary_weight: weight of the dictionary's loss ("gradient"); the optimizer
         multiplies the atoms' learning rate by it, as Adam ignores a factor on a gradient.
+      coefficient_l1_weight: weight of the coefficients' L1 norm, which pulls the encoder to
+        latents that need little of each atom.
+      coherence_weight: weight of the mean squared cosine between atoms ("gradient" only).
       dict_learning_rate: step of the "online" update without memory.
       ksvd_iterations: sweeps an update ("ksvd"), at least 1.
       ksvd_method: "exact", "approximate" or "parallel" ("ksvd").
@@ -90,6 +95,8 @@ class DictionaryLearning(nn.Module):
     tolerance: float | None = None
     dictionary_update: str = "ksvd"
     dictionary_weight: float = 1.0
+    coefficient_l1_weight: float = 0.0
+    coherence_weight: float = 0.0
     dict_learning_rate: float = 0.5
     ksvd_iterations: int = 1
     ksvd_method: str = "exact"
@@ -112,6 +119,11 @@ class DictionaryLearning(nn.Module):
             raise ValueError(
                 f"ksvd_iterations must be at least 1, got {self.ksvd_iterations}; "
                 "for a dictionary without K-SVD set dictionary_update='gradient'."
+            )
+        if self.coherence_weight and not self.learns_by_gradient:
+            raise ValueError(
+                f"coherence_weight {self.coherence_weight} acts through the dictionary's gradient, "
+                f"which dictionary_update={self.dictionary_update!r} has not; use 'gradient'."
             )
 
     @property
@@ -136,18 +148,28 @@ class DictionaryLearning(nn.Module):
         latents = latents.astype(jnp.float32)
         code = self.encode(atoms, latents)
         approximation = self.decode(atoms, code)
-        loss = self.loss(latents, approximation)
+        loss = self.loss(latents, approximation, code, atoms)
         return BottleneckOutput(straight_through(latents, approximation), loss, code)
 
-    def loss(self, latents, approximation):
-        """Returns commitment_cost x MSE(latents, sg(approximation)).
+    def loss(self, latents, approximation, code, atoms):
+        """Returns commitment_cost x MSE(latents, sg(approximation)), and what has a weight of:
 
-        In gradient mode + dictionary_weight x MSE(approximation, sg(latents)).
+        dictionary_weight x MSE(approximation, sg(latents)) in gradient mode,
+        coefficient_l1_weight x the L1 norm of a signal's coefficients, whose gradient goes to the
+        latents as least squares over the support would have it,
+        coherence_weight x the mean squared cosine between atoms.
         """
         loss = self.commitment_cost * mean_square(latents - lax.stop_gradient(approximation))
         if self.learns_by_gradient:
             dictionary_loss = mean_square(approximation - lax.stop_gradient(latents))
             loss += self.dictionary_weight * dictionary_loss
+        if self.coefficient_l1_weight:
+            coefficients = optimal_coefficients(
+                self._signals(latents), lax.stop_gradient(atoms), lax.stop_gradient(code)
+            )
+            loss += self.coefficient_l1_weight * coefficient_l1(coefficients)
+        if self.coherence_weight:
+            loss += self.coherence_weight * coherence_penalty(atoms)
         return loss
 
     def encode(self, atoms, latents):

@@ -74,11 +74,12 @@ class VectorQuantizer(nn.Module):
         latents = latents.astype(jnp.float32)
         code = self.encode(atoms, latents)
         approximation = decode(code, atoms)
-        loss = self.loss(latents, approximation)
+        loss = self.loss(latents, approximation, code, atoms)
         return BottleneckOutput(straight_through(latents, approximation), loss, code)
 
-    def loss(self, latents, approximation):
+    def loss(self, latents, approximation, code, atoms):
         """Returns commitment_cost x MSE(latents, sg(q)), and without EMA + MSE(q, sg(latents))."""
+        del code, atoms  # what the sparse bottleneck's loss looks at
         loss = self.commitment_cost * mean_square(latents - lax.stop_gradient(approximation))
         if self.learns_by_gradient:
             loss += mean_square(approximation - lax.stop_gradient(latents))

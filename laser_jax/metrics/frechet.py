@@ -1,0 +1,78 @@
+"""The Fréchet distance of two sets of features, each taken for a Gaussian. Host, float64.
+
+It is called FID only on the features of FID's own Inception network.
+"""
+
+import numpy as np
+
+
+class GaussianStatistics:
+    """Mean and covariance of feature vectors that come batch after batch.
+
+    Attributes:
+      count: how many vectors.
+    """
+
+    def __init__(self, width):
+        self.count = 0
+        self._origin = np.zeros(width)
+        self._sum = np.zeros(width)
+        self._products = np.zeros((width, width))
+
+    def add(self, features):
+        """Takes in features `(n, width)`."""
+        features = np.asarray(features, np.float64)
+        if not len(features):
+            return
+        if not self.count:
+            self._origin = features.mean(axis=0)  # near the mean no digits cancel
+        centred = features - self._origin
+        self.count += len(features)
+        self._sum += centred.sum(axis=0)
+        self._products += centred.T @ centred
+
+    def moments(self):
+        """Returns the mean `(width,)` and the unbiased covariance `(width, width)`."""
+        outer = np.outer(self._sum, self._sum) / self.count
+        covariance = (self._products - outer) / (self.count - 1)
+        return self._origin + self._sum / self.count, covariance
+
+
+def frechet_distance(mean_a, covariance_a, mean_b, covariance_b):
+    """Returns the squared Fréchet distance of two Gaussians.
+
+    |mu_a - mu_b|^2 + tr(A + B - 2 (A^(1/2) B A^(1/2))^(1/2)). The product is symmetric, so its
+    eigenvalues are real also where a covariance is singular, as it is with fewer vectors than
+    features.
+
+    Args:
+      mean_a, mean_b: `(d,)`.
+      covariance_a, covariance_b: `(d, d)`, symmetric, positive semidefinite.
+
+    Returns:
+      float.
+
+    Raises:
+      ValueError: if the shapes do not fit.
+
+    References:
+      Dowson and Landau, The Fréchet distance between multivariate normal distributions,
+      1982. Heusel et al., GANs trained by a two time-scale update rule, 2017 (FID).
+    """
+    mean_a, covariance_a, mean_b, covariance_b = (
+        np.asarray(x, np.float64) for x in (mean_a, covariance_a, mean_b, covariance_b)
+    )
+    square = (mean_a.size, mean_a.size)
+    if mean_a.shape != mean_b.shape or {covariance_a.shape, covariance_b.shape} != {square}:
+        raise ValueError(
+            f"means {mean_a.shape} and {mean_b.shape} do not fit covariances "
+            f"{covariance_a.shape} and {covariance_b.shape}."
+        )
+    values, vectors = np.linalg.eigh(covariance_a)
+    root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
+    product = root @ covariance_b @ root
+    eigenvalues = np.linalg.eigvalsh((product + product.T) / 2)
+    overlap = np.sum(np.sqrt(np.maximum(eigenvalues, 0)))
+    distance = np.sum((mean_a - mean_b) ** 2)
+    distance += np.trace(covariance_a) + np.trace(covariance_b) - 2 * overlap
+    return float(max(distance, 0))

@@ -1,0 +1,41 @@
+"""A small PatchGAN: it judges patches of an image, not the whole."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from laser_jax.models.layers import DownConv
+
+
+class PatchDiscriminator(nn.Module):
+    """Images `(b, H, W, C)` in [-1, 1] -> logits `(b, H / 2^n, W / 2^n, 1)`, high for real ones.
+
+    Each halving (`num_downsamples`) doubles the channels, to 8 `num_hiddens` at most. Group
+    normalisation in the place of batch normalisation: the same on any number of devices, and no
+    statistics to keep.
+
+    References:
+      Isola, Zhu, Zhou and Efros, Image-to-image translation with conditional adversarial
+      networks, 2017.
+    """
+
+    num_hiddens: int = 64
+    num_downsamples: int = 2
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, images):
+        x = images
+        for level in range(self.num_downsamples):
+            x = DownConv(self._features(level), dtype=self.dtype)(x)
+            x = nn.leaky_relu(x if level == 0 else self._norm(x), 0.2)
+        x = nn.Conv(self._features(self.num_downsamples), (3, 3), dtype=self.dtype)(x)
+        x = nn.leaky_relu(self._norm(x), 0.2)
+        return nn.Conv(1, (3, 3), dtype=self.dtype)(x).astype(jnp.float32)
+
+    def _features(self, level):
+        return self.num_hiddens * min(2**level, 8)
+
+    def _norm(self, x):
+        return nn.GroupNorm(num_groups=None, group_size=self.num_hiddens, dtype=self.dtype)(x)

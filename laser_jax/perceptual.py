@@ -1,0 +1,157 @@
+"""How a split's reconstructions look: LPIPS, and Fréchet distances to their originals."""
+
+import hashlib
+import logging
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from laser_jax.data import eval_batches
+from laser_jax.images import to_network
+from laser_jax.metrics import GaussianStatistics, frechet_distance
+from laser_jax.pretrained import (
+    WeightsUnavailable,
+    inception_features,
+    load_inception,
+    load_lpips,
+    lpips_distance,
+    vgg16_features,
+)
+from laser_jax.pretrained.inception import FEATURES, INPUT_SIZE
+from laser_jax.pretrained.lpips import SMALLEST_SIDE
+from laser_jax.pretrained.weights import cache_directory, file_digest, inception_path
+from laser_jax.sharding import put_batch, replicated
+
+log = logging.getLogger("laser_jax")
+
+_LPIPS_NAMES = {"alex": "lpips", "vgg": "lpips_vgg"}
+
+
+def perceptual_quality(model, variables, source, *, mesh, config):
+    """Returns what the weights at hand can tell of a split, as a dict.
+
+    `lpips` (AlexNet) and `lpips_vgg` are means over images. `fd_vgg16`, on pooled VGG16 features,
+    and `fid`, on those of FID's Inception, are Fréchet distances between all reconstructions and
+    all originals, with their protocols beside them. What has no weights is left out, and the log
+    says how to get them.
+
+    Args:
+      model: the `Autoencoder`.
+      variables: its variables.
+      source: the split's images.
+      mesh: the devices.
+      config: the whole config; `weights` says where the weights are.
+
+    Raises:
+      WeightsUnavailable: if weights that the config names are not there.
+    """
+    networks = _load_networks(config)
+    if not networks:
+        return {}
+
+    @jax.jit
+    def measure(variables, networks, images, mask):
+        original = to_network(images)
+        reconstruction = jnp.clip(model.apply(variables, original).reconstruction, -1, 1)
+        sums, features = {}, {}
+        for net, name in _LPIPS_NAMES.items():
+            if net in networks:
+                distance = lpips_distance(networks[net], original, reconstruction, net=net)
+                sums[name] = jnp.sum(jnp.where(mask, distance, 0))
+        if "vgg" in networks:
+            features["vgg", "original"] = vgg16_features(networks["vgg"], original)
+            features["vgg", "reconstruction"] = vgg16_features(networks["vgg"], reconstruction)
+        if "inception" in networks:
+            rows = inception_features(networks["inception"], reconstruction)
+            features["inception", "reconstruction"] = rows
+        return jax.lax.with_sharding_constraint((sums, features, mask), replicated(mesh))
+
+    totals, statistics, digest = {}, {}, hashlib.sha256()
+    networks = jax.jit(lambda x: x, out_shardings=replicated(mesh))(networks)
+    for images, mask in _batches(source, config):
+        digest.update(images[mask].tobytes())
+        batch = put_batch((images, mask), mesh)
+        sums, features, kept = jax.device_get(measure(variables, networks, *batch))
+        for name, value in sums.items():
+            totals[name] = totals.get(name, 0.0) + float(value)
+        for name, rows in features.items():
+            statistics.setdefault(name, GaussianStatistics(rows.shape[-1])).add(rows[kept])
+
+    result = {name: total / len(source) for name, total in totals.items()}
+    if len(source) < 2:
+        return result  # one image has no covariance
+    protocol = f"{len(source)} reconstructions against their originals, {source.description}"
+    moments = {name: sums.moments() for name, sums in statistics.items()}
+    if "vgg" in networks:
+        result["fd_vgg16"] = frechet_distance(
+            *moments["vgg", "original"], *moments["vgg", "reconstruction"]
+        )
+        result["fd_vgg16_protocol"] = f"VGG16 relu5_3, mean over positions; {protocol}"
+    if "inception" in networks:
+        originals = _inception_moments(networks["inception"], source, digest, mesh, config)
+        result["fid"] = frechet_distance(*originals, *moments["inception", "reconstruction"])
+        size = f"resized to {INPUT_SIZE}x{INPUT_SIZE}, bilinear"
+        result["fid_protocol"] = (
+            f"FID's InceptionV3, {FEATURES} pooled features, {size}; {protocol}"
+        )
+    return result
+
+
+def _load_networks(config):
+    """The parameters of every network that fits the images and whose weights are there."""
+    side, networks = config.data.image_size, {}
+    lpips_weights, inception_weights = config.weights.lpips, config.weights.inception
+    wanted = [(net, lambda net=net: load_lpips(net, lpips_weights), lpips_weights)
+              for net in _LPIPS_NAMES if side >= SMALLEST_SIDE[net]]  # fmt: skip
+    wanted.append(("inception", lambda: load_inception(inception_weights), inception_weights))
+    for name, load, named in wanted:
+        try:
+            networks[name] = load()
+        except WeightsUnavailable as error:
+            if named is not None:
+                raise
+            log.info("left out: %s, as %s", {"inception": "FID"}.get(name, f"LPIPS {name}"), error)
+    return networks
+
+
+def _inception_moments(params, source, digest, mesh, config):
+    """The originals' moments, kept for the next run that is evaluated on these very images."""
+    weights = file_digest(inception_path(config.weights.inception))
+    key = hashlib.sha256(digest.digest() + weights.encode()).hexdigest()
+    path = cache_directory() / "statistics" / f"{key}.npz"
+    # Each of several processes may see another cache, and sees other images.
+    cached = jax.process_count() == 1
+    if cached and path.exists():
+        with np.load(path) as file:
+            return file["mean"], file["covariance"]
+
+    @jax.jit
+    def features_of(params, images, mask):
+        rows = inception_features(params, to_network(images))
+        return jax.lax.with_sharding_constraint((rows, mask), replicated(mesh))
+
+    statistics = GaussianStatistics(FEATURES)
+    for batch in _batches(source, config):
+        rows, kept = jax.device_get(features_of(params, *put_batch(batch, mesh)))
+        statistics.add(rows[kept])
+    mean, covariance = statistics.moments()
+    if cached:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_suffix(f".{os.getpid()}.npz")
+            np.savez(partial, mean=mean, covariance=covariance)
+            partial.replace(path)  # whole or not at all
+        except OSError as error:
+            log.warning("FID's reference will be computed again: %s", error)
+    return mean, covariance
+
+
+def _batches(source, config):
+    return eval_batches(
+        source,
+        batch_size=config.eval.batch_size,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )

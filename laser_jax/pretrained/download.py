@@ -1,0 +1,53 @@
+"""Fetches the weights of FID's Inception: python -m laser_jax.pretrained.download [PATH]."""
+
+import argparse
+import os
+import pathlib
+import sys
+import urllib.error
+import urllib.request
+
+from laser_jax.pretrained.weights import INCEPTION_FILE, cache_directory, load_inception
+
+# Converted by the author of jax-fid from the weights of pytorch-fid. No checksum is published:
+# every array's shape is checked instead.
+URL = f"https://www.dropbox.com/s/xt6zvlvt22dcwck/{INCEPTION_FILE}?dl=1"
+
+
+def download(path, url=URL):
+    """Writes the weights to `path`, whole or not at all.
+
+    Raises:
+      OSError: if they cannot be fetched or written.
+      ValueError: if what came is not them.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with urllib.request.urlopen(url, timeout=60) as response, open(partial, "wb") as file:
+            while block := response.read(1 << 20):
+                file.write(block)
+        load_inception(partial)
+        partial.replace(path)
+    except urllib.error.URLError as error:
+        raise OSError(
+            f"{url} cannot be fetched ({error.reason}). Fetch it elsewhere and copy it to {path}."
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("path", nargs="?", type=pathlib.Path, help="default: %(default)s",
+                        default=cache_directory() / INCEPTION_FILE)  # fmt: skip
+    path = parser.parse_args().path
+    try:
+        download(path)
+    except (OSError, ValueError) as error:
+        sys.exit(str(error))
+    print(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""LPIPS: how far apart two images look, by features of a network trained on photographs."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from laser_jax.pretrained.trunks import VGG16, AlexNet, Conv
+
+TRUNKS = {"alex": AlexNet, "vgg": VGG16}
+SMALLEST_SIDE = {"alex": 31, "vgg": 16}  # sides that the pooling leaves a pixel of
+
+# Mean and standard deviation of ImageNet's channels, for images in [-1, 1].
+_SHIFT = (-0.030, -0.088, -0.188)
+_SCALE = (0.458, 0.448, 0.450)
+
+
+class NetLinLayer(nn.Module):
+    """A learned weight for each channel's squared difference."""
+
+    @nn.compact
+    def __call__(self, x):
+        return Conv(1, (1, 1), use_bias=False)(x)
+
+
+class Lpips(nn.Module):
+    """The distance `(b,)` of two batches of images `(b, H, W, 3)` in [-1, 1]."""
+
+    net: str
+
+    @nn.compact
+    def __call__(self, a, b):
+        trunk = TRUNKS[self.net]()
+        layers = zip(trunk(_normalised(a)), trunk(_normalised(b)), strict=True)
+        differences = [NetLinLayer()(jnp.square(_unit(x) - _unit(y))) for x, y in layers]
+        return sum(jnp.mean(difference, axis=(1, 2, 3)) for difference in differences)
+
+
+@functools.partial(jax.jit, static_argnames="net")
+def lpips_distance(params, a, b, *, net):
+    """Returns the LPIPS distance of each pair of images, `(b,)`.
+
+    Args:
+      params: from `load_lpips(net)`.
+      a, b: `(b, H, W, 3)` float arrays in [-1, 1]; sides at least 31 ("alex") or 16 ("vgg").
+      net: "alex" or "vgg".
+
+    Raises:
+      ValueError: if the shapes differ or do not fit the network.
+
+    References:
+      Zhang, Isola, Efros, Shechtman and Wang, The unreasonable effectiveness of deep
+      features as a perceptual metric, 2018 (version 0.1 of the weights).
+    """
+    check_net(net)
+    if a.shape != b.shape:
+        raise ValueError(f"LPIPS compares images of one shape, got {a.shape} and {b.shape}.")
+    if a.ndim != 4 or a.shape[-1] != 3 or min(a.shape[1:3]) < SMALLEST_SIDE[net]:
+        raise ValueError(
+            f"LPIPS with net {net!r} needs images (b, H, W, 3), H and W at least "
+            f"{SMALLEST_SIDE[net]}, got {a.shape}."
+        )
+    return Lpips(net).apply({"params": params}, a, b)
+
+
+@jax.jit
+def vgg16_features(params, images):
+    """Returns VGG16's last features, mean over positions, `(b, 512)`.
+
+    Args:
+      params: from `load_lpips("vgg")`.
+      images: `(b, H, W, 3)` in [-1, 1].
+    """
+    return jnp.mean(VGG16().apply({"params": params["VGG16_0"]}, _normalised(images))[-1], (1, 2))
+
+
+def check_net(net):
+    """Raises ValueError unless LPIPS knows the network."""
+    if net not in TRUNKS:
+        raise ValueError(f"unknown net {net!r}; choose from {', '.join(TRUNKS)}.")
+
+
+def _normalised(images):
+    shift, scale = (jnp.array(x, jnp.float32).reshape(1, 1, 1, 3) for x in (_SHIFT, _SCALE))
+    return (images - shift) / scale
+
+
+def _unit(features):
+    """Features over their norm at each position; where all are zero, zero with a gradient."""
+    square = jnp.sum(jnp.square(features), axis=-1, keepdims=True)
+    return features / (jnp.sqrt(jnp.where(square > 0, square, 1)) + 1e-10)
