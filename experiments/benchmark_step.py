@@ -3,10 +3,11 @@
     python -m experiments.benchmark_step [--num_hiddens=64] [--batch_size=64] [--rounds=12]
 
 The network of `configs/*_photos.py` on 32x32 images; online and K-SVD update the dictionary every
-`--update_every_steps`, gradient and VQ always every step. "plain convolutions" is the VQ row with
-XLA's own strided and dilated convolutions instead of the equal forms in
-`laser_jax.models.layers`. Where PyTorch is installed, the same network in it stands beside, every
-update every step (`torch_baselines`). Interleaved; medians of four steps; after compilation.
+`--update_every_steps`, gradient and VQ always every step. Rows with a + have one more loss. "plain
+convolutions" is the VQ row with XLA's own strided and dilated convolutions instead of the equal
+forms in `laser_jax.models.layers`. Where PyTorch is installed, the same network in it stands
+beside, every update every step (`torch_baselines`). Interleaved; medians of four steps; after
+compilation.
 """
 
 import importlib.util
@@ -22,22 +23,31 @@ from configs import ksvd_photos
 from laser_jax.models import build_model, encoder, layers
 from laser_jax.optimizer import build_optimizer
 from laser_jax.sharding import data_mesh, put_batch
-from laser_jax.step import initial_state, make_train_step
+from laser_jax.step import initial_state, load_lpips_params, make_train_step
 
 NUM_HIDDENS = flags.DEFINE_integer("num_hiddens", 64, "Channels of encoder and decoder.")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images a step.")
 UPDATE_EVERY = flags.DEFINE_integer("update_every_steps", 1, "Steps between updates.")
 ROUNDS = flags.DEFINE_integer("rounds", 12, "Rounds of four steps each.")
 
+APPROXIMATE = {"model": {"ksvd_method": "approximate"}}
 ROWS = {
-    "plain convolutions, vq": {"bottleneck": "vq"},
-    "vq": {"bottleneck": "vq"},
-    "rvq": {"bottleneck": "rvq"},
-    "gradient": {"bottleneck": "dl"},
-    "online": {"dictionary_update": "online"},
+    "plain convolutions, vq": {"model": {"bottleneck": "vq"}},
+    "vq": {"model": {"bottleneck": "vq"}},
+    "rvq": {"model": {"bottleneck": "rvq"}},
+    "gradient": {"model": {"bottleneck": "dl"}},
+    "online": {"model": {"dictionary_update": "online"}},
     "ksvd, exact": {},
-    "ksvd, approximate": {"ksvd_method": "approximate"},
-    "ksvd, parallel": {"ksvd_method": "parallel"},
+    "ksvd, approximate": APPROXIMATE,
+    "ksvd, parallel": {"model": {"ksvd_method": "parallel"}},
+    # What further losses cost, beside the row "ksvd, approximate".
+    "+ mr_dct and mr_grad": {**APPROXIMATE, "loss": {"mr_dct_weight": 0.1, "mr_grad_weight": 0.1}},
+    "+ perceptual, alex": {
+        **APPROXIMATE,
+        "loss": {"perceptual_weight": 0.02, "perceptual_net": "alex"},
+    },
+    "+ perceptual, vgg": {**APPROXIMATE, "loss": {"perceptual_weight": 0.02}},
+    "+ adversarial": {**APPROXIMATE, "adversarial": {"weight": 0.1}},
 }
 TORCH_ROWS = {"vq": "vq", "gradient": "gradient", "online": "online", "ksvd": "ksvd, exact"}
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
@@ -67,17 +77,19 @@ def make_steps(changes):
     config = ksvd_photos.get_config()
     config.model.num_hiddens = NUM_HIDDENS.value
     config.model.update_every_steps = UPDATE_EVERY.value
-    config.model.update(changes)
+    config.update(changes)
     mesh, model = data_mesh(), build_model(config)
     optimizer = build_optimizer(config, learns_by_gradient=model.bottleneck.learns_by_gradient)
-    train_step = make_train_step(model, optimizer, config, mesh)
+    lpips_params = load_lpips_params(config, mesh)
+    train_step = make_train_step(model, optimizer, config, mesh, lpips_params)
+    adversarial = config.adversarial.weight > 0
     batch = put_batch(random_images(), mesh)
     state = initial_state(config, model, optimizer, mesh)
 
     def steps():
         nonlocal state
         for _ in range(4):  # at the default settings one of them updates the dictionary
-            state, metrics, _ = train_step(state, batch)
+            state, metrics, _ = train_step(state, batch, adversarial=adversarial)
             jax.block_until_ready((state, metrics))
 
     start = time.perf_counter()

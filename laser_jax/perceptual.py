@@ -77,7 +77,9 @@ def perceptual_quality(model, variables, source, *, mesh, config):
         for name, value in sums.items():
             totals[name] = totals.get(name, 0.0) + float(value)
         for name, rows in features.items():
-            statistics.setdefault(name, GaussianStatistics(rows.shape[-1])).add(rows[kept])
+            if name not in statistics:
+                statistics[name] = GaussianStatistics(rows.shape[-1])
+            statistics[name].add(rows[kept])
 
     result = {name: total / len(source) for name, total in totals.items()}
     if len(source) < 2:

@@ -7,8 +7,10 @@ os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 import pathlib
+import pickle
 import sys
 import tempfile
+import zlib
 
 import pytest
 
@@ -53,3 +55,52 @@ def tiny_config(photo_patches_dir):
     config = tiny.get_config()
     config.data.data_dir = str(photo_patches_dir)
     return config
+
+
+@pytest.fixture(scope="session")
+def products():
+    """A function: the products and convolutions in what a call with these arguments traces."""
+    import jax
+
+    def equations(jaxpr):
+        for equation in jaxpr.eqns:
+            yield equation
+            for parameter in jax.tree.leaves(
+                equation.params, is_leaf=lambda x: hasattr(x, "eqns") or hasattr(x, "jaxpr")
+            ):
+                inner = getattr(parameter, "jaxpr", parameter)
+                if hasattr(inner, "eqns"):
+                    yield from equations(inner)
+
+    def find(call, *arguments):
+        found = equations(jax.make_jaxpr(call)(*arguments).jaxpr)
+        return [e for e in found if e.primitive.name in ("dot_general", "conv_general_dilated")]
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def inception_file(tmp_path_factory):
+    """Weights for FID's Inception in the file's real form, made by a rule: Gaussians by their
+    names, scaled so that nothing grows or dies on its way. The unused classifier is there too."""
+    import jax
+    import numpy as np
+
+    from laser_jax.pretrained.inception import InceptionV3
+
+    def values_of(keys, like):
+        name = "/".join(key.key for key in keys)
+        noise = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(like.shape)
+        value = {
+            "kernel": noise * np.sqrt(2 / np.prod(like.shape[:-1])),
+            "scale": 1 + 0.1 * noise,
+            "var": np.exp(0.2 * noise),
+        }.get(keys[-1].key, 0.1 * noise)
+        return value.astype(np.float32)
+
+    images = jax.ShapeDtypeStruct((1, 299, 299, 3), np.float32)
+    shapes = jax.eval_shape(InceptionV3().init, jax.random.key(0), images)["params"]
+    tree = {**jax.tree.map_with_path(values_of, shapes), "fc": {"bias": np.zeros(1008)}}
+    path = tmp_path_factory.mktemp("inception") / "inception_v3_weights_fid.pickle"
+    path.write_bytes(pickle.dumps(tree))
+    return path

@@ -1,6 +1,8 @@
 """The loop in this process: what it learns, writes, refuses, and how it goes on."""
 
 import json
+import math
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +12,12 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import laser_jax
-from laser_jax import evaluate, train
-from laser_jax.checkpoint import Checkpoints
+from laser_jax import evaluate, step, train
+from laser_jax.checkpoint import Checkpoints, read_config
+from laser_jax.models import build_model
+from laser_jax.optimizer import build_optimizer
 from laser_jax.report import NotFiniteError
+from laser_jax.sharding import data_mesh, put_batch
 
 BOTTLENECKS = {
     "vq": {"bottleneck": "vq"},
@@ -21,11 +26,21 @@ BOTTLENECKS = {
     "ksvd": {"bottleneck": "ksvd"},
     "parallel": {"bottleneck": "ksvd", "ksvd_method": "parallel", "update_every_steps": 3},
     "online": {"bottleneck": "ksvd", "dictionary_update": "online"},
+    "every loss": {"bottleneck": "dl", "coefficient_l1_weight": 1e-4, "coherence_weight": 1e-2},
 }
+EVERY_LOSS = {
+    "loss": {
+        "l1_weight": 0.1, "perceptual_weight": 0.05, "perceptual_net": "alex",
+        "mr_dct_weight": 0.1, "mr_grad_weight": 0.1,
+    },
+    "adversarial": {"weight": 0.1, "start_step": 22, "warmup_steps": 5, "num_hiddens": 8},
+}  # fmt: skip
 
 
 def configure(config, name):
     config.model.update(BOTTLENECKS[name])
+    if name == "every loss":
+        config.update(EVERY_LOSS)
     return config
 
 
@@ -96,6 +111,66 @@ def test_the_workdir_holds_what_was_promised(runs):
     assert [event.step for event in events.Tensors("val/loss")] == [20, 40]
 
 
+def test_every_term_of_the_loss_is_logged_and_only_those(runs):
+    terms = {"perceptual_loss", "mr_dct_loss", "mr_grad_loss"}
+    played = {"adversarial_loss", "adversarial_weight", "discriminator_loss"}
+
+    def logged(name):
+        events = EventAccumulator(str(runs(name)[1])).Reload()
+        return set(events.Tags()["tensors"]), events
+
+    tags, events = logged("every loss")
+    assert {f"{split}/{term}" for split in ("train", "val") for term in terms} <= tags
+    assert {f"train/{term}" for term in played} <= tags
+    # It plays from step 18 on and pulls from step 23 on.
+    assert [event.step for event in events.Tensors("train/discriminator_loss")] == [20, 30, 40]
+    weights = [
+        float(tf.make_ndarray(e.tensor_proto)) for e in events.Tensors("train/adversarial_weight")
+    ]
+    assert weights[0] == 0 and min(weights[1:]) > 0
+    assert (
+        not {f"{s}/{term}" for s in ("train", "val") for term in terms | played} & logged("dl")[0]
+    )
+
+
+def test_the_discriminators_start_does_not_ruin_the_reconstructions(runs):
+    psnr = {
+        name: json.loads((runs(name)[1] / "metrics.json").read_text())["val/psnr"]
+        for name in ("dl", "every loss")
+    }
+    assert psnr["every loss"] > psnr["dl"] - 1
+    params = runs("every loss")[2].extra["discriminator"]["params"]
+    assert all(jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(params))
+
+
+def test_a_term_of_weight_zero_is_not_in_the_step(tiny_config):
+    """The lowered step is the same program whatever else is said of a term without weight."""
+    mesh = data_mesh()
+    images = put_batch(np.zeros((16, 32, 32, 3), np.uint8), mesh)
+
+    def program():
+        model = build_model(tiny_config)
+        optimizer = build_optimizer(tiny_config, learns_by_gradient=True)
+        state = step.abstract_state(tiny_config, model, optimizer, mesh)
+        lpips_params = step.load_lpips_params(tiny_config, mesh)
+        train_step = step.make_train_step(model, optimizer, tiny_config, mesh, lpips_params)
+        return train_step.func.lower(state, images, **train_step.keywords).as_text()
+
+    tiny_config.model.bottleneck = "dl"
+    plain = program()
+    tiny_config.loss.update(perceptual_net="alex", mr_dct_levels=1, mr_grad_levels=1)
+    tiny_config.adversarial.update(num_hiddens=8, num_downsamples=1, start_step=3)
+    assert program() == plain
+    for group, weight in (
+        ("loss", "perceptual_weight"), ("loss", "mr_dct_weight"), ("loss", "mr_grad_weight"),
+        ("loss", "l1_weight"), ("model", "coefficient_l1_weight"), ("model", "coherence_weight"),
+    ):  # fmt: skip
+        tiny_config[group][weight] = 0.1
+        assert len(program()) > len(plain)
+        tiny_config[group][weight] = 0.0
+    assert program() == plain
+
+
 @pytest.mark.parametrize("name", BOTTLENECKS)
 def test_a_run_stopped_and_resumed_is_the_run_never_stopped(name, runs, tmp_path):
     config, _, whole = runs(name)
@@ -140,6 +215,12 @@ def test_evaluation_averages_over_exactly_the_test_images(runs):
     assert metrics["psnr_pooled"] == pytest.approx(-10 * np.log10(errors.mean()), abs=1e-4)
     assert metrics["psnr"] == pytest.approx(np.mean(-10 * np.log10(errors)), abs=1e-4)
     assert metrics["protocol"] == source.description
+    assert metrics["dictionary_unused"] == 1 - metrics["dictionary_usage"]
+    assert 1 < metrics["dictionary_perplexity_energy"] < metrics["dictionary_perplexity"] <= 32
+    bits = np.log2(math.comb(32, 4)) + 4 * 16
+    assert metrics["bits_per_signal"] == pytest.approx(bits)
+    assert metrics["bits_per_pixel"] == pytest.approx(bits / 16)
+    assert "lpips" not in metrics  # as eval.perceptual is off
 
 
 def test_moving_averages_are_what_is_evaluated(tiny_config, tmp_path):
@@ -176,9 +257,28 @@ def test_a_workdir_of_another_architecture_is_refused_and_untouched(runs, tmp_pa
     assert (workdir / "config.json").read_text() == stored
     other = config.copy_and_resolve_references()
     other.optimizer.ema_decay = 0.5
-    with pytest.raises(ValueError, match="ema_decay > 0: False there, True now"):
+    other.adversarial.update(weight=0.1, start_step=20, warmup_steps=10)
+    with pytest.raises(
+        ValueError,
+        match=r"adversarial.weight > 0: False there(.|\n)*ema_decay > 0: False there, True",
+    ):
         train.train(other, workdir)
     assert_same_state(laser_jax.load(workdir).state, state)
+
+
+def test_a_run_stored_before_the_newer_keys_goes_on(runs, tmp_path):
+    config, workdir, state = runs("ksvd")
+    shutil.copytree(workdir, tmp_path, dirs_exist_ok=True)
+    stored = json.loads((tmp_path / "config.json").read_text())
+    stored = {key: value for key, value in stored.items() if key not in ("adversarial", "weights")}
+    for group, added in (("model", ("coefficient_l1_weight", "coherence_weight")),
+                         ("eval", ("perceptual",)), ("loss", ("perceptual_weight",))):  # fmt: skip
+        for key in added:
+            del stored[group][key]
+    (tmp_path / "config.json").write_text(json.dumps(stored))
+    assert_same_state(laser_jax.load(tmp_path).state, state)
+    assert_same_state(train.train(read_config(tmp_path), tmp_path), state)
+    assert_same_state(train.train(config, tmp_path), state)
 
 
 def test_counts_and_batches_that_cannot_be_are_refused(tiny_config, tmp_path):

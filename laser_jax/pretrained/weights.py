@@ -136,21 +136,31 @@ def pick(arrays, expected, path):
     return jax.tree.map_with_path(take, expected)
 
 
+def _encode(text, encoding):
+    """How the oldest pickles write bytes."""
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"it asks for the encoding {encoding!r}")
+    return text.encode("latin1")
+
+
+# All that arrays are made of in a pickle, by module (before and since NumPy 2) and name.
+_ALLOWED = {
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+    ("_codecs", "encode"): _encode,
+}
+for _module in ("numpy.core", "numpy._core"):
+    _ALLOWED[f"{_module}.multiarray", "_reconstruct"] = np._core.multiarray._reconstruct
+    _ALLOWED[f"{_module}.numeric", "_frombuffer"] = np._core.numeric._frombuffer
+
+
 class _ArrayUnpickler(pickle.Unpickler):
     """Takes NumPy arrays and plain containers, and refuses whatever else a pickle names."""
 
-    _ALLOWED = {  # noqa: RUF012
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): np.dtype,
-        # The name before and since NumPy 2.
-        ("numpy.core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,
-        ("numpy._core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,
-    }
-
     def find_class(self, module, name):
-        if (module, name) not in self._ALLOWED:
+        if (module, name) not in _ALLOWED:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no array needs")
-        return self._ALLOWED[module, name]
+        return _ALLOWED[module, name]
 
 
 def read_arrays(path):

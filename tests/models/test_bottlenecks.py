@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from laser_jax.losses import coherence_penalty
 from laser_jax.models import DictionaryLearning, VectorQuantizer
 from laser_jax.models.bottlenecks.dictionary_learning import SPARSE_CODERS
 from laser_jax.models.bottlenecks.output import from_patches, straight_through, to_patches
@@ -115,6 +116,57 @@ def test_loss_is_the_weighted_sum_of_its_two_errors(latents):
     out = module.apply(start(module, latents), latents)
     error = jnp.mean((latents - out.approximation) ** 2)
     np.testing.assert_allclose(out.loss, 3.5 * error, rtol=1e-5)
+
+
+def test_coefficient_l1_pulls_the_latents_and_not_the_atoms(latents):
+    module = DictionaryLearning(
+        **SPARSE, dictionary_update="gradient", commitment_cost=0.0, dictionary_weight=0.0,
+        coefficient_l1_weight=0.5,
+    )  # fmt: skip
+    variables = start(module, latents)
+    atoms = variables["dictionary"]["atoms"]
+    # No signal is an atom any more: all three coefficients are used.
+    latents += 0.1 * jax.random.normal(jax.random.key(7), latents.shape)
+    code = module.encode(atoms, latents)
+
+    def loss(latents, atoms):
+        return module.apply(
+            {"dictionary": variables["dictionary"] | {"atoms": atoms}}, latents
+        ).loss
+
+    def refitted(latents):
+        """Least squares over the supports as they are."""
+        chosen = atoms[code.indices]
+        gram = jnp.einsum("...kd,...ld->...kl", chosen, chosen)
+        right = jnp.einsum("...kd,...d->...k", chosen, latents)
+        coefficients = jnp.linalg.solve(gram, right[..., None])[..., 0]
+        return 0.5 * jnp.mean(jnp.sum(jnp.abs(coefficients), -1))
+
+    np.testing.assert_allclose(loss(latents, atoms), refitted(latents), rtol=1e-5)
+    by_latents, by_atoms = jax.grad(loss, argnums=(0, 1))(latents, atoms)
+    expected = jax.grad(refitted)(latents)
+    np.testing.assert_allclose(by_latents, expected, atol=1e-3 * jnp.max(jnp.abs(expected)))
+    assert not jnp.any(by_atoms)
+
+
+def test_coherence_penalty_drives_the_atoms_apart(latents):
+    module = DictionaryLearning(
+        **SPARSE, dictionary_update="gradient", commitment_cost=0.0, dictionary_weight=0.0,
+        coherence_weight=2.0,
+    )  # fmt: skip
+    variables = start(module, latents)
+
+    def loss(atoms):
+        return module.apply(
+            {"dictionary": variables["dictionary"] | {"atoms": atoms}}, latents
+        ).loss
+
+    atoms = variables["dictionary"]["atoms"]
+    np.testing.assert_allclose(loss(atoms), 2 * coherence_penalty(atoms), rtol=1e-5)
+    for _ in range(200):
+        atoms = unit_norm(atoms - 2.0 * jax.grad(loss)(atoms))
+    welch = (24 - 6) / (6 * 23)
+    assert welch < loss(atoms) / 2 < 1.1 * welch < loss(variables["dictionary"]["atoms"]) / 2
 
 
 def test_dictionary_gradient_is_that_of_the_least_squares_error(latents):
@@ -260,6 +312,8 @@ def test_straight_through_has_the_approximations_value():
             r"patch_size must be a positive int or a pair of them, got \(2, 0\)",
         ),
         ({"patch_size": 2.5}, "patch_size must be a positive int"),
+        ({"coefficient_l1_weight": -0.1}, "coefficient_l1_weight must not be negative, got -0.1"),
+        ({"coherence_weight": 0.1}, r"coherence_weight 0.1 .*'ksvd' has not; use 'gradient'"),
     ],
 )
 def test_bad_settings_are_refused_with_their_values(arguments, message):

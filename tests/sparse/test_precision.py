@@ -37,6 +37,7 @@ CALLS = {
     "ema_update": lambda: sparse.ema_update(
         sparse.EmaStatistics(jnp.ones(M), DICTIONARY), SIGNALS, ONE, decay=0.9
     ),
+    "energy": lambda: sparse.energy(CODE, M),
     "fit_dictionary": lambda: sparse.fit_dictionary(
         SIGNALS, num_atoms=M, sparsity=K, iterations=2, key=KEY
     ),
@@ -88,31 +89,14 @@ CALLS = {
 }
 
 
-def equations(jaxpr):
-    """All equations of a jaxpr and of those inside it."""
-    for equation in jaxpr.eqns:
-        yield equation
-        for parameter in jax.tree.leaves(
-            equation.params, is_leaf=lambda x: hasattr(x, "eqns") or hasattr(x, "jaxpr")
-        ):
-            inner = getattr(parameter, "jaxpr", parameter)
-            if hasattr(inner, "eqns"):
-                yield from equations(inner)
-
-
-def products(call):
-    found = equations(jax.make_jaxpr(call)().jaxpr)
-    return [e for e in found if e.primitive.name in ("dot_general", "conv_general_dilated")]
-
-
 @pytest.mark.parametrize("name", sparse.__all__)
-def test_every_product_has_the_highest_precision(name):
+def test_every_product_has_the_highest_precision(name, products):
     highest = (lax.Precision.HIGHEST, lax.Precision.HIGHEST)
     for equation in products(CALLS[name]):
         assert equation.params["precision"] == highest, equation
 
 
-def test_the_walk_finds_products_in_loops_and_under_custom_rules():
+def test_the_walk_finds_products_in_loops_and_under_custom_rules(products):
     def loop(x):
         return lax.fori_loop(0, 3, lambda i, x: lax.cond(i > 1, lambda x: x @ x, jnp.sin, x), x)
 

@@ -120,6 +120,9 @@ class DictionaryLearning(nn.Module):
                 f"ksvd_iterations must be at least 1, got {self.ksvd_iterations}; "
                 "for a dictionary without K-SVD set dictionary_update='gradient'."
             )
+        for name in ("coefficient_l1_weight", "coherence_weight"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}.")
         if self.coherence_weight and not self.learns_by_gradient:
             raise ValueError(
                 f"coherence_weight {self.coherence_weight} acts through the dictionary's gradient, "

@@ -1,0 +1,25 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from laser_jax.losses import coefficient_l1, coherence_penalty
+
+
+def test_coefficient_l1_is_the_mean_norm_of_a_signal():
+    assert coefficient_l1(jnp.array([[[1.0, -2.0]], [[0.5, 0.0]]])) == pytest.approx(1.75)
+
+
+def test_coherence_penalty_knows_its_answers():
+    np.testing.assert_allclose(coherence_penalty(3 * jnp.eye(5)), 0, atol=1e-12)
+    assert coherence_penalty(jnp.ones((4, 3))) == pytest.approx(1)
+    # The simplex: d + 1 vectors whose cosines are all -1 / d, which is Welch's bound.
+    d = 6
+    simplex = jnp.eye(d + 1) - 1 / (d + 1)
+    assert coherence_penalty(simplex) == pytest.approx(1 / d**2, rel=1e-5)
+
+
+def test_coherence_penalty_ignores_norms_and_survives_a_zero_atom():
+    atoms = jnp.asarray(np.random.default_rng(0).normal(size=(7, 4)), jnp.float32)
+    scaled = atoms * jnp.arange(1, 8.0)[:, None]
+    np.testing.assert_allclose(coherence_penalty(scaled), coherence_penalty(atoms), rtol=1e-5)
+    assert jnp.isfinite(coherence_penalty(atoms.at[0].set(0)))

@@ -1,0 +1,73 @@
+"""The adversarial term: when it plays, how its weight adapts, and that it ruins nothing."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from laser_jax.adversary import build_adversary
+
+
+@pytest.fixture
+def config(tiny_config):
+    tiny_config.adversarial.update(weight=0.5, start_step=20, warmup_steps=10, num_hiddens=8)
+    return tiny_config
+
+
+@pytest.fixture
+def images():
+    smooth = np.random.default_rng(0).uniform(-1, 1, (8, 8, 8, 3))
+    return jnp.asarray(smooth.repeat(4, 1).repeat(4, 2), jnp.float32)
+
+
+def test_it_is_off_by_default(tiny_config):
+    assert build_adversary(tiny_config) is None
+
+
+def test_it_plays_from_the_warm_up_on(config):
+    assert next(step for step in range(1, 41) if build_adversary(config).plays(step)) == 11
+
+
+def test_each_logit_sees_its_patch_alone(config, images):
+    adversary = build_adversary(config)
+    params = adversary.init(jax.random.key(0), images)["params"]
+    logits = adversary.discriminator.apply({"params": params}, images)
+    assert logits.shape == (8, 8, 8, 1)
+
+
+@pytest.mark.parametrize("step, growth", [(11, 0), (20, 0), (23, 0.3), (30, 1), (40, 1)])
+def test_its_pull_on_the_last_layer_is_its_weight_times_the_others(config, images, step, growth):
+    adversary = build_adversary(config)
+    state = adversary.init(jax.random.key(0), images)
+    image_grad = jax.random.normal(jax.random.key(1), images.shape)
+    last_layer = lambda grad: 100 * jnp.sum(grad, axis=(1, 2))  # noqa: E731 (linear, as it is)
+    _, weight, grad = adversary.pull(state, step, images, image_grad, last_layer)
+    pull, others = (optax.global_norm(last_layer(g)) for g in (grad, image_grad))
+    np.testing.assert_allclose(pull, 0.5 * growth * others, rtol=1e-2)
+    assert (weight > 0) == (growth > 0)
+
+
+def test_the_discriminator_learns_to_tell(config, images):
+    config.adversarial.learning_rate = 2e-3
+    adversary = build_adversary(config)
+    state = adversary.init(jax.random.key(0), images)
+    noisy = images + 0.3 * jax.random.normal(jax.random.key(1), images.shape)
+    learn, losses = jax.jit(adversary.learn), []
+    for _ in range(60):
+        state, loss = learn(state, images, noisy)
+        losses.append(float(loss))
+    assert losses[0] > 0.8 and losses[-1] < 0.5
+
+
+def test_values_that_do_not_fit_are_refused(config):
+    config.adversarial.warmup_steps = 21
+    with pytest.raises(ValueError, match="must hold, got 21, 20 and 40"):
+        build_adversary(config)
+    config.adversarial.warmup_steps = 10
+    config.adversarial.num_downsamples = 6
+    with pytest.raises(ValueError, match=r"image size 32 .*2\^adversarial.num_downsamples"):
+        build_adversary(config)
+    config.adversarial.weight = -1.0
+    with pytest.raises(ValueError, match="adversarial.weight must not be negative, got -1"):
+        build_adversary(config)

@@ -1,0 +1,120 @@
+"""What the evaluation says of a split by networks, against the functions applied to all of it."""
+
+import jax
+import numpy as np
+import pytest
+from skimage import data as photographs
+
+from laser_jax import inference, perceptual
+from laser_jax.data.source import ImageSource
+from laser_jax.metrics import frechet_distance, lpips
+from laser_jax.models import build_model
+from laser_jax.perceptual import perceptual_quality
+from laser_jax.pretrained import (
+    WeightsUnavailable,
+    inception_features,
+    load_inception,
+    load_lpips,
+    vgg16_features,
+)
+from laser_jax.sharding import data_mesh
+
+
+@pytest.fixture
+def config(tiny_config):
+    tiny_config.eval.batch_size = 4  # the last batch of five images is masked
+    return tiny_config
+
+
+@pytest.fixture(scope="module")
+def source():
+    image = photographs.astronaut()
+    windows = [image[40 * i :, 60 * i :][:32, :32] for i in range(5)]
+    return ImageSource("windows", "test", "five windows", windows, load=lambda x: x)
+
+
+@pytest.fixture
+def trained(config):
+    """A model, hardly trained: what it makes of images is another image of the same shape."""
+    model = build_model(config)
+    images = np.zeros((1, 32, 32, 3), np.float32)
+    return model, jax.jit(model.init)(jax.random.key(0), images)
+
+
+@pytest.fixture
+def images(trained, source):
+    originals = np.stack(source.records)
+    return originals / 255, np.asarray(inference.reconstruct(*trained, originals))
+
+
+def moments(features):
+    features = np.asarray(features, np.float64)
+    return features.mean(axis=0), np.cov(features, rowvar=False)
+
+
+def quality(trained, source, config):
+    return perceptual_quality(*trained, source, mesh=data_mesh(), config=config)
+
+
+def test_averages_and_distances_are_over_exactly_the_splits_images(
+    trained, source, images, config, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    caplog.set_level("INFO", "laser_jax")
+    result = quality(trained, source, config)
+    original, reconstruction = images
+    for name, net in (("lpips", "alex"), ("lpips_vgg", "vgg")):
+        expected = np.mean(lpips(original, reconstruction, net=net))
+        np.testing.assert_allclose(result[name], expected, rtol=1e-4)
+    features = [vgg16_features(load_lpips("vgg"), 2 * x - 1) for x in images]
+    expected = frechet_distance(*(m for x in features for m in moments(x)))
+    np.testing.assert_allclose(result["fd_vgg16"], expected, rtol=1e-4)
+    assert result["fd_vgg16_protocol"].endswith(
+        "5 reconstructions against their originals, five windows"
+    )
+    # Without its weights there is no FID, and the log says how to get them.
+    assert not any(name.startswith("fid") for name in result)
+    assert "left out: FID" in caplog.text and "laser_jax.pretrained.download" in caplog.text
+
+
+def test_fid_is_taken_on_inceptions_features_and_its_reference_kept(
+    trained, source, images, config, tmp_path, monkeypatch, inception_file
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    config.weights.inception = str(inception_file)
+    first = quality(trained, source, config)
+    features = [inception_features(load_inception(inception_file), 2 * x - 1) for x in images]
+    expected = frechet_distance(*(m for x in features for m in moments(x)))
+    np.testing.assert_allclose(first["fid"], expected, rtol=1e-4)
+    assert "299x299" in first["fid_protocol"] and "five windows" in first["fid_protocol"]
+    (kept,) = (tmp_path / "laser_jax" / "statistics").iterdir()
+    np.testing.assert_allclose(np.load(kept)["mean"], moments(features[0])[0], atol=1e-5)
+
+    # Next time the originals are not looked at again, and others are not taken for them.
+    with monkeypatch.context() as patch:
+        patch.setattr(perceptual, "GaussianStatistics", counted := Counted(perceptual))
+        assert quality(trained, source, config) == first
+        assert counted.made == 3  # VGG16 of both, Inception of the reconstructions
+    others = ImageSource("windows", "test", "five windows", source.records[::-1], load=lambda x: x)
+    quality(trained, others, config)
+    assert len(list(kept.parent.iterdir())) == 2
+
+
+class Counted:
+    """Counts how many statistics are made."""
+
+    def __init__(self, module):
+        self.original, self.made = module.GaussianStatistics, 0
+
+    def __call__(self, width):
+        self.made += 1
+        return self.original(width)
+
+
+def test_weights_that_the_config_names_must_be_there(trained, source, config, tmp_path):
+    config.weights.inception = str(tmp_path / "absent.pickle")
+    with pytest.raises(WeightsUnavailable, match="absent.pickle does not exist"):
+        quality(trained, source, config)
+    config.weights.update(inception=None, lpips=str(tmp_path))
+    with pytest.raises(WeightsUnavailable, match="alexnet.ckpt does not exist"):
+        quality(trained, source, config)
