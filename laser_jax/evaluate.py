@@ -16,7 +16,7 @@ from laser_jax.images import to_network, to_unit
 from laser_jax.inference import atoms_of
 from laser_jax.losses import ImageLoss
 from laser_jax.metrics import active_atoms, psnr, squared_error_to_psnr, ssim
-from laser_jax.perceptual import perceptual_quality
+from laser_jax.perceptual import load_networks, perceptual_quality
 from laser_jax.progress import table
 from laser_jax.sharding import check_batch_size, data_mesh, put_batch
 from laser_jax.sparse import coherence, energy, perplexity, usage
@@ -45,6 +45,7 @@ def evaluate(config, workdir):
     check_same_run(workdir, config)
     mesh = data_mesh()
     check_batch_size("eval.batch_size", config.eval.batch_size, mesh)
+    networks = load_networks(config) if config.eval.perceptual else {}
     trained = load(workdir, mesh=mesh)
     model, variables = trained.model, trained.variables
     eval_step = make_eval_step(model, config, load_lpips_params(config, mesh))
@@ -52,10 +53,11 @@ def evaluate(config, workdir):
     metrics = {
         "step": int(trained.state.step),
         "protocol": source.description,
+        "rate_protocol": "fixed-length code; coefficients, where there are any, at "
+        f"{config.eval.coefficient_bits} bits",
         **evaluate_split(eval_step, model, variables, source, mesh=mesh, config=config),
+        **perceptual_quality(networks, model, variables, source, mesh=mesh, config=config),
     }
-    if config.eval.perceptual:
-        metrics |= perceptual_quality(model, variables, source, mesh=mesh, config=config)
     images = spread(source)
     reconstruction = trained.reconstruct(images)
     if jax.process_index() == 0:

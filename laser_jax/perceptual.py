@@ -1,5 +1,6 @@
 """How a split's reconstructions look: LPIPS, and Fréchet distances to their originals."""
 
+import functools
 import hashlib
 import logging
 import os
@@ -29,25 +30,48 @@ log = logging.getLogger("laser_jax")
 _LPIPS_NAMES = {"alex": "lpips", "vgg": "lpips_vgg"}
 
 
-def perceptual_quality(model, variables, source, *, mesh, config):
-    """Returns what the weights at hand can tell of a split, as a dict.
+def load_networks(config):
+    """Returns the parameters of every network that fits the images and whose weights are here.
 
-    `lpips` (AlexNet) and `lpips_vgg` are means over images. `fd_vgg16`, on pooled VGG16 features,
-    and `fid`, on those of FID's Inception, are Fréchet distances between all reconstructions and
-    all originals, with their protocols beside them. What has no weights is left out, and the log
-    says how to get them.
-
-    Args:
-      model: the `Autoencoder`.
-      variables: its variables.
-      source: the split's images.
-      mesh: the devices.
-      config: the whole config; `weights` says where the weights are.
+    What has none is left out, and the log says how to get them.
 
     Raises:
       WeightsUnavailable: if weights that the config names are not there.
     """
-    networks = _load_networks(config)
+    directory, path = config.weights.lpips, config.weights.inception
+    loaders = {
+        net: (functools.partial(load_lpips, net, directory), directory)
+        for net in _LPIPS_NAMES
+        if config.data.image_size >= SMALLEST_SIDE[net]
+    }
+    loaders["inception"] = functools.partial(load_inception, path), path
+    networks = {}
+    for name, (load, named) in loaders.items():
+        try:
+            networks[name] = load()
+        except WeightsUnavailable as error:
+            if named is not None:
+                raise
+            what = {"alex": "lpips", "vgg": "lpips_vgg and fd_vgg16", "inception": "fid"}[name]
+            log.info("%s left out: %s", what, error)
+    return networks
+
+
+def perceptual_quality(networks, model, variables, source, *, mesh, config):
+    """Returns what the networks tell of a split, as a dict.
+
+    `lpips` (AlexNet) and `lpips_vgg` are means over images. `fd_vgg16`, on pooled VGG16 features,
+    and `fid`, on those of FID's Inception, are Fréchet distances between all reconstructions and
+    all originals, with their protocols beside them.
+
+    Args:
+      networks: from `load_networks`; what is not in it is not computed.
+      model: the `Autoencoder`.
+      variables: its variables.
+      source: the split's images.
+      mesh: the devices.
+      config: the whole config.
+    """
     if not networks:
         return {}
 
@@ -99,23 +123,6 @@ def perceptual_quality(model, variables, source, *, mesh, config):
             f"FID's InceptionV3, {FEATURES} pooled features, {size}; {protocol}"
         )
     return result
-
-
-def _load_networks(config):
-    """The parameters of every network that fits the images and whose weights are there."""
-    side, networks = config.data.image_size, {}
-    lpips_weights, inception_weights = config.weights.lpips, config.weights.inception
-    wanted = [(net, lambda net=net: load_lpips(net, lpips_weights), lpips_weights)
-              for net in _LPIPS_NAMES if side >= SMALLEST_SIDE[net]]  # fmt: skip
-    wanted.append(("inception", lambda: load_inception(inception_weights), inception_weights))
-    for name, load, named in wanted:
-        try:
-            networks[name] = load()
-        except WeightsUnavailable as error:
-            if named is not None:
-                raise
-            log.info("left out: %s, as %s", {"inception": "FID"}.get(name, f"LPIPS {name}"), error)
-    return networks
 
 
 def _inception_moments(params, source, digest, mesh, config):

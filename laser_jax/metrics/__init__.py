@@ -3,11 +3,12 @@
 from laser_jax.metrics.code import active_atoms, sparse_bits, vq_bits
 from laser_jax.metrics.frechet import GaussianStatistics, frechet_distance
 from laser_jax.metrics.image import psnr, squared_error_to_psnr, ssim
-from laser_jax.metrics.perceptual import lpips
+from laser_jax.metrics.perceptual import fid, lpips
 
 __all__ = [
     "GaussianStatistics",
     "active_atoms",
+    "fid",
     "frechet_distance",
     "lpips",
     "psnr",

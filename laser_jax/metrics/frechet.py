@@ -32,7 +32,13 @@ class GaussianStatistics:
         self._products += centred.T @ centred
 
     def moments(self):
-        """Returns the mean `(width,)` and the unbiased covariance `(width, width)`."""
+        """Returns the mean `(width,)` and the unbiased covariance `(width, width)`.
+
+        Raises:
+          ValueError: if fewer than two vectors came.
+        """
+        if self.count < 2:
+            raise ValueError(f"a covariance needs at least two vectors, got {self.count}.")
         outer = np.outer(self._sum, self._sum) / self.count
         covariance = (self._products - outer) / (self.count - 1)
         return self._origin + self._sum / self.count, covariance

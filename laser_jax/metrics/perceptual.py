@@ -1,6 +1,8 @@
-"""LPIPS of images in [0, 1]."""
+"""How images in [0, 1] look to networks: LPIPS of pairs, FID of sets."""
 
-from laser_jax.pretrained import load_lpips, lpips_distance
+from laser_jax.metrics.frechet import GaussianStatistics, frechet_distance
+from laser_jax.pretrained import inception_features, load_inception, load_lpips, lpips_distance
+from laser_jax.pretrained.inception import FEATURES
 
 
 def lpips(a, b, *, net="alex", weights=None):
@@ -28,3 +30,34 @@ def lpips(a, b, *, net="alex", weights=None):
       features as a perceptual metric, 2018 (version 0.1).
     """
     return lpips_distance(load_lpips(net, weights), 2 * a - 1, 2 * b - 1, net=net)
+
+
+def fid(a, b, *, weights=None):
+    """Returns the Fréchet Inception distance of two sets of images.
+
+    Images are resized to 299x299, bilinear without antialiasing, as pytorch-fid does. It depends
+    on how many images there are, so name their number beside it.
+
+    Args:
+      a, b: iterables of batches `(b, H, W, 3)`, float in [0, 1]; at least two images each.
+      weights: path of `inception_v3_weights_fid.pickle`; None: where
+        `python -m laser_jax.pretrained.download` puts it.
+
+    Returns:
+      float.
+
+    Raises:
+      ValueError: if a set has fewer than two images.
+      WeightsUnavailable: if the weights are not there; says how to get them.
+
+    References:
+      Heusel et al., GANs trained by a two time-scale update rule converge to a local Nash
+      equilibrium, 2017.
+    """
+    params, moments = load_inception(weights), []
+    for batches in (a, b):
+        statistics = GaussianStatistics(FEATURES)
+        for images in batches:
+            statistics.add(inception_features(params, 2 * images - 1))
+        moments.extend(statistics.moments())
+    return frechet_distance(*moments)

@@ -59,6 +59,11 @@ def test_an_empty_batch_changes_nothing():
     np.testing.assert_allclose(statistics.moments()[1], np.cov(rows, rowvar=False))
 
 
+def test_a_single_vector_has_no_covariance():
+    with pytest.raises(ValueError, match="at least two vectors, got 1"):
+        statistics_of(np.ones((1, 3))).moments()
+
+
 def test_shapes_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match=r"\(2,\) and \(2,\) do not fit .*\(2, 2\) and \(3, 3\)"):
         frechet_distance(np.zeros(2), np.eye(2), np.zeros(2), np.eye(3))
