@@ -82,12 +82,13 @@ def make_train_step(model, optimizer, config, mesh, lpips_params=None):
 
     `metrics` are scalars of this batch; the last item is the reconstructions in [0, 1].
     The state is donated. From the step on where `Adversary.plays`, the caller says
-    `adversarial=True`: a program of its own, as XLA is slow with convolutions under a `cond`.
+    `adversarial=True`. That is a program of its own: under a `cond` XLA's convolutions are up to
+    15 times slower on CPUs.
     """
     image_loss, adversary = ImageLoss(**config.loss), build_adversary(config)
 
-    def train_step(state, images, lpips_params, adversarial=False):
-        inputs, step = to_network(images), state.step + 1
+    def differentiate(state, inputs, lpips_params, adversarial):
+        """Returns the loss terms, the gradients, the model's output and the new `extra`."""
 
         def forward(params, atoms):
             dictionary = {**state.dictionary, "atoms": atoms}
@@ -103,11 +104,10 @@ def make_train_step(model, optimizer, config, mesh, lpips_params=None):
         (loss, terms), image_grad = jax.value_and_grad(image_loss, argnums=1, has_aux=True)(
             inputs, reconstruction, lpips_params
         )
-        loss += bottleneck_loss
         extra = dict(state.extra)
         if adversarial:
             adversarial_loss, weight, adversarial_grad = adversary.pull(
-                extra["discriminator"], step, reconstruction, image_grad,
+                extra["discriminator"], state.step + 1, reconstruction, image_grad,
                 lambda grad: model.last_layer(backward((grad, jnp.zeros(())))[0]),
             )  # fmt: skip
             image_grad += adversarial_grad
@@ -120,7 +120,12 @@ def make_train_step(model, optimizer, config, mesh, lpips_params=None):
                 "adversarial_weight": weight,
                 "discriminator_loss": discriminator_loss,
             }
-        grads = backward((image_grad, jnp.ones(())))
+        terms |= {"loss": loss + bottleneck_loss, "bottleneck_loss": bottleneck_loss}
+        return terms, backward((image_grad, jnp.ones(()))), output, extra
+
+    def train_step(state, images, lpips_params, adversarial=False):
+        inputs, step = to_network(images), state.step + 1
+        terms, grads, output, extra = differentiate(state, inputs, lpips_params, adversarial)
         params, atoms, opt_state = optimizer.update(
             grads, state.opt_state, state.params, state.dictionary["atoms"]
         )
@@ -141,13 +146,11 @@ def make_train_step(model, optimizer, config, mesh, lpips_params=None):
             },
             config.optimizer.ema_decay,
         )
-        reconstruction = to_unit(reconstruction)
+        reconstruction = to_unit(output.reconstruction)
         m = model.bottleneck.num_embeddings
         atoms_used = jnp.mean(active_atoms(output.code) * 1.0)
         metrics = {
-            "loss": loss,
             **terms,
-            "bottleneck_loss": bottleneck_loss,
             "psnr": jnp.mean(psnr(to_unit(inputs), reconstruction)),
             "active_atoms": atoms_used,
             "sparsity": atoms_used / m,

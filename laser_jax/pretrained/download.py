@@ -1,9 +1,10 @@
 """Fetches the weights of FID's Inception: python -m laser_jax.pretrained.download [PATH]."""
 
 import argparse
-import os
+import http.client
 import pathlib
 import sys
+import tempfile
 import urllib.error
 import urllib.request
 
@@ -22,19 +23,21 @@ def download(path, url=URL):
       ValueError: if what came is not them.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with urllib.request.urlopen(url, timeout=60) as response, open(partial, "wb") as file:
-            while block := response.read(1 << 20):
-                file.write(block)
-        load_inception(partial)
+    with tempfile.TemporaryDirectory(dir=path.parent) as directory:
+        partial = pathlib.Path(directory) / path.name
+        try:
+            with urllib.request.urlopen(url, timeout=60) as response, open(partial, "wb") as file:
+                while block := response.read(1 << 20):
+                    file.write(block)
+        except (urllib.error.URLError, http.client.HTTPException, TimeoutError) as error:
+            raise OSError(
+                f"{url} cannot be fetched ({error}). Fetch it elsewhere and copy it to {path}."
+            ) from error
+        try:
+            load_inception(partial)
+        except ValueError as error:
+            raise ValueError(f"{url} did not give the weights: {error}") from error
         partial.replace(path)
-    except urllib.error.URLError as error:
-        raise OSError(
-            f"{url} cannot be fetched ({error.reason}). Fetch it elsewhere and copy it to {path}."
-        ) from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def main():
