@@ -69,12 +69,17 @@ def load_lpips_params(config, mesh):
     """Returns LPIPS' parameters on every device, None where the loss does not look at it.
 
     Raises:
-      WeightsUnavailable: if it does and the weights are not there.
+      ValueError: if values of `config.loss` do not fit each other or the images.
+      WeightsUnavailable: if it looks at LPIPS and the weights are not there.
     """
-    if not config.loss.perceptual_weight:
-        return None
-    params = load_lpips(config.loss.perceptual_net, config.weights.lpips)
-    return jax.jit(lambda x: x, out_shardings=replicated(mesh))(params)
+    image_loss, size = ImageLoss(**config.loss), config.data.image_size
+    params = None
+    if config.loss.perceptual_weight:
+        params = load_lpips(config.loss.perceptual_net, config.weights.lpips)
+        params = jax.jit(lambda x: x, out_shardings=replicated(mesh))(params)
+    images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+    jax.eval_shape(image_loss, images, images, params)  # for its errors, before any work
+    return params
 
 
 def make_train_step(model, optimizer, config, mesh, lpips_params=None):

@@ -16,6 +16,7 @@ from laser_jax import evaluate, step, train
 from laser_jax.checkpoint import Checkpoints, read_config
 from laser_jax.models import build_model
 from laser_jax.optimizer import build_optimizer
+from laser_jax.pretrained import WeightsUnavailable
 from laser_jax.report import NotFiniteError
 from laser_jax.sharding import data_mesh, put_batch
 
@@ -292,6 +293,33 @@ def test_counts_and_batches_that_cannot_be_are_refused(tiny_config, tmp_path):
     with pytest.raises(ValueError, match="log_every_steps must be at least 1, got 0"):
         train.train(tiny_config, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "group, values, message",
+    [
+        ("loss", {"mr_dct_weight": -1.0}, "mr_dct_weight must not be negative, got -1"),
+        ("loss", {"mr_grad_weight": 1.0, "mr_grad_levels": 6}, "got 6 levels for 32x32"),
+        ("loss", {"perceptual_weight": 1.0, "perceptual_net": "vgg19"}, "unknown net 'vgg19'"),
+        ("adversarial", {"weight": 1.0}, "must hold, got 200, 500 and 40"),
+        ("model", {"coherence_weight": 1.0}, "acts through the dictionary's gradient"),
+    ],
+)
+def test_losses_that_cannot_be_are_refused_before_anything_is_made(
+    group, values, message, tiny_config, tmp_path
+):
+    tiny_config[group].update(values)
+    with pytest.raises(ValueError, match=message):
+        train.train(tiny_config, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_that_are_not_there_are_missed_before_anything_is_made(tiny_config, tmp_path):
+    tiny_config.loss.perceptual_weight = 1.0
+    tiny_config.weights.lpips = str(tmp_path / "weights")
+    with pytest.raises(WeightsUnavailable, match="vgg16.ckpt does not exist"):
+        train.train(tiny_config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_workdir_that_cannot_be_written_is_refused(tiny_config, tmp_path):
