@@ -63,8 +63,8 @@ def inception_path(path=None):
             f"{path} does not exist. FID needs {INCEPTION_FILE}, the file that jax-fid and fidjax "
             "use; where there is internet,\n"
             "  python -m laser_jax.pretrained.download\n"
-            "fetches it. Elsewhere copy it there, or say where it is with "
-            "--config.weights.inception=PATH."
+            "fetches it. Elsewhere copy it there, or say where it is, beside --config=..., "
+            "with --config.weights.inception=PATH."
         )
     return path
 
