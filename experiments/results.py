@@ -1,0 +1,168 @@
+"""What an experiment leaves in its workdir: computed points, tables, figures and a report.
+
+    workdir/README.md       the report, with its tables and figures
+    workdir/NAME.csv        each table
+    workdir/NAME.png        each figure
+    workdir/blocks.json     the report's parts in order, for whoever lays them out anew
+    workdir/points/         what was computed; a run that was stopped goes on from it
+
+A script is a function `run(results, size)` and a dict of its sizes:
+
+    if __name__ == "__main__":
+        app.run(results.program("speed", "VQ and sparse coding: time", run, SIZES))
+"""
+
+import csv
+import hashlib
+import json
+import logging
+import os
+import pathlib
+import platform
+import subprocess
+import time
+
+import jax
+import numpy as np
+from absl import flags
+from absl import logging as absl_logging
+
+log = logging.getLogger("laser_jax")
+
+WORKDIR = flags.DEFINE_string("workdir", "", "Where results go; default runs/SIZE/NAME.")
+SIZE = flags.DEFINE_enum("size", "full", ["small", "full"], "small: minutes; full: the study.")
+IMAGES = flags.DEFINE_string(
+    "images", "photographs", "photographs, or a prepared data set: celeb_a, imagenette, folder:PATH"
+)
+
+
+class Results:
+    """A workdir being filled.
+
+    Args:
+      workdir: directory, made if it is not there.
+      title: the report's heading.
+    """
+
+    def __init__(self, workdir, title):
+        self.workdir = pathlib.Path(workdir)
+        (self.workdir / "points").mkdir(parents=True, exist_ok=True)
+        self.title, self.blocks = title, []
+
+    def point(self, name, settings, compute):
+        """Returns `compute()`, a dict of numbers, strings, lists or NumPy arrays, computed once.
+
+        It is read back if `settings` (JSON values: all that the outcome depends on) are the same;
+        a file only ever appears whole.
+        """
+        text = json.dumps(settings, sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+        path = self.workdir / "points" / f"{name}-{digest}.npz"
+        if not path.exists():
+            start = time.perf_counter()
+            found = {key: np.asarray(value) for key, value in compute().items()}
+            log.info("%s %s: %.1f s", name, text, time.perf_counter() - start)
+            unfinished = path.with_suffix(f".{os.getpid()}.part")
+            with open(unfinished, "wb") as file:
+                np.savez(file, **found)
+            unfinished.rename(path)
+        with np.load(path, allow_pickle=False) as stored:
+            return {key: x.item() if (x := stored[key]).ndim == 0 else x for key in stored.files}
+
+    def text(self, paragraph):
+        """Adds a paragraph of Markdown."""
+        self.blocks.append({"kind": "text", "text": paragraph})
+
+    def heading(self, text):
+        """Adds a heading."""
+        self.blocks.append({"kind": "heading", "text": text})
+
+    def table(self, name, header, rows, *, caption=""):
+        """Writes NAME.csv as given and adds the table; floats show three digits there."""
+        with open(self.workdir / f"{name}.csv", "w", newline="") as file:
+            csv.writer(file).writerows([header, *rows])
+        cells = [[shown(cell) for cell in row] for row in rows]
+        self.blocks.append(
+            {"kind": "table", "name": name, "header": header, "rows": cells, "caption": caption}
+        )
+
+    def figure(self, name, figure, *, caption):
+        """Writes a matplotlib figure as NAME.png and adds it."""
+        figure.savefig(self.workdir / f"{name}.png")
+        self.blocks.append({"kind": "figure", "name": f"{name}.png", "caption": caption})
+
+    def write(self, preface):
+        """Writes README.md and blocks.json: the title, `preface`, and all that was added."""
+        blocks = [{"kind": "text", "text": preface}, *self.blocks]
+        with open(self.workdir / "blocks.json", "w") as file:
+            json.dump({"title": self.title, "blocks": blocks}, file, indent=1)
+        parts = [f"# {self.title}", *map(markdown, blocks)]
+        (self.workdir / "README.md").write_text("\n\n".join(parts) + "\n")
+
+
+def markdown(block):
+    """Returns one part of a report as Markdown."""
+    if block["kind"] == "heading":
+        return f"## {block['text']}"
+    if block["kind"] == "figure":
+        return f"![{block['caption']}]({block['name']})\n\n*{block['caption']}*"
+    if block["kind"] == "table":
+        lines = [block["header"], ["---"] * len(block["header"]), *block["rows"]]
+        table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        return f"{block['caption']}\n\n{table}" if block["caption"] else table
+    return block["text"]
+
+
+def shown(cell):
+    """Returns a table's cell as text: floats with three significant digits, no exponent."""
+    if isinstance(cell, str) or cell is None:
+        return cell or ""
+    if isinstance(cell, (int, np.integer)):
+        return f"{cell:,}"
+    if not np.isfinite(cell):
+        return str(float(cell))
+    digits = 3 if cell == 0 else max(0, 2 - int(np.floor(np.log10(abs(cell)))))
+    return f"{cell:.{min(digits, 6)}f}"
+
+
+def provenance(size):
+    """Returns a line that says what made the numbers: size, commit, machine, versions."""
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],
+        cwd=pathlib.Path(__file__).parent, capture_output=True, text=True, check=False,
+    ).stdout.strip()  # fmt: skip
+    device = jax.devices()[0]
+    kind = _cpu_name() if device.platform == "cpu" else device.device_kind
+    what = "the full-size study" if size == "full" else "a small run, not the study"
+    return (
+        f"Size `{size}` ({what}); commit `{commit or 'unknown'}`, {os.cpu_count()} cores, "
+        f"{device.platform} ({kind}), jax {jax.__version__}, {time.strftime('%Y-%m-%d')}."
+    )
+
+
+def _cpu_name():
+    try:
+        with open("/proc/cpuinfo") as file:
+            return next(line.split(":")[1].strip() for line in file if "model name" in line)
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def program(name, title, run, sizes):
+    """Returns the `main` of a script: `run(results, sizes[--size])`, then the report is written."""
+
+    def main(arguments):
+        if len(arguments) > 1:
+            raise SystemExit(f"unknown arguments: {' '.join(arguments[1:])}")
+        absl_logging.set_verbosity(absl_logging.WARNING)
+        logging.basicConfig(level=logging.WARNING, format="%(message)s")
+        log.setLevel(logging.INFO)
+        results = Results(WORKDIR.value or f"runs/{SIZE.value}/{name}", title)
+        start = time.perf_counter()
+        run(results, sizes[SIZE.value])
+        seconds = time.perf_counter() - start
+        command = f"python -m experiments.{name} --size={SIZE.value}"
+        results.write(f"`{command}`: {seconds:.0f} s this time. {provenance(SIZE.value)}")
+        log.info("%s", results.workdir / "README.md")
+
+    return main
