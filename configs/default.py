@@ -30,7 +30,7 @@ def get_config():
     config.data.num_threads = 2  # threads that read and decode
 
     config.model = config_dict.ConfigDict()
-    config.model.bottleneck = "ksvd"  # vq, rvq, dl, ksvd
+    config.model.bottleneck = "ksvd"  # vq, rvq, fsq, dl, ksvd
     config.model.num_hiddens = 128  # channels of the encoder and decoder
     config.model.num_residual_blocks = 2
     config.model.num_residual_hiddens = 32  # channels inside a residual block
@@ -47,12 +47,18 @@ def get_config():
     config.model.num_stages = 4  # stages of rvq, num_embeddings / num_stages atoms each
     config.model.use_ema = True  # atoms by moving averages; False: by gradient
     config.model.decay = 0.99  # memory a step of those averages
+    # fsq: values of each channel of the latents; no other key of the dictionary counts.
+    config.model.fsq_levels = (8, 5, 5, 5)
     # dl and ksvd.
     config.model.sparsity_level = 8  # atoms a signal
     # Latents of one signal: a number or a pair. Untyped, so that the command line takes both.
     config.model.patch_size = config_dict.FieldReference(1, field_type=object)
-    config.model.sparse_coder = "omp"  # or ols, gradient_pursuit, matching_pursuit, ...
+    # omp, ols, gradient_pursuit, ..., or rate_distortion: as many atoms as are worth their bits.
+    config.model.sparse_coder = "omp"
     config.model.tolerance = config_dict.placeholder(float)  # squared residual that ends a code
+    # rate_distortion: squared error that a bit must save, and step of the integer coefficients.
+    config.model.bit_price = 0.01
+    config.model.coefficient_step = 0.25
     config.model.dictionary_update = config_dict.placeholder(str)
     # gradient, online, ksvd; None: what the bottleneck's name says (dl: gradient)
     config.model.dictionary_weight = 1.0  # gradient: speed of the dictionary; 2 to 10 is usual

@@ -19,7 +19,13 @@ _FIXED = ("model", "data.name", "data.image_size", "seed")
 _SWITCHES = ("optimizer.ema_decay", "adversarial.weight")
 # Keys that stored configs may not have yet, with the values that mean what those runs did.
 _LATER = {
-    "model": {"coefficient_l1_weight": 0.0, "coherence_weight": 0.0},
+    "model": {
+        "coefficient_l1_weight": 0.0,
+        "coherence_weight": 0.0,
+        "fsq_levels": (8, 5, 5, 5),
+        "bit_price": 0.01,
+        "coefficient_step": 0.25,
+    },
     "loss": {"perceptual_weight": 0.0},
     "adversarial": {"weight": 0.0},
     "eval": {"perceptual": True},
@@ -94,8 +100,9 @@ def read_config(workdir):
             f"python main.py --config=... --workdir={workdir}."
         )
     values = json.loads(path.read_text())
-    if isinstance(values["model"]["patch_size"], list):  # JSON has no tuples
-        values["model"]["patch_size"] = tuple(values["model"]["patch_size"])
+    for key, value in values["model"].items():
+        if isinstance(value, list):  # JSON has no tuples
+            values["model"][key] = tuple(value)
     for group, keys in _LATER.items():
         values[group] = {**keys, **values.get(group, {})}
     return config_dict.ConfigDict(values)

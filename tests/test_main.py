@@ -71,7 +71,7 @@ def test_a_killed_run_resumes_to_the_state_of_one_never_killed(photo_patches_dir
     [
         (
             ["--config.model.bottleneck=ksv"],
-            "unknown model.bottleneck 'ksv'; choose from dl, ksvd, rvq, vq",
+            "unknown model.bottleneck 'ksv'; choose from dl, fsq, ksvd, rvq, vq",
         ),
         (["--config.data.name=cifar"], "unknown data set 'cifar'; choose from"),
         (["--config.model.sparsity_levl=4"], 'Did you mean "sparsity_level"'),

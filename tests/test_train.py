@@ -24,11 +24,16 @@ BOTTLENECKS = {
     "vq": {"bottleneck": "vq"},
     "rvq by gradient": {"bottleneck": "rvq", "use_ema": False},
     "dl": {"bottleneck": "dl", "patch_size": (2, 4)},
+    "fsq": {"bottleneck": "fsq", "fsq_levels": (8, 6, 5)},
     "ksvd": {"bottleneck": "ksvd"},
+    "rate": {
+        "bottleneck": "ksvd", "sparse_coder": "rate_distortion", "ksvd_method": "parallel",
+        "bit_price": 1e-3, "coefficient_step": 0.1,
+    },
     "parallel": {"bottleneck": "ksvd", "ksvd_method": "parallel", "update_every_steps": 3},
     "online": {"bottleneck": "ksvd", "dictionary_update": "online"},
     "every loss": {"bottleneck": "dl", "coefficient_l1_weight": 1e-4, "coherence_weight": 1e-2},
-}
+}  # fmt: skip
 EVERY_LOSS = {
     "loss": {
         "l1_weight": 0.1, "perceptual_weight": 0.05, "perceptual_net": "alex",

@@ -1,7 +1,12 @@
 """Flax modules: the encoder, the decoder, the bottlenecks and the autoencoder of them."""
 
 from laser_jax.models.autoencoder import Autoencoder, AutoencoderOutput
-from laser_jax.models.bottlenecks import BottleneckOutput, DictionaryLearning, VectorQuantizer
+from laser_jax.models.bottlenecks import (
+    BottleneckOutput,
+    DictionaryLearning,
+    FiniteScalarQuantizer,
+    VectorQuantizer,
+)
 from laser_jax.models.build import build_model
 from laser_jax.models.encoder import Decoder, Encoder
 
@@ -12,6 +17,7 @@ __all__ = [
     "Decoder",
     "DictionaryLearning",
     "Encoder",
+    "FiniteScalarQuantizer",
     "VectorQuantizer",
     "build_model",
 ]

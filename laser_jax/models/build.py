@@ -5,14 +5,18 @@ import logging
 import jax.numpy as jnp
 
 from laser_jax.models.autoencoder import Autoencoder
-from laser_jax.models.bottlenecks import DictionaryLearning, VectorQuantizer
+from laser_jax.models.bottlenecks import (
+    DictionaryLearning,
+    FiniteScalarQuantizer,
+    VectorQuantizer,
+)
 from laser_jax.models.bottlenecks.output import as_pair
 from laser_jax.sparse.checks import check_choice
 from laser_jax.sparse.codebook import check_stages
 
 log = logging.getLogger("laser_jax")
 
-BOTTLENECKS = ("vq", "rvq", "dl", "ksvd")
+BOTTLENECKS = ("vq", "rvq", "fsq", "dl", "ksvd")
 DTYPES = ("float32", "bfloat16")
 
 
@@ -56,6 +60,8 @@ def build_model(config):
 
 def build_bottleneck(model):
     """Returns the bottleneck that `config.model` describes."""
+    if model.bottleneck == "fsq":
+        return FiniteScalarQuantizer(levels=tuple(model.fsq_levels))
     shared = {
         "num_embeddings": model.num_embeddings,
         "embedding_dim": model.embedding_dim,
@@ -76,6 +82,8 @@ def build_bottleneck(model):
         patch_size=model.patch_size,
         sparse_coder=model.sparse_coder,
         tolerance=model.tolerance,
+        bit_price=model.bit_price,
+        coefficient_step=model.coefficient_step,
         dictionary_update=model.dictionary_update or PRESETS[model.bottleneck],
         dictionary_weight=model.dictionary_weight,
         coefficient_l1_weight=model.coefficient_l1_weight,

@@ -31,18 +31,32 @@ from laser_jax.sparse.pursuits import (
     matching_pursuit,
     top_k,
 )
+from laser_jax.sparse.rate import (
+    RateModel,
+    code_bits,
+    dequantize_coefficients,
+    fit_rate_model,
+    quantize_coefficients,
+    rate_distortion_pursuit,
+    rate_distortion_stages,
+    uniform_rate_model,
+)
 from laser_jax.sparse.support import least_squares
 
 __all__ = [
     "EmaStatistics",
     "FitResult",
     "OnlineStatistics",
+    "RateModel",
     "SparseCode",
+    "code_bits",
     "coherence",
     "decode",
+    "dequantize_coefficients",
     "ema_update",
     "energy",
     "fit_dictionary",
+    "fit_rate_model",
     "gradient_pursuit",
     "init_from_signals",
     "iterative_hard_thresholding",
@@ -55,11 +69,15 @@ __all__ = [
     "omp",
     "online_update",
     "perplexity",
+    "quantize_coefficients",
+    "rate_distortion_pursuit",
+    "rate_distortion_stages",
     "replace_atoms",
     "residual_nearest_atoms",
     "residual_update",
     "to_dense",
     "top_k",
+    "uniform_rate_model",
     "unit_norm",
     "usage",
 ]

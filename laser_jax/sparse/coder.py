@@ -64,13 +64,13 @@ def _run(code_block, signals, dictionary, tolerance, sparsity, form, block_size,
 
     def code_rows(signals):
         code = code_block(atoms.block(signals), atoms, sparsity, tolerance, *options)
-        code = _fill_unused(code, sparsity, dictionary.shape[0])
+        code = fill_unused(code, sparsity, dictionary.shape[0])
         return code.indices.T, (code.coefficients / norms[code.indices, 0]).T
 
     return SparseCode(*map_blocks(code_rows, signals, block_size))
 
 
-def _fill_unused(code, sparsity, num_atoms):
+def fill_unused(code, sparsity, num_atoms):
     """Gives unused places (index `num_atoms`) distinct indices, those of the first free atoms.
 
     Of the first k atoms at least as many are free as places are unused.

@@ -23,6 +23,9 @@ BOTTLENECKS = {
     "approximate": DictionaryLearning(**SPARSE, ksvd_method="approximate"),
     "parallel": DictionaryLearning(**SPARSE, ksvd_method="parallel"),
     "patches": DictionaryLearning(**SPARSE, patch_size=(2, 4), dictionary_decay=0.0),
+    "rate": DictionaryLearning(
+        **SPARSE, sparse_coder="rate_distortion", coefficient_step=2.0, ksvd_method="approximate"
+    ),
 }
 FIXED_MODES = [name for name in BOTTLENECKS if not BOTTLENECKS[name].learns_by_gradient]
 
@@ -64,6 +67,27 @@ def test_bottleneck_alone_codes_adapts_and_lowers_its_error(name, latents):
         assert float(out.loss) < float(first.loss)
     else:
         np.testing.assert_allclose(out.loss, first.loss, rtol=1e-5)
+
+
+def test_a_dearer_bit_buys_fewer_atoms_and_their_coefficients_are_steps(latents):
+    used = {}
+    for price in (0.0, 0.1, 1.0):
+        module = DictionaryLearning(
+            **SPARSE, sparse_coder="rate_distortion", bit_price=price, coefficient_step=0.25
+        )
+        code = module.apply(start(module, latents), latents).code
+        levels = np.asarray(code.coefficients) / 0.25
+        np.testing.assert_allclose(levels, np.round(levels), atol=1e-5)
+        used[price] = np.mean(np.sum(levels != 0, -1))
+    assert used[0.0] > used[0.1] > used[1.0] > 0
+
+
+def test_bits_of_a_code_by_rate_tell_all_its_codes_apart():
+    module = DictionaryLearning(**SPARSE, sparse_coder="rate_distortion")
+    codes = 1 + 24 * 62 + 276 * 62**2 + 2024 * 62**3
+    assert module.bits_per_signal(16) == pytest.approx(np.log2(codes))
+    with pytest.raises(ValueError, match="bit_price .* got -1.0 and 0.25"):
+        DictionaryLearning(**SPARSE, bit_price=-1.0)
 
 
 def test_every_sparse_coder_serves_the_bottleneck(latents):

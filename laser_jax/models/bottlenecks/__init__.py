@@ -15,6 +15,7 @@ from laser_jax.models.bottlenecks.dictionary_learning import (
     SPARSE_CODERS,
     DictionaryLearning,
 )
+from laser_jax.models.bottlenecks.finite_scalar import FiniteScalarQuantizer
 from laser_jax.models.bottlenecks.output import BottleneckOutput
 from laser_jax.models.bottlenecks.vector_quantizer import VectorQuantizer
 
@@ -23,5 +24,6 @@ __all__ = [
     "SPARSE_CODERS",
     "BottleneckOutput",
     "DictionaryLearning",
+    "FiniteScalarQuantizer",
     "VectorQuantizer",
 ]

@@ -1,6 +1,7 @@
 """The sparse bottleneck: a few atoms of a learned dictionary for each patch of latents."""
 
 import functools
+import math
 
 import flax.linen as nn
 import jax
@@ -22,6 +23,7 @@ from laser_jax.models.bottlenecks.output import (
 )
 from laser_jax.sparse import (
     decode,
+    dequantize_coefficients,
     gradient_pursuit,
     init_from_signals,
     iterative_hard_thresholding,
@@ -29,9 +31,11 @@ from laser_jax.sparse import (
     matching_pursuit,
     omp,
     online_update,
+    rate_distortion_pursuit,
     replace_atoms,
     residual_update,
     top_k,
+    uniform_rate_model,
     unit_norm,
     usage,
 )
@@ -48,6 +52,9 @@ SPARSE_CODERS = {
     "iterative_hard_thresholding": iterative_hard_thresholding,
     "top_k": top_k,
 }
+# Not one of them: its atoms a signal follow from what a bit must save.
+RATE_DISTORTION = "rate_distortion"
+MAX_LEVEL = 31  # largest integer coefficient of that coder
 DICTIONARY_UPDATES = ("gradient", "online", "ksvd")
 
 
@@ -62,8 +69,11 @@ class DictionaryLearning(nn.Module):
       sparsity_level: k, atoms a patch, in [1, m].
       patch_size: p, or (p, q): latents of one signal, non-overlapping.
       commitment_cost: weight of the loss that pulls the encoder to its approximation.
-      sparse_coder: how the code is found; a key of `SPARSE_CODERS`.
+      sparse_coder: how the code is found; a key of `SPARSE_CODERS`, or "rate_distortion":
+        as many atoms of integer coefficients, up to `sparsity_level`, as are worth their bits.
       tolerance: squared residual a patch at which its code is long enough; None: never.
+      bit_price: squared error a patch that a bit must save ("rate_distortion").
+      coefficient_step: of its coefficients, > 0 ("rate_distortion").
       dictionary_update: how the atoms learn; one of `DICTIONARY_UPDATES`.
       dictionary_weight: weight of the dictionary's loss ("gradient"); the optimizer
         multiplies the atoms' learning rate by it, as Adam ignores a factor on a gradient.
@@ -93,6 +103,8 @@ class DictionaryLearning(nn.Module):
     commitment_cost: float = 0.25
     sparse_coder: str = "omp"
     tolerance: float | None = None
+    bit_price: float = 0.01
+    coefficient_step: float = 0.25
     dictionary_update: str = "ksvd"
     dictionary_weight: float = 1.0
     coefficient_l1_weight: float = 0.0
@@ -111,10 +123,15 @@ class DictionaryLearning(nn.Module):
     def __post_init__(self):
         super().__post_init__()
         check_sparsity(self.sparsity_level, self.num_embeddings)
-        check_choice("sparse_coder", self.sparse_coder, SPARSE_CODERS)
+        check_choice("sparse_coder", self.sparse_coder, (*SPARSE_CODERS, RATE_DISTORTION))
         check_choice("dictionary_update", self.dictionary_update, DICTIONARY_UPDATES)
         check_choice("ksvd_method", self.ksvd_method, METHODS)
         as_pair(self.patch_size)
+        if not (self.bit_price >= 0 and self.coefficient_step > 0):
+            raise ValueError(
+                "bit_price must be at least 0 and coefficient_step above 0, "
+                f"got {self.bit_price} and {self.coefficient_step}."
+            )
         if self.ksvd_iterations < 1:
             raise ValueError(
                 f"ksvd_iterations must be at least 1, got {self.ksvd_iterations}; "
@@ -181,6 +198,9 @@ class DictionaryLearning(nn.Module):
         Detached: at the least-squares optimum the dictionary's gradient is the same
         (envelope theorem), and no solve stands in the backward pass.
         """
+        if self.sparse_coder == RATE_DISTORTION:
+            levels = self.encode_levels(atoms, latents)
+            return dequantize_coefficients(levels, self.coefficient_step)
         return SPARSE_CODERS[self.sparse_coder](
             lax.stop_gradient(self._signals(latents)),
             lax.stop_gradient(atoms),
@@ -188,12 +208,36 @@ class DictionaryLearning(nn.Module):
             tolerance=self.tolerance,
         )
 
+    def encode_levels(self, atoms, latents, model=None):
+        """Returns the integer `SparseCode` of latents, each atom at least worth its bits.
+
+        Args:
+          atoms: `(m, d)`, of unit norm.
+          latents: `(b, h, w, c)`.
+          model: `RateModel`; None is what training takes, all symbols alike.
+        """
+        if model is None:
+            model = uniform_rate_model(
+                self.num_embeddings, sparsity=self.sparsity_level, max_level=MAX_LEVEL
+            )
+        return rate_distortion_pursuit(
+            self._signals(latents), atoms, model, sparsity=self.sparsity_level,
+            step=self.coefficient_step, bit_price=self.bit_price,
+        )  # fmt: skip
+
     def decode(self, atoms, code):
         """Returns the latents `(b, h, w, c)` that a code stands for."""
         return from_patches(decode(code, atoms), as_pair(self.patch_size))
 
     def bits_per_signal(self, coefficient_bits):
-        """Returns the bits of a patch's fixed-length code, its coefficients at this precision."""
+        """Returns the bits of a patch's fixed-length code, its coefficients at this precision.
+
+        The coder "rate_distortion" has integers for coefficients: the bits that tell all its
+        codes apart, an upper bound. What they need follows from `laser_jax.sparse.code_bits`.
+        """
+        if self.sparse_coder == RATE_DISTORTION:
+            m, sizes = self.num_embeddings, range(self.sparsity_level + 1)
+            return math.log2(sum(math.comb(m, n) * (2 * MAX_LEVEL) ** n for n in sizes))
         return sparse_bits(
             self.num_embeddings, sparsity=self.sparsity_level, coefficient_bits=coefficient_bits
         )
