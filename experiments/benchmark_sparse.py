@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
+from experiments.timing import median_times
 from laser_jax import sparse
 from laser_jax.data.photo_patches import PHOTOGRAPHS, read_photograph
 
@@ -216,20 +217,6 @@ def same_supports(code, supports):
 # Measurement.
 
 
-def median_times(runs):
-    """Returns the median milliseconds of each function of a dict, run in turn."""
-    times = {name: [] for name in runs}
-    for _ in range(ROUNDS.value):
-        for name, run in runs.items():
-            if times[name] and times[name][0] > 1:
-                continue
-            time.sleep(0.03)  # the OpenMP threads of the one before spin for a while
-            start = time.perf_counter()
-            run()
-            times[name].append(time.perf_counter() - start)
-    return {name: 1e3 * float(np.median(t)) for name, t in times.items()}
-
-
 def print_table(title, header, rows):
     print(f"\n### {title}\n\n| {' | '.join(header)} |\n|{'---|' * len(header)}")
     for row in rows:
@@ -269,7 +256,7 @@ def omp_table():
                 check(name, np.asarray(approximate(code)), signals, errors)
                 if name == "omp":
                     same = same_supports(code, supports)
-            times = median_times(runs)
+            times = median_times(runs, rounds=ROUNDS.value)
             if "scikit-learn" in times:
                 times["scikit-learn"] *= max(1, n / 1000)
             for name in OMP_ROWS:
@@ -336,7 +323,7 @@ def coders_table():
         runs[name], approximate = make(signals, atoms, k)
         rest = signals - np.asarray(approximate(runs[name]()))
         errors[name] = np.sum(rest**2) / np.sum(signals**2)
-    times = median_times(runs)
+    times = median_times(runs, rounds=ROUNDS.value)
     print_table(
         f"The coders on photographs ({size_name(d, m, k, n)})",
         ["coder", "ms", "squared error left"],
@@ -361,7 +348,7 @@ def vq_table():
             runs["pursuit"], _ = ours(sparse.matching_pursuit)(signals, atoms, 4)
         for run in runs.values():
             run()
-        times = median_times(runs)
+        times = median_times(runs, rounds=ROUNDS.value)
         pursuit = times.get("pursuit")
         rows.append([
             f"{d}, {m}, {n}", number(times["nearest"]),
@@ -400,7 +387,7 @@ def ksvd_table():
         runs["PyTorch loop"] = _torch_sweep(train, atoms, code)
     for run in runs.values():
         run()
-    times = median_times(runs)
+    times = median_times(runs, rounds=ROUNDS.value)
     rows = []
     for name in times:
         relative = f"{held_out[name] / held_out['exact']:.4f}" if name in held_out else ""

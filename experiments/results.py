@@ -42,12 +42,13 @@ class Results:
     Args:
       workdir: directory, made if it is not there.
       title: the report's heading.
+      images: where images come from; see the flag.
     """
 
-    def __init__(self, workdir, title):
+    def __init__(self, workdir, title, images="photographs"):
         self.workdir = pathlib.Path(workdir)
         (self.workdir / "points").mkdir(parents=True, exist_ok=True)
-        self.title, self.blocks = title, []
+        self.title, self.images, self.blocks = title, images, []
 
     def point(self, name, settings, compute):
         """Returns `compute()`, a dict of numbers, strings, lists or NumPy arrays, computed once.
@@ -61,7 +62,9 @@ class Results:
         if not path.exists():
             start = time.perf_counter()
             found = {key: np.asarray(value) for key, value in compute().items()}
-            log.info("%s %s: %.1f s", name, text, time.perf_counter() - start)
+            seconds = time.perf_counter() - start
+            if seconds > 1:
+                log.info("%s %s: %.0f s", name, text, seconds)
             unfinished = path.with_suffix(f".{os.getpid()}.part")
             with open(unfinished, "wb") as file:
                 np.savez(file, **found)
@@ -77,10 +80,14 @@ class Results:
         """Adds a heading."""
         self.blocks.append({"kind": "heading", "text": text})
 
-    def table(self, name, header, rows, *, caption=""):
-        """Writes NAME.csv as given and adds the table; floats show three digits there."""
+    def csv(self, name, header, rows):
+        """Writes NAME.csv."""
         with open(self.workdir / f"{name}.csv", "w", newline="") as file:
             csv.writer(file).writerows([header, *rows])
+
+    def table(self, name, header, rows, *, caption=""):
+        """Writes NAME.csv, and adds the table; there floats have three digits."""
+        self.csv(name, header, rows)
         cells = [[shown(cell) for cell in row] for row in rows]
         self.blocks.append(
             {"kind": "table", "name": name, "header": header, "rows": cells, "caption": caption}
@@ -155,9 +162,9 @@ def program(name, title, run, sizes):
         if len(arguments) > 1:
             raise SystemExit(f"unknown arguments: {' '.join(arguments[1:])}")
         absl_logging.set_verbosity(absl_logging.WARNING)
-        logging.basicConfig(level=logging.WARNING, format="%(message)s")
-        log.setLevel(logging.INFO)
-        results = Results(WORKDIR.value or f"runs/{SIZE.value}/{name}", title)
+        log.addHandler(logging.StreamHandler())
+        log.propagate, log.level = False, logging.INFO
+        results = Results(WORKDIR.value or f"runs/{SIZE.value}/{name}", title, IMAGES.value)
         start = time.perf_counter()
         run(results, sizes[SIZE.value])
         seconds = time.perf_counter() - start
