@@ -1,0 +1,532 @@
+"""How a dictionary learns: by gradient, by online updates, by K-SVD; against steps and seconds.
+
+    python -m experiments.dictionary_learning [--size=small] [--workdir=...] [--images=celeb_a]
+
+First the dictionary alone: `DictionaryLearning` as it stands in an autoencoder, its latents a
+stream of 8x8 gray patches of the training images without their means. Then the same updates in
+autoencoders. What is compared learns in turn, a step each (`dictionary_learners`).
+"""
+
+import functools
+from typing import NamedTuple
+
+import numpy as np
+from absl import app
+
+from experiments import results
+from experiments.dictionary_learners import learn_latents, learn_patches, stacked
+from laser_jax.figures import style
+
+GRADIENT, ONLINE, SLOW = "gradient", "online", "gradient, weight 1"
+EXACT, APPROXIMATE, PARALLEL = "K-SVD, exact", "K-SVD, approximate", "K-SVD, parallel"
+# The weight of configs/dlvae_*.py; all else is what the models have by default.
+METHODS = {
+    GRADIENT: {"dictionary_update": "gradient", "dictionary_weight": 5.0},
+    ONLINE: {"dictionary_update": "online"},
+    EXACT: {"dictionary_update": "ksvd", "ksvd_method": "exact"},
+    APPROXIMATE: {"dictionary_update": "ksvd", "ksvd_method": "approximate"},
+    PARALLEL: {"dictionary_update": "ksvd", "ksvd_method": "parallel"},
+}
+IN_AUTOENCODERS = METHODS | {SLOW: {"dictionary_update": "gradient", "dictionary_weight": 1.0}}
+LOOKS = {
+    GRADIENT: {"color": style.BLUE, "linestyle": "-"},
+    ONLINE: {"color": style.GREEN, "linestyle": "--"},
+    EXACT: {"color": style.RED, "linestyle": ":"},
+    APPROXIMATE: {"color": style.PURPLE, "linestyle": "-."},
+    PARALLEL: {"color": style.ORANGE, "linestyle": (0, (6, 2))},
+    SLOW: {"color": style.SKY, "linestyle": (0, (1, 1))},
+}
+MEMORY, NO_MEMORY = "default memory", "no memory"
+COLORS = {name: look["color"] for name, look in LOOKS.items()}
+COLORS |= {f"{EXACT}, {MEMORY}": style.RED, f"{EXACT}, {NO_MEMORY}": style.ORANGE}
+
+
+class Size(NamedTuple):
+    """How large the study is.
+
+    Attributes:
+      num_embeddings, sparsity_level: atoms, and atoms a patch.
+      batch, held_out: patches a step, and test patches.
+      steps: of learning; `sweep_steps` where `ksvd_iterations` varies, as sweeps are slow.
+      seeds: of everything.
+      weights, iterations, memories: values of `dictionary_weight`, `ksvd_iterations` and
+        `dictionary_decay`.
+      autoencoders: names in `IN_AUTOENCODERS`.
+      run_steps, num_hiddens, test_every: of their training, their channels, and of so many test
+        windows one is looked at.
+    """
+
+    num_embeddings: int = 512
+    sparsity_level: int = 8
+    batch: int = 2048
+    held_out: int = 8192
+    steps: int = 250
+    sweep_steps: int = 40
+    seeds: int = 3
+    weights: tuple = (1.0, 2.0, 5.0, 10.0)
+    iterations: tuple = (1, 2, 5)
+    memories: tuple = (0.0, 0.5, 0.9, 0.99)
+    autoencoders: tuple = (GRADIENT, SLOW, ONLINE, EXACT, APPROXIMATE)
+    run_steps: int = 300
+    num_hiddens: int = 32
+    test_every: int = 4
+
+
+SIZES = {
+    "small": Size(
+        num_embeddings=256, batch=1024, held_out=4096, steps=60, sweep_steps=20, seeds=1,
+        weights=(1.0, 5.0), iterations=(1, 5), memories=(0.0, 0.9),
+        autoencoders=(GRADIENT, APPROXIMATE), run_steps=40, num_hiddens=16, test_every=16,
+    ),
+    "full": Size(),
+}  # fmt: skip
+
+
+def variants(size):
+    """Returns what is compared with each other: name -> (steps, settings of each by name)."""
+    gradient, exact = METHODS[GRADIENT], METHODS[EXACT]
+    return {
+        "methods": (size.steps, METHODS),
+        "weights": (
+            size.steps,
+            {(GRADIENT, w): {**gradient, "dictionary_weight": w} for w in size.weights},
+        ),
+        "iterations": (
+            size.sweep_steps,
+            {
+                (f"{EXACT}, {name}", n): {**exact, **memory, "ksvd_iterations": n}
+                for name, memory in ((MEMORY, {}), (NO_MEMORY, {"dictionary_decay": 0.0}))
+                for n in size.iterations
+            },
+        ),
+        "memories": (
+            size.steps,
+            {
+                (name, decay): {**METHODS[name], "dictionary_decay": decay}
+                for name in (ONLINE, APPROXIMATE)
+                for decay in size.memories
+            },
+        ),
+    }
+
+
+def compute(out, size):
+    """Returns name of the comparison -> variant -> `Curves`; "autoencoders" is one more."""
+    source, found = out.images, {}
+    alone = {f: getattr(size, f) for f in ("num_embeddings", "sparsity_level", "batch", "held_out")}
+    for name, (steps, settings) in variants(size).items():
+        pairs = list(settings.items())
+        points = [
+            out.point(
+                name, {**alone, "images": source, "variants": pairs, "steps": steps, "seed": seed},
+                functools.partial(learn_patches, size, source, pairs, steps, seed),
+            )
+            for seed in range(size.seeds)
+        ]  # fmt: skip
+        found[name] = stacked(points, settings)
+    runs = {f: getattr(size, f) for f in ("run_steps", "num_hiddens", "test_every")}
+    pairs = [(name, IN_AUTOENCODERS[name]) for name in size.autoencoders]
+    points = [
+        out.point(
+            "autoencoders", {**runs, "variants": pairs, "seed": seed},
+            functools.partial(learn_latents, size, pairs, seed),
+        )
+        for seed in range(size.seeds)
+    ]  # fmt: skip
+    found["autoencoders"] = stacked(points, size.autoencoders)
+    return found
+
+
+# Numbers from curves.
+
+
+def early(curves):
+    """Returns which look is nearest to a tenth of the steps."""
+    return int(np.argmin(np.abs(curves.step - curves.step[-1] / 10)))
+
+
+def least_total(group):
+    """Returns the seconds that the cheapest of a group took for all its steps."""
+    return min(float(np.mean(curves.seconds[:, -1])) for curves in group)
+
+
+def at_seconds(curves, seconds):
+    """Returns each seed's quality after so many seconds, linear in their logarithm; nan beyond
+    the ends."""
+    return np.array([
+        np.interp(np.log(seconds), np.log(x), y, left=np.nan, right=y[-1])
+        for x, y in zip(curves.seconds, curves.quality, strict=True)
+    ])  # fmt: skip
+
+
+def reached(curves, levels, *, axis):
+    """Returns where each seed's error first falls to its level; nan where it never does.
+
+    Args:
+      curves: `Curves` of errors.
+      levels: `(seeds,)`.
+      axis: "step" or "seconds"; between two looks linear in its logarithm.
+    """
+    places = np.broadcast_to(getattr(curves, axis), curves.quality.shape)
+    found = []
+    for x, y, level in zip(places, curves.quality, levels, strict=True):
+        below = np.flatnonzero(y <= level)
+        if not len(below) or below[0] == 0:
+            found.append(x[0] if len(below) else np.nan)
+            continue
+        i = below[0]
+        found.append(np.exp(np.interp(level, y[[i, i - 1]], np.log(x[[i, i - 1]]))))
+    return np.array(found)
+
+
+def wins(name, values, *, most=False):
+    """Returns in how many seeds a name has the least, or greatest, of the values by name."""
+    table = np.array(list(values.values()))
+    best = np.nanargmax(table, 0) if most else np.nanargmin(table, 0)
+    return int(np.sum(best == list(values).index(name)))
+
+
+def best_of(values, *, most=False, form="{:.2f}%", scale=100):
+    """Returns text: which has the best mean, its value, and in how many seeds it is best."""
+    means = {name: np.mean(x) for name, x in values.items() if np.isfinite(x).all()}
+    name = (max if most else min)(means, key=means.get)
+    seeds = len(values[name])
+    kept = {n: values[n] for n in means}
+    value = form.format(scale * means[name])
+    return f"{name} ({value}; best in {wins(name, kept, most=most)} of {seeds} seeds)"
+
+
+def spread(values, form="{:.2f}", scale=1):
+    """Returns mean ± standard deviation as text, the latter if there are seeds."""
+    if not np.isfinite(values).all():
+        return ""
+    mean = form.format(scale * np.mean(values))
+    return f"{mean} ± {form.format(scale * np.std(values))}" if len(values) > 1 else mean
+
+
+def percent(values):
+    return spread(values, scale=100)
+
+
+def holds(flags):
+    """Returns a verdict on a fact that was looked at in every seed."""
+    if all(flags):
+        return "holds"
+    return f"holds in {sum(flags)} of {len(flags)} seeds" if any(flags) else "does not hold"
+
+
+# The report.
+
+
+def run(out, size):
+    """Computes every point and lays out the report."""
+    found = compute(out, size)
+    report_methods(out, size, found["methods"])
+    report_claims(out, found)
+    report_parameters(out, size, found)
+    report_autoencoders(out, size, found["autoencoders"])
+    rows = [
+        [group, *([name, ""] if isinstance(name, str) else name), seed, step,
+         *(float(getattr(curves, field)[seed, i]) for field in
+           ("seconds", "quality", "used", "mean_coherence", "max_coherence"))]
+        for group, each in found.items()
+        for name, curves in each.items()
+        for seed in range(size.seeds)
+        for i, step in enumerate(curves.step)
+    ]  # fmt: skip
+    header = ["comparison", "update", "value", "seed", "step", "seconds", "quality", "used"]
+    out.csv("curves", [*header, "mean coherence", "max coherence"], rows)
+
+
+def report_methods(out, size, group):
+    """Adds what the updates come to, per step and per second."""
+    any_curves, budget = group[GRADIENT], least_total(group.values())
+    first, steps = early(any_curves), int(any_curves.step[-1])
+    last = {name: c.quality[:, -1] for name, c in group.items()}
+    levels = np.max(list(last.values()), 0)
+    seconds = {name: reached(c, levels, axis="seconds") for name, c in group.items()}
+    at_budget = {name: at_seconds(c, budget) for name, c in group.items()}
+    at_first = {name: c.quality[:, first] for name, c in group.items()}
+    out.heading("The dictionary alone: which update is best")
+    out.text(
+        f"- **Per step**, error after {any_curves.step[first]} of {steps} steps is least with "
+        f"{best_of(at_first)}, after all of them with {best_of(last)}.\n"
+        f"- **Per second**, error after {budget:.2f} s, what the cheapest takes for all its steps, "
+        f"is least with {best_of(at_budget)}. The error that the worst ends at is reached soonest "
+        f"by {best_of(seconds, form='after {:.2f} s', scale=1)}.\n"
+        f"- A step takes {milliseconds_of(group)}, coding included.\n"
+        f"- Atoms used by held-out patches: {range_of(group, 'used')}; mean coherence "
+        f"{range_of(group, 'mean_coherence')}; maximal {range_of(group, 'max_coherence')}."
+    )
+    out.figure(
+        "methods",
+        curve_figure(group, scale=100, ylabel="held-out error, % of energy", log=True),
+        caption=f"{size.held_out:,} held-out patches. {size.num_embeddings} atoms, "
+        f"{size.sparsity_level} a patch, {size.batch} patches a step, all from one dictionary of "
+        f"patches, an update every step. {bands(size)}",
+    )
+    rows = [
+        [
+            name, float(np.mean(c.milliseconds)), percent(at_first[name]), percent(last[name]),
+            percent(at_budget[name]), spread(reached(c, levels, axis="step"), "{:.0f}"),
+            spread(seconds[name]),
+        ]
+        for name, c in group.items()
+    ]  # fmt: skip
+    out.table(
+        "methods",
+        ["update", "ms a step", f"error at step {any_curves.step[first]}, %",
+         f"at step {steps}, %", f"after {budget:.2f} s, %", "steps to the worst's last error",
+         "seconds to it"],
+        rows, caption="Error: squared error of held-out patches, % of their energy.",
+    )  # fmt: skip
+    out.table(
+        "dictionaries",
+        ["update", "atoms used, %", "mean coherence", "max coherence"],
+        [
+            [name, percent(c.used[:, -1]), *(spread(x[:, -1], "{:.3f}") for x in
+                                             (c.mean_coherence, c.max_coherence))]
+            for name, c in group.items()
+        ],
+        caption="The dictionaries at the end. Coherence: an atom's largest |cosine| with another.",
+    )  # fmt: skip
+    out.text(
+        f"*Gradient* is Adam with laser_jax's schedule, warm-up and a cosine to 0 over the {steps} "
+        f"steps, its peak rate multiplied by `dictionary_weight` "
+        f"{METHODS[GRADIENT]['dictionary_weight']:g}; being annealed, it gains most towards its "
+        "end, wherever that is set. Online and K-SVD remember earlier batches (`dictionary_decay` "
+        "0.9) and have no schedule. Patches have their mean taken away, which a decoder would get "
+        "separately. Each step was timed by itself, after compilation, the updates in turn."
+    )
+
+
+def milliseconds_of(group):
+    return ", ".join(f"{np.mean(c.milliseconds):.1f} ms ({name})" for name, c in group.items())
+
+
+def range_of(group, field):
+    values = [np.mean(getattr(c, field)[:, -1]) for c in group.values()]
+    return f"{min(values):.3f} to {max(values):.3f}"
+
+
+def bands(size):
+    if size.seeds == 1:
+        return "One seed."
+    return f"Bands: one standard deviation over {size.seeds} seeds."
+
+
+def report_claims(out, found):
+    """Adds where what the reference system's README says holds."""
+    out.heading("What the reference system's README says")
+    for claim in (
+        ksvd_claim(found["methods"]), weight_claim(found["weights"]),
+        iteration_claim(found["iterations"]),
+    ):  # fmt: skip
+        quoted, *verdicts = claim
+        out.text(quoted)
+        out.text("\n".join(f"- {verdict}" for verdict in verdicts))
+
+
+def ksvd_claim(group):
+    """K-SVD converges faster than gradient: to the error that gradient ends at."""
+    gradient = group[GRADIENT]
+    levels, steps, total = gradient.quality[:, -1], gradient.step[-1], gradient.seconds[:, -1]
+    yield (
+        'Convergence of K-SVD beside gradient: "Often faster for small problems". Gradient ends at '
+        f"{percent(levels)}% after {steps} steps and {np.mean(total):.2f} s."
+    )
+    for name in (EXACT, APPROXIMATE, PARALLEL):
+        there, when = (reached(group[name], levels, axis=axis) for axis in ("step", "seconds"))
+        by_step, by_second = holds(there < steps), holds(when < total)
+        where = (
+            f"is there after {np.mean(there):.0f} steps and {np.mean(when):.2f} s"
+            if np.isfinite(there).all()
+            else f"is still at {percent(group[name].quality[:, -1])}% after all steps"
+        )
+        yield f"{name} {where}: per step it {by_step}, per second it {by_second}."
+
+
+def weight_claim(group):
+    """A larger dictionary_weight is faster than 1."""
+    (_, low), *others = group
+    base, first = group[GRADIENT, low], early(group[GRADIENT, low])
+    yield (
+        '`dictionary_weight`, "recommended: 2.0-10.0": "Higher values → stronger gradients → '
+        'faster dictionary adaptation". '
+        f"At weight {low:g} the error is {percent(base.quality[:, first])}% after "
+        f"{base.step[first]} steps and {percent(base.quality[:, -1])}% after {base.step[-1]}. "
+        "Here the weight multiplies the learning rate; as a factor of the loss alone, Adam would "
+        "ignore it."
+    )
+    for name in others:
+        each = ", ".join(
+            f"{percent(group[name].quality[:, i])}% after {base.step[i]} "
+            f"(faster {holds(group[name].quality[:, i] < base.quality[:, i])})"
+            for i in (first, -1)
+        )
+        yield f"At {name[1]:g} it is {each}."
+
+
+def iteration_claim(group):
+    """More sweeps an update raise the quality."""
+    yield '`ksvd_iterations`: "1-2 iterations for speed", "3-5 iterations for quality".'
+    for update in dict.fromkeys(update for update, _ in group):
+        (once, base), *others = ((n, c) for (name, n), c in group.items() if name == update)
+        seconds = float(np.mean(base.seconds[:, -1]))
+        for n, c in others:
+            same_time = at_seconds(c, seconds)
+            by_step = holds(c.quality[:, -1] < base.quality[:, -1])
+            by_second = holds(same_time < base.quality[:, -1])
+            yield (
+                f"{update}: {n} sweeps leave {percent(c.quality[:, -1])}% after {c.step[-1]} "
+                f"steps, {once} leaves {percent(base.quality[:, -1])}%: per step it "
+                f"{by_step}. After the same {seconds:.1f} s {n} sweeps leave "
+                f"{percent(same_time)}%: per second it {by_second}."
+            )
+
+
+PARAMETERS = {
+    "weights": "dictionary_weight",
+    "iterations": "ksvd_iterations",
+    "memories": "dictionary_decay",
+}
+
+
+def report_parameters(out, size, found):
+    """Adds the effect of the parameters."""
+    out.heading("What the parameters do")
+    out.figure(
+        "parameters", parameter_figure(found),
+        caption="Held-out error against `dictionary_weight` (gradient), `ksvd_iterations` (K-SVD, "
+        "exact) and `dictionary_decay` (online, and K-SVD, approximate). "
+        + ("One seed." if size.seeds == 1 else
+           f"Whiskers: one standard deviation over {size.seeds} seeds."),
+    )  # fmt: skip
+    rows = []
+    for name, parameter in PARAMETERS.items():
+        group = found[name]
+        for (update, value), c in group.items():
+            budget = least_total(x for (other, _), x in group.items() if other == update)
+            rows.append([
+                parameter, f"{value:g}", update, float(np.mean(c.milliseconds)), int(c.step[-1]),
+                percent(c.quality[:, early(c)]), percent(c.quality[:, -1]),
+                percent(at_seconds(c, budget)), percent(c.used[:, -1]),
+                spread(c.mean_coherence[:, -1], "{:.3f}"),
+            ])  # fmt: skip
+    out.table(
+        "parameters",
+        ["parameter", "value", "update", "ms a step", "steps", "error at a tenth of them, %",
+         "at the end, %", "at equal seconds, %", "atoms used, %", "mean coherence"],
+        rows,
+        caption="Equal seconds: those that the cheapest value of the update took for all steps.",
+    )  # fmt: skip
+    memories = found["memories"]
+    best = []
+    for update in dict.fromkeys(update for update, _ in memories):
+        errors = {f"{v:g}": c.quality[:, -1] for (n, v), c in memories.items() if n == update}
+        best.append(f"- The best memory for {update} is `dictionary_decay` {best_of(errors)}.")
+    out.text("\n".join(best))
+
+
+def report_autoencoders(out, size, group):
+    """Adds what the updates come to inside autoencoders."""
+    budget = least_total(group.values())
+    last = {name: c.quality[:, -1] for name, c in group.items()}
+    at_budget = {name: at_seconds(c, budget) for name, c in group.items()}
+    worst, best = (f([np.mean(x) for x in last.values()]) for f in (min, max))
+    out.heading("Inside autoencoders")
+    decibels = {"most": True, "form": "{:.2f} dB", "scale": 1}
+    out.text(
+        f"- After {size.run_steps} steps PSNR is highest with {best_of(last, **decibels)}; from "
+        f"the worst to the best it is {best - worst:.2f} dB.\n"
+        f"- After {budget:.1f} s, what the cheapest takes for all its steps, it is highest with "
+        f"{best_of(at_budget, **decibels)}.\n"
+        f"- A step takes {milliseconds_of(group)}, the network included."
+    )
+    out.figure(
+        "autoencoders",
+        curve_figure(group, scale=1, ylabel="PSNR of test windows, dB", log=False),
+        caption="`configs/ksvd_photos.py` (512 atoms, 8 a latent; online and K-SVD update every "
+        f"fourth step) with {size.num_hiddens} hidden units and {size.run_steps} steps of batch "
+        f"64; one of {size.test_every} test windows of `photo_patches`. {bands(size)}",
+    )
+    out.table(
+        "autoencoders",
+        ["update", "ms a step", "PSNR at the end, dB", f"after {budget:.1f} s, dB",
+         "atoms used, %", "mean coherence", "max coherence"],
+        [
+            [
+                name, float(np.mean(c.milliseconds)), spread(last[name]), spread(at_budget[name]),
+                percent(c.used[:, -1]), spread(c.mean_coherence[:, -1], "{:.3f}"),
+                spread(c.max_coherence[:, -1], "{:.3f}"),
+            ]
+            for name, c in group.items()
+        ],
+        caption="Milliseconds of all that a step of training is, the mean over all steps.",
+    )  # fmt: skip
+
+
+# Figures.
+
+
+def curve_figure(group, *, scale, ylabel, log):
+    """Returns a figure of quality against steps and against seconds, side by side."""
+    figure = style.new_figure(8, 3.8)
+    panels = figure.subplots(1, 2, sharey=True)
+    for name, curves in group.items():
+        mean, deviation = (scale * f(curves.quality, 0) for f in (np.mean, np.std))
+        for axes, x in zip(panels, (curves.step, np.mean(curves.seconds, 0)), strict=True):
+            axes.plot(x, mean, **LOOKS[name], linewidth=1.6, marker="o", markersize=2.5, label=name)
+            axes.fill_between(
+                x, mean - deviation, mean + deviation, color=LOOKS[name]["color"], alpha=0.2, lw=0
+            )
+    style.clean(panels[0], xlabel="steps", ylabel=ylabel)
+    style.clean(panels[1], xlabel="seconds of learning")
+    if log:
+        for axes in panels:
+            axes.set_xscale("log")
+            axes.xaxis.set_major_formatter("{x:g}")
+    figure.legend(
+        *panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=5, fontsize=8,
+        frameon=False,
+    )  # fmt: skip
+    return figure
+
+
+def parameter_figure(found):
+    """Returns a figure of held-out error against each parameter's values, a panel each."""
+    figure = style.new_figure(8, 3.8)
+    panels = figure.subplots(1, 3)
+    for axes, (name, parameter) in zip(panels, PARAMETERS.items(), strict=True):
+        group = found[name]
+        for update in dict.fromkeys(update for update, _ in group):
+            values = {v: c for (other, v), c in group.items() if other == update}
+            some, budget = next(iter(values.values())), least_total(values.values())
+            then = [c.quality[:, early(c)] for c in values.values()]
+            when = f"step {some.step[early(some)]}"
+            if name == "iterations":  # what more sweeps cost is the question
+                then = [at_seconds(c, budget) for c in values.values()]
+                when = f"{budget:.1f} s"
+            last = [c.quality[:, -1] for c in values.values()]
+            short, color = update.removeprefix(f"{EXACT}, "), COLORS[update]
+            for errors, line, fill, label in (
+                (then, "--", "white", when), (last, "-", color, f"step {some.step[-1]}"),
+            ):  # fmt: skip
+                table, places = 100 * np.array(errors), range(len(errors))
+                axes.errorbar(
+                    places, table.mean(-1), table.std(-1), color=color, fmt="none", capsize=2
+                )
+                axes.plot(
+                    places, table.mean(-1), color=color, linestyle=line, marker="o", markersize=4,
+                    markerfacecolor=fill, linewidth=1.4, label=f"{short}, {label}",
+                )  # fmt: skip
+        axes.set_xticks(range(len(values)), [f"{v:g}" for v in values])
+        style.clean(axes, xlabel=parameter)
+        axes.legend(fontsize=7, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    panels[0].set_ylabel("held-out error, % of energy", fontsize=9)
+    return figure
+
+
+if __name__ == "__main__":
+    title = "Dictionaries by gradient, online and K-SVD: error against steps and seconds"
+    app.run(results.program("dictionary_learning", title, run, SIZES))
