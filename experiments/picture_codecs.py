@@ -1,0 +1,199 @@
+"""The test photographs through pixel codecs and through files: their bits, quality and looks."""
+
+import functools
+import io
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+
+from experiments import pixel_codecs, range_coder
+from experiments.photographs import from_grid, grid_patches, photographs, random_patches
+from experiments.thumbnail import Thumbnail, enlarge, fit_thumbnail, shrink, thumbnail_bits
+from laser_jax.metrics import lpips
+from laser_jax.pretrained import WeightsUnavailable
+
+THUMBNAIL_STEP = 0.06
+WINDOW = (160, 240)  # rows and columns of the part of the first test photograph that figures show
+
+
+def learned(settings):
+    """Returns the codec that settings describe, and its `Problem`."""
+    options = dict(settings)
+    kind = options.pop("kind")
+    which = *(options.pop(key) for key in ("patch", "thumbnail", "n", "crop")), options["seed"]
+    task = problem(*which)
+    if kind == "learn_stages":
+        options["start"] = _stage_start(which, options.pop("num_atoms"), options["stages"])
+        del options["seed"]
+    return getattr(pixel_codecs, kind)(jnp.asarray(task.signals), **options), task
+
+
+@functools.lru_cache(maxsize=1)
+def _stage_start(which, num_atoms, stages):
+    """The k-means of all stages: as long a work as all that follows, the same at every rate."""
+    signals = jnp.asarray(problem(*which).signals)
+    return pixel_codecs.stage_kmeans(signals, num_atoms, stages, iterations=5, seed=which[-1])
+
+
+class Problem(NamedTuple):
+    """Training signals, and the test pictures as signals beside what predicts them."""
+
+    signals: np.ndarray  # (n, d)
+    pictures: tuple  # (patches, predicted, thumbnail's integers) of each test picture
+    thumbnail: Thumbnail | None
+    patch_size: int
+
+    @property
+    def thumbnail_bits(self):
+        """Bits of the thumbnails of all test pictures."""
+        if self.thumbnail is None:
+            return 0.0
+        return float(sum(thumbnail_bits(self.thumbnail, q) for _, _, q in self.pictures))
+
+    def signals_of(self, picture):
+        """Returns what is left to code of a picture, `(n, d)`."""
+        patches, predicted, _ = picture
+        return jnp.asarray((patches - predicted).reshape(-1, patches.shape[-1]), jnp.float32)
+
+
+@functools.lru_cache(maxsize=2)
+def problem(patch_size, with_thumbnail, count, crop, seed):
+    """Returns the `Problem`: patches less their prediction, one colour or a thumbnail's."""
+    train, test = list(photographs("train").values()), held_out(crop)
+    cut = [grid_patches(image, patch_size) for image in test]
+    if not with_thumbnail:
+        colour = np.mean([image.mean((0, 1)) for image in train], axis=0, dtype=np.float32)
+        flat = np.tile(colour, patch_size**2)
+        signals = random_patches(train, patch_size, count, seed=seed) - flat
+        pictures = tuple((x, np.broadcast_to(flat, x.shape), None) for x in cut)
+        return Problem(signals, pictures, None, patch_size)
+    # Every grid is as good a one: shifted pictures and their mirror images are more to learn from.
+    rng, half = np.random.default_rng(seed), patch_size // 2
+    shifted = [
+        image[top:, left:][:, ::way]
+        for image in train
+        for top, left, way in ((0, 0, 1), (half, half, -1), (half, 0, 1), (0, half, -1))
+    ]
+    thumbnail = fit_thumbnail(shifted, patch_size=patch_size, step=THUMBNAIL_STEP)
+    signals = []
+    for image in shifted:
+        patches = grid_patches(image, patch_size)
+        left = patches - enlarge(thumbnail, shrink(patches, thumbnail.step))
+        signals.append(left.reshape(-1, left.shape[-1]))
+    integers = [shrink(patches, thumbnail.step) for patches in cut]
+    return Problem(
+        np.float32(rng.permutation(np.concatenate(signals))[:count]),
+        tuple((x, enlarge(thumbnail, q), q) for x, q in zip(cut, integers, strict=True)),
+        thumbnail,
+        patch_size,
+    )
+
+
+def held_out(crop):
+    """Returns the test photographs whole, or the middle of each."""
+    whole = photographs("test").values()
+    if not crop:
+        return list(whole)
+    starts = [[(length - crop) // 2 for length in image.shape[:2]] for image in whole]
+    return [
+        image[top : top + crop, left : left + crop]
+        for image, (top, left) in zip(whole, starts, strict=True)
+    ]
+
+
+def measure(codec, task):
+    """Returns what a codec gives on the test pictures: rate, quality, a window and its atoms."""
+    bits, originals, decoded, counts = task.thumbnail_bits, [], [], []
+    for picture in task.pictures:
+        patches, predicted, _ = picture
+        code = codec.encode(task.signals_of(picture))
+        bits += float(jnp.sum(codec.bits(code)))
+        approximation = np.asarray(codec.approximate(code)).reshape(patches.shape)
+        originals.append(from_grid(patches, task.patch_size))
+        decoded.append(from_grid(as_shown(predicted + approximation), task.patch_size))
+        counts.append(np.sum(np.asarray(code.coefficients) != 0, -1).reshape(patches.shape[:2]))
+    return {
+        **quality(originals, decoded, bits),
+        "atoms": float(np.mean(np.concatenate([x.ravel() for x in counts]))),
+        "atom_map": counts[0].astype(np.uint8),
+        "window": np.round(255 * window(decoded[0])).astype(np.uint8),
+    }
+
+
+def quality(originals, decoded, bits):
+    """Returns bits a pixel, PSNR of the pooled squared error in dB, mean LPIPS (AlexNet)."""
+    squared = sum(
+        np.sum((a - b) ** 2, dtype=np.float64) for a, b in zip(originals, decoded, strict=True)
+    )
+    pixels = sum(image.shape[0] * image.shape[1] for image in originals)
+    try:
+        pairs = zip(originals, decoded, strict=True)
+        distance = float(np.mean([lpips(a[None], np.float32(b)[None])[0] for a, b in pairs]))
+    except WeightsUnavailable:
+        distance = float("nan")
+    return {
+        "bpp": float(bits / pixels),
+        "psnr": float(-10 * np.log10(squared / pixels / 3)),
+        "lpips": distance,
+    }
+
+
+def window(picture, scale=1):
+    """Returns the middle `WINDOW` of a picture, its corner on the grid of 8x8 patches.
+
+    Args:
+      picture: `(H, W, ...)`, or a map of one value for each `scale` x `scale` pixels.
+      scale: a divisor of 8.
+    """
+    cut = []
+    for length, side in zip(picture.shape, WINDOW, strict=False):
+        start = max(0, (length * scale - side) // 2) // 8 * 8
+        cut.append(slice(start // scale, (start + side) // scale))
+    return picture[*cut]
+
+
+def as_shown(image):
+    """Returns what a screen shows of an image: 256 values in [0, 1]."""
+    return np.round(255 * np.clip(image, 0, 1)) / 255
+
+
+def file_point(setting, crop):
+    """Returns the rate and quality of the test pictures as files of a format."""
+    originals, decoded, bits = held_out(crop), [], 0
+    for image in originals:
+        file = io.BytesIO()
+        Image.fromarray(np.round(255 * image).astype(np.uint8)).save(file, **setting)
+        bits += 8 * len(file.getvalue())
+        decoded.append(np.asarray(Image.open(file).convert("RGB")) / 255)
+    shown = np.round(255 * window(decoded[0])).astype(np.uint8)
+    return {**quality(originals, decoded, bits), "window": shown}
+
+
+def coded(settings):
+    """Writes the test pictures' codes as words and reads them back; returns both sizes in bits."""
+    codec, task = learned(settings)
+    stages = settings.get("stages")
+    estimate = written = 0
+    for picture in task.pictures:
+        signals, integers = task.signals_of(picture), picture[2]
+        code = codec.encode(signals)
+        words = range_coder.encode_code(code, codec.model, stages=stages)
+        read = range_coder.decode_code(words, codec.model, signals=len(signals), stages=stages)
+        check_same(code, read)
+        small = range_coder.encode_thumbnail(integers, task.thumbnail)
+        back = range_coder.decode_thumbnail(small, task.thumbnail, shape=integers.shape)
+        if not np.array_equal(back, integers):
+            raise AssertionError("the thumbnail read is not the one written")
+        estimate += float(jnp.sum(codec.bits(code)))
+        written += 32 * (len(words) + len(small))
+    return {"estimate": round(estimate + task.thumbnail_bits), "written": written}
+
+
+def check_same(code, read):
+    """Raises AssertionError unless lists of atoms and levels are those of a code, in any order."""
+    for row, levels, atoms, found in zip(*map(np.asarray, code), *read, strict=True):
+        used = levels != 0
+        if dict(zip(row[used], levels[used], strict=True)) != dict(zip(atoms, found, strict=True)):
+            raise AssertionError(f"read {atoms}, {found}; written {row[used]}, {levels[used]}")
