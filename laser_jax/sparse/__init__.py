@@ -20,7 +20,13 @@ from laser_jax.sparse.codebook import (
     nearest_atom,
     residual_nearest_atoms,
 )
-from laser_jax.sparse.dictionary import coherence, init_from_signals, replace_atoms, unit_norm
+from laser_jax.sparse.dictionary import (
+    coherence,
+    dct_dictionary,
+    init_from_signals,
+    replace_atoms,
+    unit_norm,
+)
 from laser_jax.sparse.fit import FitResult, fit_dictionary
 from laser_jax.sparse.ksvd import ksvd_sweep, ksvd_update
 from laser_jax.sparse.omp import omp
@@ -51,6 +57,7 @@ __all__ = [
     "SparseCode",
     "code_bits",
     "coherence",
+    "dct_dictionary",
     "decode",
     "dequantize_coefficients",
     "ema_update",

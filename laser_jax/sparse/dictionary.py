@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from laser_jax.sparse.checks import check_code, check_rows, check_signals
+from laser_jax.sparse.checks import check_at_least, check_code, check_rows, check_signals
 from laser_jax.sparse.code import decode, usage
 from laser_jax.sparse.linalg import matmul, safe_norms
 
@@ -25,6 +25,31 @@ def coherence(dictionary):
     m = atoms.shape[0]
     cosines = jnp.abs(matmul(atoms, atoms.T))
     return jnp.max(jnp.where(jnp.eye(m, dtype=bool), 0, cosines), axis=-1)
+
+
+def dct_dictionary(patch_size, num_frequencies):
+    """Returns the overcomplete separable DCT of gray patches, what a dictionary begins with.
+
+    Args:
+      patch_size: p, side of a patch; signals have width p^2.
+      num_frequencies: q >= p cosines in each direction.
+
+    Returns:
+      `(q^2, p^2)` atoms of unit norm, the first one constant, all others of mean 0.
+
+    Raises:
+      ValueError: if there are fewer cosines than pixels.
+
+    References:
+      Elad and Aharon, Image denoising via sparse and redundant representations over learned
+      dictionaries, 2006.
+    """
+    check_at_least("patch_size", patch_size, 1)
+    check_at_least("num_frequencies", num_frequencies, patch_size)
+    frequencies, places = jnp.arange(num_frequencies), jnp.arange(patch_size)
+    waves = jnp.cos(jnp.pi / num_frequencies * frequencies[:, None] * places[None, :])
+    means = jnp.where(frequencies == 0, 0, jnp.mean(waves, -1))
+    return jnp.kron(*2 * [unit_norm(waves - means[:, None])])
 
 
 @functools.partial(jax.jit, static_argnames="num_atoms")

@@ -3,7 +3,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from laser_jax.sparse import SparseCode, coherence, init_from_signals, omp, replace_atoms, unit_norm
+from laser_jax.sparse import (
+    SparseCode,
+    coherence,
+    dct_dictionary,
+    init_from_signals,
+    omp,
+    replace_atoms,
+    unit_norm,
+)
 
 N, D, M, K = 300, 12, 30, 4
 KEY = jax.random.key(0)
@@ -23,6 +31,20 @@ def test_unit_norm_leaves_zero_vectors_and_has_a_finite_gradient(dtype):
     vectors = jnp.asarray([[3.0, 4.0], [0.0, 0.0]], dtype)
     np.testing.assert_allclose(unit_norm(vectors), [[0.6, 0.8], [0, 0]], rtol=1e-6)
     assert np.all(np.isfinite(jax.grad(lambda v: jnp.sum(unit_norm(v)))(vectors)))
+
+
+def test_the_dct_dictionary_is_that_of_elad_and_aharon():
+    atoms = np.asarray(dct_dictionary(8, 11))
+    assert atoms.shape == (121, 64) and atoms.dtype == np.float32
+    one = np.zeros((11, 8))
+    for k, i in np.ndindex(11, 8):
+        one[k, i] = np.cos(i * k * np.pi / 11)
+    one[1:] -= one[1:].mean(1, keepdims=True)
+    one /= np.linalg.norm(one, axis=1, keepdims=True)
+    expected = [np.outer(one[k], one[j]).ravel() for k, j in np.ndindex(11, 11)]
+    np.testing.assert_allclose(atoms, expected, atol=1e-5)
+    with pytest.raises(ValueError, match="num_frequencies must be at least 8, got 7"):
+        dct_dictionary(8, 7)
 
 
 def test_coherence_is_the_largest_cosine_with_another_atom(dtype):
