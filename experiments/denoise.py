@@ -227,8 +227,8 @@ def verdict(size, points):
 
 def image_figure(point):
     """Returns a figure of the original, every method's image, and the learned dictionary."""
-    figure = style.new_figure(8, 11.5)
-    panels = figure.subplots(4, 2).ravel()
+    figure = style.new_figure(8, 5.2)
+    panels = figure.subplots(2, 4).ravel()
     gray = {"cmap": "gray", "vmin": 0, "vmax": 255}
     style.picture(panels[0], point["original"], title="original\n", **gray)
     for axes, name in zip(panels[1:-1], METHODS, strict=True):

@@ -138,10 +138,12 @@ def learned(source, size):
 def linear(damaged, mask):
     """Returns the image by linear interpolation between observed pixels, at the rim the nearest."""
     from scipy.interpolate import griddata
+    from threadpoolctl import threadpool_limits
 
     known, everywhere = np.argwhere(mask > 0), np.argwhere(mask >= 0)
     values = damaged[mask > 0]
-    found, nearest = (griddata(known, values, everywhere, how) for how in ("linear", "nearest"))
+    with threadpool_limits(1, "blas"):  # a 2x2 solve a triangle: threads would only wait
+        found, nearest = (griddata(known, values, everywhere, how) for how in ("linear", "nearest"))
     return np.where(np.isnan(found), nearest, found).reshape(mask.shape).astype(np.float32)
 
 
