@@ -14,11 +14,13 @@ A script is a function `run(results, size)` and a dict of its sizes:
 
 import csv
 import hashlib
+import html
 import json
 import logging
 import os
 import pathlib
 import platform
+import re
 import subprocess
 import time
 
@@ -130,6 +132,18 @@ def shown(cell):
         return str(float(cell))
     digits = 3 if cell == 0 else max(0, 2 - int(np.floor(np.log10(abs(cell)))))
     return f"{cell:.{min(digits, 6)}f}"
+
+
+def as_markdown(name):
+    """Returns a name that anyone may have chosen as text that Markdown and HTML take for itself."""
+    text = html.escape(" ".join(name.split()), quote=False)
+    return re.sub(r"([\\`*_{}\[\]()#+!|~$-])", r"\\\1", text)
+
+
+def as_label(name):
+    """Returns a name as text for a figure: no mathematics, no name that a legend would hide."""
+    text = " ".join(name.split()).replace("$", r"\$")
+    return f"\u200b{text}" if text.startswith("_") else text
 
 
 def provenance(size):

@@ -72,9 +72,9 @@ def usage_bars(counts):
     panels = figure.subplots(len(counts), squeeze=False)[:, 0]
     for axes, look, (name, uses) in zip(panels, LOOKS, counts.items(), strict=False):
         share = np.sort(np.asarray(uses, float))[::-1] / max(np.sum(uses), 1)
-        axes.bar(np.arange(len(share)), share, width=0.85, color=look["color"])
+        axes.stairs(share, fill=True, color=look["color"])  # bars, and no gaps to flicker
         used = int(np.sum(share > 0))
         style.clean(axes, ylabel="share of uses", title=f"{name}: {used} of {len(share)} used")
-        axes.set_xlim(-0.6, len(share) - 0.4)
+        axes.set_xlim(0, len(share))
     panels[-1].set_xlabel("entry, most used first", fontsize=9)
     return figure

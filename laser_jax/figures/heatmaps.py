@@ -1,0 +1,89 @@
+"""Codes as maps over their pictures: which entry, how much, how many atoms."""
+
+import numpy as np
+
+from laser_jax.figures import style
+
+
+def code_maps(code, bottleneck):
+    """Returns name -> map `(b, h, w)` of what a bottleneck's codes are made of.
+
+    "entry": the codebook entry, of residual VQ the first stage's; for a grid the point of it.
+    "L1 norm" of sparse codes, and "atoms" where their number varies.
+
+    Args:
+      code: `SparseCode` `(b, h, w, k)`.
+      bottleneck: "vq", "rvq", "fsq", "dl" or "ksvd".
+    """
+    if bottleneck in ("vq", "rvq"):
+        return {"entry": np.asarray(code.indices)[..., 0]}
+    if bottleneck == "fsq":
+        values = np.asarray(code.coefficients)
+        _, points = np.unique(values.reshape(-1, values.shape[-1]), axis=0, return_inverse=True)
+        return {"entry": points.reshape(values.shape[:-1])}
+    maps = {"L1 norm": l1_map(code)}
+    if len(np.unique(count_map(code))) > 1:
+        maps["atoms"] = count_map(code)
+    return maps
+
+
+def l1_map(code):
+    """Returns the L1 norm of each place's coefficients, `(b, h, w)`."""
+    return np.abs(np.asarray(code.coefficients)).sum(-1)
+
+
+def count_map(code):
+    """Returns the atoms of each place, `(b, h, w)` integers."""
+    return np.sum(np.asarray(code.coefficients) != 0, -1)
+
+
+def over_pixels(values, height, width):
+    """Returns a map `(b, h, w)` so large that each value covers its pixels, `(b, height, width)`.
+
+    Raises:
+      ValueError: if the map does not divide the picture.
+    """
+    _, h, w = values.shape
+    if height % h or width % w:
+        raise ValueError(f"a map of {h}x{w} does not divide a picture of {height}x{width}.")
+    return values.repeat(height // h, 1).repeat(width // w, 2)
+
+
+def clipped(values):
+    """Returns the 1st and 99th percentile: a colour scale that a few outliers do not set."""
+    return tuple(float(x) for x in np.percentile(values, (1, 99)))
+
+
+def heatmap_figure(images, maps, *, title=""):
+    """Returns a figure: each image, and beside it its maps, folded out to pixels.
+
+    Args:
+      images: `(b, H, W, 3)` in [0, 1].
+      maps: from `code_maps`.
+      title: a line above.
+    """
+    b, height, width, _ = images.shape
+    columns = 1 + len(maps)
+    figure = style.new_figure(8, 0.9 + b * 7.4 / columns * height / width)
+    figure.suptitle(title, fontsize=9)
+    panels = figure.subplots(b, columns, squeeze=False)
+    for axes, image in zip(panels[:, 0], images, strict=True):
+        style.picture(axes, image)
+    for column, (name, values) in zip(panels[:, 1:].T, maps.items(), strict=True):
+        pixels = over_pixels(values, height, width)
+        if name == "entry":  # neighbours in a codebook are no more alike than others
+            order = np.random.default_rng(0).permutation(values.max() + 1)
+            pixels, look = order[pixels], {"cmap": "nipy_spectral"}
+            low, high = 0, len(order) - 1
+        else:
+            look = {"cmap": "magma"}
+            low, high = clipped(values) if name == "L1 norm" else (0, values.max())
+        for axes, each in zip(column, pixels, strict=True):
+            shown = style.picture(axes, each, **look, vmin=low, vmax=high)
+        column[0].set_title(name, fontsize=9)
+        bar = figure.colorbar(shown, ax=column, location="bottom", pad=0.01, aspect=30)
+        bar.ax.tick_params(labelsize=8)
+        if name == "entry":
+            bar.set_ticks([])
+            bar.set_label(f"{len(np.unique(values))} entries here, in any order", fontsize=8)
+    return figure
