@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORKDIR ?= runs/ksvd_photos
 
-.PHONY: setup demo test lint bench
+.PHONY: setup demo test lint bench report study
 
 setup: .venv/ready
 
@@ -26,6 +26,14 @@ bench: setup
 	$(BIN)/python -m experiments.benchmark_sparse
 	$(BIN)/python -m experiments.benchmark_step
 	$(BIN)/python -m experiments.benchmark_step --num_hiddens=128 --batch_size=128 --rounds=6
+
+# All experiments at a size of minutes, into report/index.html.
+report: setup
+	$(BIN)/python -m experiments.report --size=small --workdir=report
+
+# The same at full size: hours; a study that was stopped goes on.
+study: setup
+	$(BIN)/python -m experiments.report --size=full --workdir=runs/full
 
 lint: setup
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -60,14 +60,14 @@ class Size(NamedTuple):
     sparsity_level: int = 8
     batch: int = 2048
     held_out: int = 8192
-    steps: int = 250
-    sweep_steps: int = 40
+    steps: int = 150
+    sweep_steps: int = 25
     seeds: int = 3
     weights: tuple = (1.0, 2.0, 5.0, 10.0)
     iterations: tuple = (1, 2, 5)
     memories: tuple = (0.0, 0.5, 0.9, 0.99)
     autoencoders: tuple = (GRADIENT, SLOW, ONLINE, EXACT, APPROXIMATE)
-    run_steps: int = 300
+    run_steps: int = 200
     num_hiddens: int = 32
     test_every: int = 4
 

@@ -97,11 +97,11 @@ SIZES = {
         steps=400, num_hiddens=32, windows=2048, every=2, seeds=3,
         points={
             "VQ": _vq(256, 2048),
-            "residual VQ, fixed stages": _rvq(2, 4, 8, atoms=256),
-            "FSQ": _fsq((8, 5, 5, 5), (8, 8, 8, 6, 5), (8, 8, 8, 8, 5, 5, 5, 5)),
+            "residual VQ, fixed stages": _rvq(2, 8, atoms=256),
+            "FSQ": _fsq((8, 5, 5, 5), (8, 8, 8, 8, 5, 5, 5, 5)),
             FIXED: _fixed(1, 2, 3),
             BY_RATE: _by_rate(0.1, 0.03, 0.01, patch_size=1),
-            PATCHES: _by_rate(0.2, 0.06, 0.02, patch_size=2),
+            PATCHES: _by_rate(0.2, 0.04, patch_size=2),
         },
     ),
 }  # fmt: skip

@@ -53,7 +53,7 @@ class Size(NamedTuple):
     signals: int = 20_000
     iterations: int = 10
     rounds: int = 11
-    latents: latent_codecs.Size = latent_codecs.SIZES["full"]._replace(points={})
+    latents: latent_codecs.Size = latent_codecs.SIZES["full"]._replace(seeds=1, points={})
     latent_patches: tuple = (1, 2, 4)
     latent_atoms: int = 2
 

@@ -14,7 +14,6 @@ A script is a function `run(results, size)` and a dict of its sizes:
 
 import csv
 import hashlib
-import html
 import json
 import logging
 import os
@@ -112,7 +111,7 @@ class Results:
 def markdown(block):
     """Returns one part of a report as Markdown."""
     if block["kind"] == "heading":
-        return f"## {block['text']}"
+        return f"{'#' * block.get('level', 2)} {block['text']}"
     if block["kind"] == "figure":
         return f"![{block['caption']}]({block['name']})\n\n*{block['caption']}*"
     if block["kind"] == "table":
@@ -136,8 +135,7 @@ def shown(cell):
 
 def as_markdown(name):
     """Returns a name that anyone may have chosen as text that Markdown and HTML take for itself."""
-    text = html.escape(" ".join(name.split()), quote=False)
-    return re.sub(r"([\\`*_{}\[\]()#+!|~$-])", r"\\\1", text)
+    return re.sub(r"[^\w .,:/=-]|_", lambda found: f"&#{ord(found[0])};", " ".join(name.split()))
 
 
 def as_label(name):

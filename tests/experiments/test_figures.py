@@ -1,3 +1,4 @@
+import html
 import json
 
 import jax
@@ -42,7 +43,7 @@ def test_every_run_has_its_figures_and_no_name_gets_out_of_hand(runs, tmp_path):
     figures.draw(out, runs)
     out.write("")
     report = (tmp_path / "README.md").read_text()
-    assert "<i>" not in report and r"\_a\|b&lt;i&gt;\$x^\$" in report
+    assert "<i>" not in report and "&#95;a&#124;b&#60;i&#62;&#36;x&#94;&#36;: ksvd" in report
     assert "grid has a grid (fsq) and no atoms" in report
     blocks = json.loads((tmp_path / "blocks.json").read_text())["blocks"]
     names = [block["name"] for block in blocks if block["kind"] == "figure"]
@@ -64,5 +65,8 @@ def test_what_is_no_run_is_named(runs, tmp_path):
 
 
 def test_names_are_text_for_markdown_and_for_figures():
-    assert results.as_markdown("a`b|c\n<script>") == r"a\`b\|c &lt;script&gt;"
+    escaped = results.as_markdown("a`b|c\n<script>")
+    assert (
+        escaped == "a&#96;b&#124;c &#60;script&#62;" and html.unescape(escaped) == "a`b|c <script>"
+    )
     assert results.as_label("_cost $5$") == "\u200b_cost \\$5\\$"
