@@ -20,11 +20,15 @@ from absl import app
 
 from experiments import results
 from experiments.overlapping import (
+    as_bytes,
     average,
     gray_images,
+    means,
     overlapping_patches,
     quality,
+    rows,
     training_patches,
+    winners,
 )
 from laser_jax.figures import style
 from laser_jax.sparse import dct_dictionary, fit_dictionary
@@ -60,7 +64,14 @@ class Size(NamedTuple):
 SIZES = {"small": Size(side=96, seeds=1, patches=8000, iterations=5), "full": Size()}
 TOLERANCE = (2 / 255) ** 2  # squared error of an observed pixel at which a patch is done
 LEAST = 0.1  # share of an atom that must be new beside those chosen: less of it blows up the rest
+UNKNOWN = 1e-6  # vote of a patch without an observed pixel: it counts only where no other does
 BLOCK = 512
+MEASURES = {
+    "psnr": ("PSNR of the missing pixels, dB", "{:.2f}"),
+    "ssim": ("SSIM at the missing pixels", "{:.3f}"),
+    "whole_psnr": ("PSNR of the whole image, dB", "{:.2f}"),
+    "whole_ssim": ("SSIM of the whole image", "{:.3f}"),
+}
 
 
 @functools.partial(jax.jit, static_argnames="sparsity")
@@ -113,16 +124,18 @@ def masked_omp(patches, masks, dictionary, *, sparsity):
 def inpaint(damaged, mask, dictionary, *, sparsity):
     """Returns the image `(H, W)`; pixels where `mask` is 1 stay as they are.
 
-    A patch that nothing is known of says what its neighbours' average says, if any does.
+    Where no patch with an observed pixel reaches it is the mean of all observed pixels.
     """
     patches, masks = (overlapping_patches(x, PATCH) for x in (damaged * mask, mask))
     count = masks.sum(-1, keepdims=True)
-    means = patches.sum(-1, keepdims=True) / np.maximum(count, 1)
+    everywhere = np.sum(damaged * mask) / np.maximum(np.sum(mask), 1)
+    offsets = np.where(count > 0, patches.sum(-1, keepdims=True) / np.maximum(count, 1), everywhere)
     found = masked_omp(
-        jnp.asarray((patches - means) * masks), jnp.asarray(masks), dictionary, sparsity=sparsity
+        jnp.asarray((patches - offsets) * masks), jnp.asarray(masks), dictionary, sparsity=sparsity
     )
-    # 1e6: an observed pixel is as it is.
-    return average(np.asarray(found) + means, damaged, weight=1e6 * mask)
+    votes = np.where(count[..., 0] > 0, 1, UNKNOWN)
+    filled = average(np.asarray(found) + offsets, damaged, weight=0, votes=votes)
+    return np.where(mask > 0, damaged, filled)
 
 
 @functools.cache
@@ -165,14 +178,10 @@ def compare(original, missing, seed, source, size):
     }
     found = {"original": as_bytes(original)}
     for name, image in images.items():
-        measured = quality(original, image, mask == 0)
-        found |= {f"{name}/{key}": x for key, x in measured.items()}
+        found |= {f"{name}/{x}": y for x, y in quality(original, image, mask == 0).items()}
+        found |= {f"{name}/whole_{x}": y for x, y in quality(original, image).items()}
         found[f"{name}/image"] = as_bytes(image)
     return found
-
-
-def as_bytes(image):
-    return np.round(255 * np.clip(image, 0, 1)).astype(np.uint8)
 
 
 def run(out, size):
@@ -192,50 +201,30 @@ def run(out, size):
         for missing in size.missing
     }  # fmt: skip
     out.text(verdict(size, points))
-    for measure, form in (("psnr", "{:.2f}"), ("ssim", "{:.3f}")):
-        what = "PSNR of the missing pixels, dB" if measure == "psnr" else "SSIM of the whole image"
+    shown = {(name, f"{missing:.0%}"): seeds for (name, missing), seeds in points.items()}
+    for measure, (what, form) in MEASURES.items():
         out.table(
-            measure, ["image", "missing", *METHODS], rows(points, measure, form),
+            measure, ["image", "missing", *METHODS], rows(shown, METHODS, measure, form),
             caption=f"{what}; {size.side}x{size.side} gray images, {size.frequencies**2} atoms, "
             f"mean ± standard deviation over {size.seeds} mask(s).",
         )  # fmt: skip
     name, missing = list(images)[-1], size.missing[-1]
     out.figure(
         "images", image_figure(points[name, missing][0]),
-        caption=f"{name}, {missing:.0%} of its pixels missing.",
+        caption=f"{name}, {missing:.0%} of its pixels missing; PSNR and SSIM over these.",
     )  # fmt: skip
-
-
-def rows(points, measure, form):
-    """Returns the table's rows, an image and a share each."""
-    found = []
-    for (image, missing), seeds in points.items():
-        row = [image, f"{missing:.0%}"]
-        for name in METHODS:
-            values = [point[f"{name}/{measure}"] for point in seeds]
-            spread = f" ± {form.format(np.std(values))}" if len(values) > 1 else ""
-            row.append(form.format(np.mean(values)) + spread)
-        found.append(row)
-    return found
 
 
 def verdict(size, points):
     """Returns which method wins where."""
     lines = []
     for missing in size.missing:
-        mean = {
-            name: np.mean([
-                point[f"{name}/psnr"] for (_, m), seeds in points.items() for point in seeds
-                if m == missing
-            ])
-            for name in METHODS
-        }  # fmt: skip
-        best = max(mean, key=mean.get)
+        mean, best = means(points, METHODS, missing, "psnr")
         each = ", ".join(f"{name} {mean[name]:.2f}" for name in METHODS[1:])
         lines.append(
-            f"- {missing:.0%} missing: **{best}** is best, mean PSNR of the missing pixels over "
-            f"the images in dB: {each}. The learned dictionary gains "
-            f"{mean[LEARNED] - mean[DCT]:+.2f} dB on the DCT, "
+            f"- {missing:.0%} missing: **{max(mean, key=mean.get)}** is best, mean PSNR of the "
+            f"missing pixels over the images in dB: {each}. {winners(best)} The learned dictionary "
+            f"gains {mean[LEARNED] - mean[DCT]:+.2f} dB on the DCT, "
             f"{mean[LEARNED] - mean[BIHARMONIC]:+.2f} on the biharmonic equation."
         )
     return "\n".join(lines)
