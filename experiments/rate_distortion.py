@@ -34,7 +34,8 @@ class Size(NamedTuple):
       stages: the most stages.
       sparsity: the most atoms of a code by rate.
       iterations: of each learning.
-      bit_prices: squared error that a bit must save, one for each point of a curve by rate.
+      bit_prices: squared error that a bit must save, one for each point of a sparse curve.
+      stage_prices: the same of residual VQ, whose stages save less a bit.
       fixed: (atoms, step) of the fixed sparse codes.
       vq: (patch size, atoms) of plain VQ.
       seeds: of every curve.
@@ -50,6 +51,7 @@ class Size(NamedTuple):
     sparsity: int
     iterations: int
     bit_prices: tuple
+    stage_prices: tuple
     fixed: tuple
     vq: tuple
     seeds: int
@@ -61,13 +63,15 @@ class Size(NamedTuple):
 SIZES = {
     "small": Size(
         signals=6000, num_atoms=512, stage_atoms=256, stages=12, sparsity=24, iterations=4,
-        bit_prices=(0.012, 0.003, 0.0008), fixed=((1, 0.35), (4, 0.2)),
-        vq=((8, 256), (4, 256), (2, 64)), seeds=1, tries=(0.003,), crop=256,
+        bit_prices=(0.012, 0.003, 0.0008), stage_prices=(0.012, 0.003, 0.0008),
+        fixed=((1, 0.35), (4, 0.2)), vq=((8, 256), (4, 256), (2, 64)),
+        seeds=1, tries=(0.003,), crop=256,
         latents=latent_codecs.SIZES["small"],
     ),
     "full": Size(
         signals=30_000, num_atoms=2048, stage_atoms=1024, stages=16, sparsity=64, iterations=6,
         bit_prices=(0.02, 0.008, 0.003, 0.0012, 0.0005, 0.0002),
+        stage_prices=(0.05, 0.02, 0.008, 0.003, 0.0012, 0.0005, 0.0002, 0.00006, 0.00002),
         fixed=((1, 0.35), (2, 0.28), (4, 0.2), (8, 0.14)),
         vq=((8, 256), (8, 4096), (4, 64), (4, 512), (4, 4096), (2, 32), (2, 256)),
         seeds=3, tries=(0.008, 0.0012), crop=0, latents=latent_codecs.SIZES["full"],
@@ -120,7 +124,7 @@ def pixel_curves(out, size):
             {"kind": "learn_fixed_sparse", "num_atoms": size.num_atoms, "sparsity": k, "step": step}
             for k, step in size.fixed
         ],
-        STAGES: [{**stages, "bit_price": price} for price in size.bit_prices],
+        STAGES: [{**stages, "bit_price": price} for price in size.stage_prices],
         ATOMS: [{**sparse, "bit_price": price} for price in size.bit_prices],
     }
     for plain, both in ((ATOMS, BOTH_ATOMS), (STAGES, BOTH_STAGES)):
