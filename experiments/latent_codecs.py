@@ -14,7 +14,7 @@ import numpy as np
 
 import laser_jax
 from configs import ksvd_photos
-from experiments.photographs import photographs
+from experiments.photographs import photographs, source_settings
 from laser_jax.data import open_split
 from laser_jax.images import to_network
 from laser_jax.inference import atoms_of
@@ -121,6 +121,7 @@ def latent_points(out, size):
 def latent_point(out, size, settings, seed):
     """Returns what a trained autoencoder gives on the test windows."""
     run = {"steps": size.steps, "num_hiddens": size.num_hiddens, "seed": seed, **settings}
+    run |= source_settings(out.images)
     measured = {**run, "windows": size.windows, "every": size.every}
     compute = functools.partial(trained_and_measured, out.workdir / "runs", run, size)
     return out.point("latents", measured, compute)
@@ -133,9 +134,13 @@ def trained_and_measured(runs, run, size):
     config.eval_every_steps = config.checkpoint_every_steps = run["steps"]
     config.optimizer.warmup_steps = min(100, run["steps"] // 5)
     config.keep_checkpoints, config.model.ksvd_method = 1, "approximate"
-    model = {key: value for key, value in run.items() if key not in ("seed", "steps")}
+    if "images" in run:
+        config.data.name, config.data.image_size = run["images"], 128
+    model = {key: x for key, x in run.items() if key not in ("seed", "steps", "images")}
     config.model.update(model)
-    name = "-".join(f"{key}={value}" for key, value in run.items()).replace(" ", "")
+    name = (
+        "-".join(f"{key}={value}" for key, value in run.items()).replace(" ", "").replace("/", "%")
+    )
     level = log.level
     log.setLevel(logging.WARNING)  # a line every 50 steps of some dozen runs tells nobody anything
     train(config, runs / name)

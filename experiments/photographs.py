@@ -12,6 +12,20 @@ def photographs(split):
     return {name: as_float(read_photograph(name)) for name in PHOTOGRAPHS[split]}
 
 
+def pictures(name, split):
+    """Returns a list of images `(H, W, 3)` in [0, 1]: the photographs of a split whole, or of a
+    data set 200 images of 128x128 to learn from and 24 to test."""
+    if name == "photographs":
+        return list(photographs(split).values())
+    count = 200 if split == "train" else 24
+    return list(square_images(name, split=split, count=count, side=128))
+
+
+def source_settings(name):
+    """Returns what the settings of a point say of its images: nothing of the photographs."""
+    return {} if name == "photographs" else {"images": name}
+
+
 def square_images(name, *, split, count, side, seed=0):
     """Returns `count` images, float32 `(count, side, side, 3)` in [0, 1].
 

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from experiments import pixel_codecs, range_coder
-from experiments.photographs import from_grid, grid_patches, photographs, random_patches
+from experiments.photographs import from_grid, grid_patches, pictures, random_patches
 from experiments.thumbnail import Thumbnail, enlarge, fit_thumbnail, shrink, thumbnail_bits
 from laser_jax.metrics import lpips
 from laser_jax.pretrained import WeightsUnavailable
@@ -22,7 +22,9 @@ def learned(settings):
     """Returns the codec that settings describe, and its `Problem`."""
     options = dict(settings)
     kind = options.pop("kind")
-    which = *(options.pop(key) for key in ("patch", "thumbnail", "n", "crop")), options["seed"]
+    images = options.pop("images", "photographs")
+    which = *(options.pop(key) for key in ("patch", "thumbnail", "n", "crop")), images
+    which += (options["seed"],)
     task = problem(*which)
     if kind == "learn_stages":
         options["start"] = _stage_start(which, options.pop("num_atoms"), options["stages"])
@@ -59,16 +61,16 @@ class Problem(NamedTuple):
 
 
 @functools.lru_cache(maxsize=2)
-def problem(patch_size, with_thumbnail, count, crop, seed):
+def problem(patch_size, with_thumbnail, count, crop, images, seed):
     """Returns the `Problem`: patches less their prediction, one colour or a thumbnail's."""
-    train, test = list(photographs("train").values()), held_out(crop)
+    train, test = pictures(images, "train"), held_out(crop, images)
     cut = [grid_patches(image, patch_size) for image in test]
     if not with_thumbnail:
         colour = np.mean([image.mean((0, 1)) for image in train], axis=0, dtype=np.float32)
         flat = np.tile(colour, patch_size**2)
         signals = random_patches(train, patch_size, count, seed=seed) - flat
-        pictures = tuple((x, np.broadcast_to(flat, x.shape), None) for x in cut)
-        return Problem(signals, pictures, None, patch_size)
+        uncoloured = tuple((x, np.broadcast_to(flat, x.shape), None) for x in cut)
+        return Problem(signals, uncoloured, None, patch_size)
     # Every grid is as good a one: shifted pictures and their mirror images are more to learn from.
     rng, half = np.random.default_rng(seed), patch_size // 2
     shifted = [
@@ -91,11 +93,11 @@ def problem(patch_size, with_thumbnail, count, crop, seed):
     )
 
 
-def held_out(crop):
-    """Returns the test photographs whole, or the middle of each."""
-    whole = photographs("test").values()
+def held_out(crop, images="photographs"):
+    """Returns the test pictures whole, or the middle of each."""
+    whole = pictures(images, "test")
     if not crop:
-        return list(whole)
+        return whole
     starts = [[(length - crop) // 2 for length in image.shape[:2]] for image in whole]
     return [
         image[top : top + crop, left : left + crop]
@@ -159,9 +161,9 @@ def as_shown(image):
     return np.round(255 * np.clip(image, 0, 1)) / 255
 
 
-def file_point(setting, crop):
+def file_point(setting, crop, images="photographs"):
     """Returns the rate and quality of the test pictures as files of a format."""
-    originals, decoded, bits = held_out(crop), [], 0
+    originals, decoded, bits = held_out(crop, images), [], 0
     for image in originals:
         file = io.BytesIO()
         Image.fromarray(np.round(255 * image).astype(np.uint8)).save(file, **setting)

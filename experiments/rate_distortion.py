@@ -16,6 +16,7 @@ import numpy as np
 from absl import app
 
 from experiments import latent_codecs, results
+from experiments.photographs import source_settings
 from experiments.picture_codecs import coded, file_point, held_out, learned, measure, window
 from laser_jax.figures import style
 
@@ -141,6 +142,7 @@ def pixel_curves(out, size):
 def pixel_point(out, size, settings):
     """Returns the measured point of a codec; `settings` as for `learned`, the rest from `size`."""
     shared = {"n": size.signals, "iterations": size.iterations, "crop": size.crop}
+    shared |= source_settings(out.images)
     settings = {"thumbnail": False, "seed": 0, "patch": 8, **shared, **settings}
     return out.point("pixels", settings, lambda: measure(*learned(settings)))
 
@@ -157,8 +159,9 @@ def file_curves(out, size):
     for name, settings in trials.items():
         points = []
         for setting in settings:
-            compute = functools.partial(file_point, setting, size.crop)
-            points.append(out.point("files", {**setting, "crop": size.crop}, compute))
+            compute = functools.partial(file_point, setting, size.crop, out.images)
+            named = {**setting, "crop": size.crop, **source_settings(out.images)}
+            points.append(out.point("files", named, compute))
         kept, best = [], -np.inf
         for point in by_rate(points):
             if point["psnr"] > best:
@@ -198,7 +201,7 @@ def coder_rows(out, size):
     """Returns rows (codec, bits by the tables, bits written, their ratio), read back and equal."""
     shared = {
         "n": size.signals, "iterations": size.iterations, "crop": size.crop, "thumbnail": True,
-        "seed": 0, "patch": 8,
+        "seed": 0, "patch": 8, **source_settings(out.images),
     }  # fmt: skip
     kinds = {
         BOTH_ATOMS: {
@@ -326,7 +329,7 @@ def curve_figure(curves, *, value, ylabel, title):
     return figure
 
 
-def picture_figure(curves, size):
+def picture_figure(curves, picture):
     """Returns a figure of one window through several codecs at about `SHOWN_RATE`, and of where
     the atoms went."""
     names = (STAGES, BOTH_STAGES, ATOMS, BOTH_ATOMS, "JPEG", "WebP")
@@ -336,7 +339,7 @@ def picture_figure(curves, size):
     }
     figure = style.new_figure(8, 12.5)
     panels = figure.subplots(4, 2).ravel()
-    style.picture(panels[0], window(held_out(size.crop)[0]), title="original\n")
+    style.picture(panels[0], window(picture), title="original\n")
     for axes, (name, point) in zip(panels[1:], nearest.items(), strict=False):
         title = f"{name}\n{point['bpp']:.2f} bits a pixel, {point['psnr']:.1f} dB"
         style.picture(axes, point["window"], title=title)
@@ -374,15 +377,15 @@ def run(out, size):
 
 def report_pixels(out, size, curves):
     """Adds what was found on pixels."""
-    pictures = held_out(size.crop)
-    shapes = " and ".join(f"{p.shape[1]}x{p.shape[0]}" for p in pictures)
+    pictures = held_out(size.crop, out.images)
+    shapes = " and ".join(dict.fromkeys(f"{p.shape[1]}x{p.shape[0]}" for p in pictures))
     out.heading("Verdict, on pixels")
     out.text(verdict(curves))
     out.figure(
         "pixels",
         curve_figure(curves, value="psnr", ylabel="PSNR, dB", title="Patches of photographs"),
-        caption=f"PSNR of the pooled squared error of the two test photographs ({shapes}) against "
-        f"the rate. Bands: one standard deviation over {size.seeds} seeds.",
+        caption=f"PSNR of the pooled squared error of {len(pictures)} test pictures ({shapes}) "
+        f"against the rate. Bands: one standard deviation over {size.seeds} seeds.",
     )
     rate_table(
         out, "pixels_at_rates", curves,
@@ -396,11 +399,11 @@ def report_pixels(out, size, curves):
         caption="The same points by LPIPS.",
     )
     out.figure(
-        "pictures", picture_figure(curves, size),
+        "pictures", picture_figure(curves, held_out(size.crop, out.images)[0]),
         caption=f"The points nearest to {SHOWN_RATE} bits a pixel, and where the atoms went.",
     )  # fmt: skip
     out.text(
-        "All codecs learn from the same five training photographs. *By rate*: the number of atoms, "
+        "All codecs learn from the same training pictures. *By rate*: the number of atoms, "
         "or stages, is chosen patch by patch so that squared error + lambda x bits is least, and "
         "the dictionary learns from such codes. *Thumbnail*: the patches' means are sent first, "
         "and each patch is predicted from the nine means around it; its bits are counted. FSQ "
@@ -428,7 +431,7 @@ def report_coder(out, rows):
     out.heading("A real coder")
     out.table(
         "coder", ["codec", "lambda", "bits by the tables", "bits written", "ratio"], rows,
-        caption="Both test photographs written by a range coder (constriction) under the same "
+        caption="The test pictures written by a range coder (constriction) under the same "
         "tables, read back and equal, symbol by symbol.",
     )  # fmt: skip
 
@@ -443,7 +446,7 @@ def report_latents(out, size, curves):
             curves, value="psnr", ylabel="PSNR, dB",
             title="Autoencoders of one network and one number of steps",
         ),
-        caption=f"Test windows of `photo_patches`, 32x32; {small.num_hiddens} hidden units, "
+        caption=f"Test images; {small.num_hiddens} hidden units, "
         f"{small.steps} steps of batch 64, latents of 1/4 the side; {small.seeds} seeds.",
     )  # fmt: skip
     rate_table(

@@ -4,6 +4,7 @@ import types
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from experiments import latent_codecs, picture_codecs
 from experiments import rate_distortion as study
@@ -130,3 +131,14 @@ def test_codes_of_autoencoders_are_integers_that_decode_to_the_reconstruction(ki
     error = np.abs(codec.decode(code) - trained.reconstruct(images)).max()
     # Coefficients rounded, or atoms not bought: a little is lost.
     assert error < (0.02 if kind in ("fixed", "rate") else 1e-5)
+
+
+def test_other_images_are_coded_where_the_flag_names_them(tmp_path):
+    rng = np.random.default_rng(0)
+    (tmp_path / "images").mkdir()
+    for i in range(800):
+        pixels = rng.integers(0, 256, (2, 2, 3), np.uint8).repeat(32, 0).repeat(32, 1)
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{i}.png")
+    out = Results(tmp_path / "out", "title", f"folder:{tmp_path / 'images'}")
+    (point,) = study.file_curves(out, SIZE)["JPEG"][0][-1:]
+    assert point["psnr"] > 35 and point["window"].shape == (64, 64, 3)
