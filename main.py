@@ -33,7 +33,7 @@ def main(argv):
     # TensorFlow, which only writes TensorBoard's files, announces its oneDNN otherwise.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     # Slow imports, after the flags have been read.
-    from laser_jax import checkpoint, data, evaluate, sharding, train
+    from laser_jax import checkpoint, data, evaluate, sharding, stopping, train
 
     try:
         config = CONFIG.value or checkpoint.read_config(workdir)
@@ -43,6 +43,9 @@ def main(argv):
             return
         sharding.initialize_distributed()
         {"train": train.train, "evaluate": evaluate.evaluate}[MODE.value](config, workdir)
+    except stopping.Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        sys.exit(stopping.EXIT_CODE)
     except (ValueError, OSError, FloatingPointError, data.DataUnavailable) as error:
         if flags.FLAGS.verbosity > 0:
             raise

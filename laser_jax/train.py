@@ -1,5 +1,6 @@
 """Training: from a config and a workdir to a trained autoencoder, from wherever it stands."""
 
+import contextlib
 import logging
 import pathlib
 
@@ -19,6 +20,7 @@ from laser_jax.step import (
     load_lpips_params,
     make_train_step,
 )
+from laser_jax.stopping import Stopped, StopSignal, hold
 
 log = logging.getLogger("laser_jax")
 
@@ -40,6 +42,8 @@ def train(config, workdir):
       ValueError: if values of the config do not fit, or the workdir holds another run.
       OSError: if the workdir cannot be written, or weights that the loss needs are not there.
       NotFiniteError: if the loss stops being finite; the last checkpoint stays.
+      WorkdirInUse: if another process trains there.
+      Stopped: after SIGTERM or SIGINT, the checkpoint of the last step written.
     """
     workdir, mesh = pathlib.Path(workdir), data_mesh()
     check_batch_size("data.batch_size", config.data.batch_size, mesh)
@@ -50,10 +54,11 @@ def train(config, workdir):
     check_same_run(workdir, config)
     lpips_params = load_lpips_params(config, mesh)
     images, validation = (open_split(config.data, s) for s in ("train", "validation"))
-    if jax.process_index() == 0:
-        write_config(workdir, config)
-
-    with Checkpoints(workdir, keep=config.keep_checkpoints) as checkpoints:
+    with contextlib.ExitStack() as stack:
+        if jax.process_index() == 0:
+            stack.enter_context(hold(workdir))
+            write_config(workdir, config)
+        checkpoints = stack.enter_context(Checkpoints(workdir, keep=config.keep_checkpoints))
         if checkpoints.latest_step() is None:
             state = initial_state(config, model, optimizer, mesh)
             state = init_dictionary(state, model, config, batches(config, images, 0), mesh)
@@ -63,7 +68,8 @@ def train(config, workdir):
             log.info("going on from step %d of %s", state.step, workdir)
         first, last = int(state.step), config.num_train_steps
         train_step = make_train_step(model, optimizer, config, mesh, lpips_params)
-        with Reporter(config, workdir, model, validation, mesh, state, lpips_params) as report:
+        report = Reporter(config, workdir, model, validation, mesh, state, lpips_params)
+        with report, StopSignal() as stop:
             stream = batches(config, images, first)
             for step in range(first + 1, last + 1):
                 batch = put_batch(next(stream), mesh)
@@ -74,9 +80,15 @@ def train(config, workdir):
                     report.train(step, batch, reconstruction)
                 if step % config.eval_every_steps == 0 and step != last:
                     report.validate(step, state)
-                if step % config.checkpoint_every_steps == 0 or step == last:
+                reason = stop.reason(step)
+                if step % config.checkpoint_every_steps == 0 or step == last or reason:
                     report.check_finite()
                     checkpoints.save(state)
+                if reason and step != last:
+                    raise Stopped(
+                        f"stopped by {reason} after step {step}; the same command goes on from "
+                        f"there, or python main.py --workdir={workdir}."
+                    )
             report.finish(state)
     return state
 

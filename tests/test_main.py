@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,8 @@ import numpy as np
 import pytest
 
 import laser_jax
+from laser_jax.checkpoint import Checkpoints
+from laser_jax.stopping import WorkdirInUse, hold
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -64,6 +67,27 @@ def test_a_killed_run_resumes_to_the_state_of_one_never_killed(photo_patches_dir
     evaluated = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True)
     assert evaluated.returncode == 0, evaluated.stderr
     assert "psnr_pooled" in evaluated.stderr and (killed / "evaluation.json").exists()
+
+
+def test_a_run_told_to_stop_writes_its_step_and_a_second_trainer_is_refused(
+    photo_patches_dir, tmp_path
+):
+    many = "--config.num_train_steps=100000"
+    process = subprocess.Popen(
+        command(tmp_path, photo_patches_dir, many), cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "checkpoints" / "10").exists() and time.monotonic() < deadline:
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.05)
+    with pytest.raises(WorkdirInUse, match=f"process {process.pid} on"), hold(tmp_path):
+        pass
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 75
+    step = int(re.search(r"stopped by SIGTERM after step (\d+); the same command goes", said)[1])
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.latest_step() == step > 10
 
 
 @pytest.mark.parametrize(
