@@ -2,16 +2,23 @@
 
 config.json          the config, so that the workdir alone is enough
 checkpoints/<step>/  orbax checkpoints, written to the side and then renamed
+damaged/<step>/      checkpoints that could not be read, or whose values are not those written
 """
 
 import json
+import logging
 import os
 import pathlib
+import zlib
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental.multihost_utils import sync_global_devices
 from ml_collections import config_dict
+
+log = logging.getLogger("laser_jax")
 
 # A run goes on only where these are unchanged: shapes, or what the numbers mean, depend on them.
 _FIXED = ("model", "data.name", "data.image_size", "seed")
@@ -33,6 +40,10 @@ _LATER = {
 }
 
 
+class DamagedCheckpoints(OSError):
+    """A workdir has checkpoints, and none of them can be read."""
+
+
 class Checkpoints:
     """The checkpoints of a workdir; a context manager that waits for the last write."""
 
@@ -44,7 +55,8 @@ class Checkpoints:
           keep: newest checkpoints that stay when one is written; None: all, and only to read.
         """
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=keep is not None)
-        self._manager = ocp.CheckpointManager(_path(workdir) / "checkpoints", options=options)
+        self._workdir, self._writes = _path(workdir), keep is not None
+        self._manager = ocp.CheckpointManager(self._workdir / "checkpoints", options=options)
 
     def __enter__(self):
         return self
@@ -62,13 +74,76 @@ class Checkpoints:
         if step == self.latest_step():
             return
         # A copy: the next step donates these buffers while they are being written.
-        self._manager.save(step, args=ocp.args.StandardSave(jax.tree.map(jnp.copy, state)))
+        self._manager.save(
+            step, args=ocp.args.StandardSave(jax.tree.map(jnp.copy, state)),
+            custom_metadata={"checksums": checksums(state)},
+        )  # fmt: skip
 
     def restore(self, abstract_state):
-        """Returns the newest state, laid out as `abstract_state` (shapes with shardings)."""
-        return self._manager.restore(
-            self.latest_step(), args=ocp.args.StandardRestore(abstract_state)
+        """Returns the newest state that is whole, laid out as `abstract_state` (with shardings).
+
+        One that is not is named in the log, and moved to `damaged/` by who writes checkpoints, as
+        its step will be written again; nothing is deleted.
+
+        Raises:
+          DamagedCheckpoints: if none is whole.
+        """
+        damaged = {}
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                state = self._read(step, abstract_state)
+            except Exception as error:  # whatever reading a spoiled file may come to
+                damaged[step] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+                log.warning(
+                    "checkpoint %d of %s is damaged: %s", step, self._workdir, damaged[step]
+                )
+                continue
+            if damaged:
+                log.warning("going back to checkpoint %d, the newest that is whole", step)
+                self._set_aside(damaged)
+            return state
+        raise DamagedCheckpoints(
+            f"no checkpoint of {self._workdir} can be read; nothing was deleted.\n"
+            + "\n".join(f"  {step}: {reason}" for step, reason in damaged.items())
         )
+
+    def _read(self, step, abstract_state):
+        metadata = self._manager.metadata(step)
+        state = self._manager.restore(step, args=ocp.args.StandardRestore(abstract_state))
+        if metadata.init_timestamp_nsecs is None:
+            raise ValueError("its metadata are gone")
+        # Checkpoints written before there were checksums have none.
+        written = (metadata.custom_metadata or {}).get("checksums")
+        if written is not None:
+            read = checksums(state)
+            differ = [name for name in written | read if written.get(name) != read.get(name)]
+            if differ:
+                raise ValueError(f"values are not those written: {', '.join(differ)}")
+        return state
+
+    def _set_aside(self, steps):
+        if not self._writes:
+            return
+        if jax.process_index() == 0:
+            for step in steps:
+                aside = self._workdir / "damaged" / str(step)
+                aside.parent.mkdir(exist_ok=True)
+                while aside.exists():
+                    aside = aside.with_name(f"{aside.name}-again")
+                (self._workdir / "checkpoints" / str(step)).rename(aside)
+        if jax.process_count() > 1:
+            sync_global_devices("damaged checkpoints are set aside")
+        self._manager.reload()
+
+
+def checksums(state):
+    """Returns path -> CRC-32 of each array of a state, its dtype and shape among it."""
+
+    def checksum(x):
+        x = np.ascontiguousarray(jax.device_get(x))
+        return zlib.crc32(x.tobytes(), zlib.crc32(f"{x.dtype}{x.shape}".encode()))
+
+    return {jax.tree_util.keystr(path): checksum(x) for path, x in jax.tree.leaves_with_path(state)}
 
 
 def write_config(workdir, config):

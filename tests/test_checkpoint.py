@@ -1,0 +1,124 @@
+import logging
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from laser_jax.checkpoint import Checkpoints, DamagedCheckpoints, checksums
+from laser_jax.train_state import TrainState
+
+
+@pytest.fixture(autouse=True)
+def heard(caplog):
+    log = logging.getLogger("laser_jax")
+    caplog.set_level(logging.WARNING, "laser_jax")
+    log.propagate = True
+
+
+def state_at(step):
+    rng = np.random.default_rng(step)
+    params = {"w": rng.standard_normal((300, 7)).astype(np.float32)}
+    empty = {}
+    state = TrainState(
+        step=np.int32(step), params=params, dictionary={"atoms": rng.random((4, 3), np.float32)},
+        opt_state=empty, ema_params=empty, extra=empty,
+    )  # fmt: skip
+    return jax.device_put(state)
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    with Checkpoints(tmp_path, keep=3) as checkpoints:
+        for step in (10, 20, 30):
+            checkpoints.save(state_at(step))
+    return tmp_path
+
+
+def restore(workdir, keep=None):
+    abstract = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state_at(0)
+    )
+    with Checkpoints(workdir, keep=keep) as checkpoints:
+        return checkpoints.restore(abstract)
+
+
+def assert_step(state, step):
+    assert int(state.step) == step
+    jax.tree.map(np.testing.assert_array_equal, state, state_at(step))
+
+
+def files(workdir, step):
+    found = [path for path in (workdir / "checkpoints" / str(step)).rglob("*") if path.is_file()]
+    return sorted(found, key=lambda path: -path.stat().st_size)
+
+
+def flip(path):
+    """Flips one bit in the middle of a file."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 16
+    path.write_bytes(data)
+
+
+DAMAGE = {
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    "emptied": lambda path: path.write_bytes(b""),
+    "deleted": lambda path: path.unlink(),
+    "flipped": flip,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_file_is_noticed_whichever_it_is(damage, workdir, tmp_path_factory, caplog):
+    for i in range(len(files(workdir, 30))):
+        copy = tmp_path_factory.mktemp("copy") / "run"
+        shutil.copytree(workdir, copy)
+        path = files(copy, 30)[i]
+        size = path.stat().st_size
+        if size:
+            damage(path)
+        # Either it changes nothing of the values, or the one before is taken.
+        state = restore(copy)
+        assert_step(state, int(state.step))
+        if size > 4000:  # it holds the values
+            assert int(state.step) == 20
+            assert "checkpoint 30 of" in caplog.text and "back to checkpoint 20" in caplog.text
+
+
+def test_values_that_are_not_those_written_are_never_taken(workdir, caplog, monkeypatch):
+    honest = checksums
+
+    def dishonest(state):
+        found = honest(state)
+        return found | {".params['w']": 0} if int(state.step) == 30 else found
+
+    monkeypatch.setattr("laser_jax.checkpoint.checksums", dishonest)
+    assert_step(restore(workdir), 20)
+    assert "values are not those written: .params['w']" in caplog.text
+
+
+def test_what_is_damaged_is_set_aside_and_its_step_written_again(workdir):
+    files(workdir, 30)[0].write_bytes(b"")
+    assert_step(restore(workdir), 20)
+    assert (workdir / "checkpoints" / "30").exists()  # who only reads moves nothing
+    assert_step(restore(workdir, keep=3), 20)
+    assert (workdir / "damaged" / "30").exists()
+    with Checkpoints(workdir, keep=3) as checkpoints:
+        checkpoints.save(state_at(30))
+    assert_step(restore(workdir), 30)
+
+
+def test_without_a_good_one_there_is_an_error_and_nothing_is_deleted(workdir):
+    for step in (10, 20, 30):
+        files(workdir, step)[0].write_bytes(b"")
+    with pytest.raises(DamagedCheckpoints, match="no checkpoint of .*\n  30: .*\n  20: .*\n  10: "):
+        restore(workdir, keep=3)
+    assert all((workdir / "checkpoints" / str(step)).exists() for step in (10, 20, 30))
+
+
+def test_checkpoints_without_checksums_are_those_of_an_older_version(workdir, monkeypatch):
+    monkeypatch.setattr("laser_jax.checkpoint.checksums", lambda state: None)
+    with Checkpoints(workdir, keep=3) as checkpoints:
+        checkpoints.save(state_at(40))
+    monkeypatch.undo()
+    assert_step(restore(workdir), 40)
