@@ -16,6 +16,7 @@ FLOORS = {
     "figures": 0,
     "images": 0,
     "progress": 0,
+    "stopping": 0,
     "models": 1,
     "inference": 1.5,
     "adversary": 2,

@@ -16,6 +16,8 @@ N, D, M, K = 40, 6, 12, 3
 SIGNALS, DICTIONARY = jnp.ones((N, D)), jnp.ones((M, D))
 CODE = sparse.SparseCode(jnp.zeros((N, K), jnp.int32), jnp.ones((N, K)))
 ONE = sparse.SparseCode(CODE.indices[:, :1], CODE.coefficients[:, :1])
+LEVELS = CODE._replace(coefficients=jnp.ones((N, K), jnp.int32))
+RATES = sparse.uniform_rate_model(M, sparsity=K, max_level=7)
 KEY = jax.random.key(0)
 
 
@@ -29,11 +31,15 @@ def gradient(signals, dictionary):
 # Every public function, and the ways through it that take other products.
 CALLS = {
     "SparseCode": lambda: CODE,
+    "RateModel": lambda: RATES,
     "OnlineStatistics": lambda: online.online_statistics(DICTIONARY),
     "EmaStatistics": lambda: sparse.EmaStatistics(jnp.ones(M), DICTIONARY),
     "FitResult": lambda: sparse.FitResult(DICTIONARY, CODE, jnp.ones(1)),
+    "code_bits": lambda: sparse.code_bits(LEVELS, RATES),
     "coherence": lambda: sparse.coherence(DICTIONARY),
+    "dct_dictionary": lambda: sparse.dct_dictionary(4, 5),
     "decode": lambda: sparse.decode(CODE, DICTIONARY),
+    "dequantize_coefficients": lambda: sparse.dequantize_coefficients(LEVELS, 0.1),
     "ema_update": lambda: sparse.ema_update(
         sparse.EmaStatistics(jnp.ones(M), DICTIONARY), SIGNALS, ONE, decay=0.9
     ),
@@ -41,6 +47,7 @@ CALLS = {
     "fit_dictionary": lambda: sparse.fit_dictionary(
         SIGNALS, num_atoms=M, sparsity=K, iterations=2, key=KEY
     ),
+    "fit_rate_model": lambda: sparse.fit_rate_model(LEVELS, num_atoms=M, max_level=7),
     "gradient_pursuit": lambda: sparse.gradient_pursuit(SIGNALS, DICTIONARY, sparsity=K),
     "init_from_signals": lambda: sparse.init_from_signals(SIGNALS, M, key=KEY),
     "iterative_hard_thresholding": lambda: sparse.iterative_hard_thresholding(
@@ -73,6 +80,13 @@ CALLS = {
         online.online_statistics(DICTIONARY), SIGNALS, DICTIONARY, CODE, decay=0.9
     ),
     "perplexity": lambda: sparse.perplexity(jnp.ones(M)),
+    "quantize_coefficients": lambda: sparse.quantize_coefficients(CODE, 0.1, bits=8),
+    "rate_distortion_pursuit": lambda: sparse.rate_distortion_pursuit(
+        SIGNALS, DICTIONARY, RATES, sparsity=K, step=0.1, bit_price=0.01
+    ),
+    "rate_distortion_stages": lambda: sparse.rate_distortion_stages(
+        SIGNALS, DICTIONARY, RATES, stages=K, bit_price=0.01
+    ),
     "replace_atoms": lambda: sparse.replace_atoms(
         SIGNALS, DICTIONARY, CODE, max_coherence=0.9, key=KEY
     ),
@@ -84,6 +98,7 @@ CALLS = {
     "residual_update": lambda: sparse.residual_update(SIGNALS, DICTIONARY, CODE, learning_rate=0.1),
     "to_dense": lambda: sparse.to_dense(CODE, M),
     "top_k": lambda: sparse.top_k(SIGNALS, DICTIONARY, sparsity=K),
+    "uniform_rate_model": lambda: sparse.uniform_rate_model(M, sparsity=K, max_level=7),
     "unit_norm": lambda: sparse.unit_norm(SIGNALS),
     "usage": lambda: sparse.usage(CODE, M),
 }
