@@ -26,11 +26,10 @@ BOTTLENECKS = {
     "dl": {"bottleneck": "dl", "patch_size": (2, 4)},
     "fsq": {"bottleneck": "fsq", "fsq_levels": (8, 6, 5)},
     "ksvd": {"bottleneck": "ksvd"},
-    "rate": {
-        "bottleneck": "ksvd", "sparse_coder": "rate_distortion", "ksvd_method": "parallel",
-        "bit_price": 1e-3, "coefficient_step": 0.1,
+    "parallel, atoms by rate": {
+        "bottleneck": "ksvd", "ksvd_method": "parallel", "update_every_steps": 3,
+        "sparse_coder": "rate_distortion", "bit_price": 1e-3, "coefficient_step": 0.1,
     },
-    "parallel": {"bottleneck": "ksvd", "ksvd_method": "parallel", "update_every_steps": 3},
     "online": {"bottleneck": "ksvd", "dictionary_update": "online"},
     "every loss": {"bottleneck": "dl", "coefficient_l1_weight": 1e-4, "coherence_weight": 1e-2},
 }  # fmt: skip

@@ -104,7 +104,6 @@ def test_the_report_has_all_its_parts(tmp_path, monkeypatch):
 
 
 KINDS = {
-    "vq": {"bottleneck": "vq"},
     "rvq": {"bottleneck": "rvq"},
     "fsq": {"bottleneck": "fsq", "fsq_levels": (4, 3)},
     "fixed": {"bottleneck": "ksvd", "sparsity_level": 2},
@@ -118,7 +117,7 @@ def test_codes_of_autoencoders_are_integers_that_decode_to_the_reconstruction(ki
     tiny_config.model.coefficient_step = 0.02
     model = build_model(tiny_config)
     images = np.stack([open_split(tiny_config.data, "test")[i] for i in range(4)])
-    variables = model.init(jax.random.key(0), to_unit(images))
+    variables = jax.jit(model.init)(jax.random.key(0), to_unit(images))
     trained = TrainedAutoencoder(
         tiny_config, model, types.SimpleNamespace(eval_variables=lambda: variables)
     )
