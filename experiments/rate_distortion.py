@@ -385,7 +385,7 @@ def report_pixels(out, size, curves):
         "pixels",
         curve_figure(curves, value="psnr", ylabel="PSNR, dB", title="Patches of photographs"),
         caption=f"PSNR of the pooled squared error of {len(pictures)} test pictures ({shapes}) "
-        f"against the rate. Bands: one standard deviation over {size.seeds} seeds.",
+        f"against the rate. Bands: one standard deviation over {size.seeds} seed(s).",
     )
     rate_table(
         out, "pixels_at_rates", curves,
@@ -447,7 +447,7 @@ def report_latents(out, size, curves):
             title="Autoencoders of one network and one number of steps",
         ),
         caption=f"Test images; {small.num_hiddens} hidden units, "
-        f"{small.steps} steps of batch 64, latents of 1/4 the side; {small.seeds} seeds.",
+        f"{small.steps} steps of batch 64, latents of 1/4 the side; {small.seeds} seed(s).",
     )  # fmt: skip
     rate_table(
         out, "latents_at_rates", curves,
