@@ -32,8 +32,7 @@ def main(argv):
         absl_logging.set_verbosity(absl_logging.WARNING)  # orbax and clu tell a lot
     # TensorFlow, which only writes TensorBoard's files, announces its oneDNN otherwise.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    # Slow imports, after the flags have been read.
-    from laser_jax import checkpoint, data, evaluate, sharding, stopping, train
+    from laser_jax import checkpoint, data, evaluate, sharding, stopping, train  # slow
 
     try:
         config = CONFIG.value or checkpoint.read_config(workdir)

@@ -133,37 +133,26 @@ def torch_omp(signals, atoms, k):
 
     from experiments import torch_baselines
 
-    y, d = (torch.from_numpy(x).to(_torch_device()) for x in (signals, atoms))
+    y, d = torch_baselines.tensor(signals), torch_baselines.tensor(atoms)
 
     def run():
         with torch.no_grad():
-            return _synchronised(torch_baselines.omp(y, d, k))
+            return torch_baselines.synchronised(torch_baselines.omp(y, d, k))
 
     return run, lambda code: torch.einsum("nk,nkd->nd", code[1], d[code[0]]).cpu()
 
 
 def omp_gpu(signals, atoms, k):
-    import torch
     from orthogonal_matching_pursuit_gpu import run_omp
 
-    y, d = (torch.from_numpy(x).to(_torch_device()) for x in (signals, atoms))
+    from experiments.torch_baselines import synchronised, tensor
+
+    y, d = tensor(signals), tensor(atoms)
 
     def run():
-        return _synchronised(run_omp(d.T, y, k, normalize=False, fit_intercept=False))
+        return synchronised(run_omp(d.T, y, k, normalize=False, fit_intercept=False))
 
     return run, lambda code: (code @ d).cpu()
-
-
-def _torch_device():
-    return "cuda" if jax.default_backend() == "gpu" else "cpu"
-
-
-def _synchronised(result):
-    import torch
-
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return result
 
 
 OTHERS = {
@@ -364,8 +353,10 @@ def vq_table():
 def _torch_nearest(signals, atoms):
     import torch
 
-    y, d = (torch.from_numpy(x).to(_torch_device()) for x in (signals, atoms))
-    return lambda: _synchronised(torch.cdist(y, d).argmin(1))
+    from experiments.torch_baselines import synchronised, tensor
+
+    y, d = tensor(signals), tensor(atoms)
+    return lambda: synchronised(torch.cdist(y, d).argmin(1))
 
 
 def ksvd_table():
@@ -404,15 +395,11 @@ def _sweep(signals, dictionary, code, method):
 
 
 def _torch_sweep(signals, atoms, code):
-    import torch
+    from experiments.torch_baselines import ksvd_sweep, synchronised, tensor
 
-    from experiments import torch_baselines
-
-    device = _torch_device()
-    y = torch.from_numpy(signals).to(device)
-    start = [torch.from_numpy(np.array(x)).to(device) for x in (atoms, *code)]
+    y, *start = (tensor(x) for x in (signals, atoms, *code))
     start[1] = start[1].long()
-    return lambda: _synchronised(torch_baselines.ksvd_sweep(y, *(x.clone() for x in start)))
+    return lambda: synchronised(ksvd_sweep(y, *(x.clone() for x in start)))
 
 
 def main(_):

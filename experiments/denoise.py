@@ -22,28 +22,23 @@ from absl import app
 
 from experiments import results
 from experiments.overlapping import (
-    as_bytes,
+    PATCH,
     average,
-    gray_images,
-    means,
     overlapping_patches,
-    quality,
-    rows,
-    training_patches,
-    winners,
+    training_dictionary,
 )
+from experiments.restoration import compute, described, draw, means, rows, winners
 from laser_jax.figures import style
 from laser_jax.figures.sheets import atom_sheet
 from laser_jax.sparse import (
     dct_dictionary,
     decode,
-    fit_dictionary,
     ksvd_sweep,
     omp,
     replace_atoms,
 )
 
-PATCH, GAIN = 8, 1.15  # as in the paper: C = 1.15
+GAIN = 1.15  # C in the paper
 NOISY, DCT, OTHERS, ITSELF = "noisy", "DCT", "K-SVD of photographs", "K-SVD of the noisy image"
 NLM, TV = "non-local means", "total variation"
 METHODS = (NOISY, DCT, OTHERS, ITSELF, NLM, TV)
@@ -118,16 +113,6 @@ def learn_from(noisy, sigma, size):
     return dictionary
 
 
-@functools.cache
-def learned_on_others(source, size):
-    """Returns the dictionary of clean training photographs."""
-    patches = training_patches(source, PATCH, size.patches, seed=0)
-    return fit_dictionary(
-        jnp.asarray(patches), num_atoms=size.frequencies**2, sparsity=6, method="approximate",
-        iterations=size.iterations, key=jax.random.key(0),
-    ).dictionary  # fmt: skip
-
-
 def compare(original, sigma, seed, source, size):
     """Returns the quality of every method on an image with noise, and their images."""
     from skimage.restoration import denoise_nl_means, denoise_tv_chambolle
@@ -137,7 +122,7 @@ def compare(original, sigma, seed, source, size):
     own = learn_from(noisy, sigma, size)
     dictionaries = {
         DCT: dct_dictionary(PATCH, size.frequencies),
-        OTHERS: learned_on_others(source, size),
+        OTHERS: training_dictionary(source, size, 6),
         ITSELF: own,
     }
     images = {NOISY: noisy}
@@ -149,11 +134,7 @@ def compare(original, sigma, seed, source, size):
     )
     for weight in TV_WEIGHTS:
         images[f"{TV} {weight}"] = np.float32(denoise_tv_chambolle(noisy, weight=weight))
-    found = {"atoms": np.asarray(own), "original": as_bytes(original)}
-    for name, image in images.items():
-        found |= {f"{name}/{key}": x for key, x in quality(original, image).items()}
-        found[f"{name}/image"] = as_bytes(image)
-    return found
+    return {"atoms": np.asarray(own), **described(original, images)}
 
 
 def choose_tv_weight(points, sigma):
@@ -167,20 +148,7 @@ def choose_tv_weight(points, sigma):
 
 def run(out, size):
     """Denoises every image at every noise, and lays out the report."""
-    images = gray_images(out.images, "test", size.side)
-    shared = {**size._asdict(), "images": out.images}
-    del shared["sigmas"], shared["seeds"]
-    points = {
-        (name, sigma): [
-            out.point(
-                "denoise", {**shared, "image": name, "sigma": sigma, "seed": seed},
-                functools.partial(compare, image, sigma, seed, out.images, size),
-            )
-            for seed in range(size.seeds)
-        ]
-        for name, image in images.items()
-        for sigma in size.sigmas
-    }  # fmt: skip
+    points = compute(out, "denoise", size, compare, level="sigma", levels="sigmas")
     weights = {sigma: choose_tv_weight(points, sigma) for sigma in size.sigmas}
     out.text(verdict(size, points))
     header = ["image", "sigma", *METHODS]
@@ -194,7 +162,7 @@ def run(out, size):
             f"images, which favours it: {', '.join(f'{w} at {s}' for s, w in weights.items())}.",
         )  # fmt: skip
     sigma = SHOWN_SIGMA if SHOWN_SIGMA in size.sigmas else size.sigmas[0]
-    name = list(images)[-1]
+    name, _ = list(points)[-1]
     point = points[name, sigma][0]
     out.figure(
         "images", image_figure(point),
@@ -221,11 +189,7 @@ def image_figure(point):
     """Returns a figure of the original, every method's image, and the learned dictionary."""
     figure = style.new_figure(8, 4.8)
     panels = figure.subplots(2, 4).ravel()
-    gray = {"cmap": "gray", "vmin": 0, "vmax": 255}
-    style.picture(panels[0], point["original"], title="original\n", **gray)
-    for axes, name in zip(panels[1:-1], METHODS, strict=True):
-        title = f"{name}\n{point[f'{name}/psnr']:.2f} dB, SSIM {point[f'{name}/ssim']:.3f}"
-        style.picture(axes, point[f"{name}/image"], title=title, **gray)
+    draw(panels[:-1], point, METHODS)
     atoms = point["atoms"]
     scaled = 0.5 + 0.5 * atoms / np.abs(atoms).max(-1, keepdims=True)
     sheet = atom_sheet(np.repeat(scaled.reshape(len(atoms), PATCH, PATCH, 1), 3, -1))

@@ -15,6 +15,7 @@ from absl import app
 
 from experiments import results
 from experiments.dictionary_learners import learn_latents, learn_patches, stacked
+from experiments.timing import machine
 from laser_jax.figures import style
 
 GRADIENT, ONLINE, SLOW = "gradient", "online", "gradient, weight 1"
@@ -114,6 +115,7 @@ def compute(out, size):
     """Returns name of the comparison -> variant -> `Curves`; "autoencoders" is one more."""
     source, found = out.images, {}
     alone = {f: getattr(size, f) for f in ("num_embeddings", "sparsity_level", "batch", "held_out")}
+    alone |= machine()
     for name, (steps, settings) in variants(size).items():
         pairs = list(settings.items())
         points = [
@@ -124,7 +126,7 @@ def compute(out, size):
             for seed in range(size.seeds)
         ]  # fmt: skip
         found[name] = stacked(points, settings)
-    runs = {f: getattr(size, f) for f in ("run_steps", "num_hiddens", "test_every")}
+    runs = {f: getattr(size, f) for f in ("run_steps", "num_hiddens", "test_every")} | machine()
     pairs = [(name, IN_AUTOENCODERS[name]) for name in size.autoencoders]
     points = [
         out.point(
@@ -196,16 +198,8 @@ def best_of(values, *, most=False, form="{:.2f}%", scale=100):
     return f"{name} ({value}; best in {wins(name, kept, most=most)} of {seeds} seeds)"
 
 
-def spread(values, form="{:.2f}", scale=1):
-    """Returns mean ± standard deviation as text, the latter if there are seeds."""
-    if not np.isfinite(values).all():
-        return ""
-    mean = form.format(scale * np.mean(values))
-    return f"{mean} ± {form.format(scale * np.std(values))}" if len(values) > 1 else mean
-
-
 def percent(values):
-    return spread(values, scale=100)
+    return results.spread(values, scale=100)
 
 
 def holds(flags):
@@ -268,8 +262,8 @@ def report_methods(out, size, group):
     rows = [
         [
             name, float(np.mean(c.milliseconds)), percent(at_first[name]), percent(last[name]),
-            percent(at_budget[name]), spread(reached(c, levels, axis="step"), "{:.0f}"),
-            spread(seconds[name]),
+            percent(at_budget[name]), results.spread(reached(c, levels, axis="step"), "{:.0f}"),
+            results.spread(seconds[name]),
         ]
         for name, c in group.items()
     ]  # fmt: skip
@@ -284,7 +278,7 @@ def report_methods(out, size, group):
         "dictionaries",
         ["update", "atoms used, %", "mean coherence", "max coherence"],
         [
-            [name, percent(c.used[:, -1]), *(spread(x[:, -1], "{:.3f}") for x in
+            [name, percent(c.used[:, -1]), *(results.spread(x[:, -1], "{:.3f}") for x in
                                              (c.mean_coherence, c.max_coherence))]
             for name, c in group.items()
         ],
@@ -411,7 +405,7 @@ def report_parameters(out, size, found):
                 parameter, f"{value:g}", update, float(np.mean(c.milliseconds)), int(c.step[-1]),
                 percent(c.quality[:, early(c)]), percent(c.quality[:, -1]),
                 percent(at_seconds(c, budget)), percent(c.used[:, -1]),
-                spread(c.mean_coherence[:, -1], "{:.3f}"),
+                results.spread(c.mean_coherence[:, -1], "{:.3f}"),
             ])  # fmt: skip
     out.table(
         "parameters",
@@ -456,9 +450,10 @@ def report_autoencoders(out, size, group):
          "atoms used, %", "mean coherence", "max coherence"],
         [
             [
-                name, float(np.mean(c.milliseconds)), spread(last[name]), spread(at_budget[name]),
-                percent(c.used[:, -1]), spread(c.mean_coherence[:, -1], "{:.3f}"),
-                spread(c.max_coherence[:, -1], "{:.3f}"),
+                name, float(np.mean(c.milliseconds)), results.spread(last[name]),
+                results.spread(at_budget[name]),
+                percent(c.used[:, -1]), results.spread(c.mean_coherence[:, -1], "{:.3f}"),
+                results.spread(c.max_coherence[:, -1], "{:.3f}"),
             ]
             for name, c in group.items()
         ],

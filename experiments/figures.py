@@ -50,9 +50,14 @@ def draw(out, workdirs):
         config = trained.config
         kind = f"{config.model.bottleneck}, {int(trained.state.step)} steps of {config.data.name}"
         out.text(f"- {results.as_markdown(name)}: {kind}")
+    uses = {
+        name: uses_of(trained)
+        for name, trained in runs.items()
+        if trained.config.model.bottleneck != "fsq"  # a grid: nothing of it is learned
+    }
     draw_pictures(out, runs)
-    draw_codes(out, runs)
-    draw_atoms(out, runs)
+    draw_codes(out, runs, uses)
+    draw_atoms(out, runs, uses)
     scalars = {
         results.as_label(name): read_scalars(path)
         for name, path in zip(runs, workdirs, strict=True)
@@ -114,20 +119,17 @@ def draw_pictures(out, runs):
     )  # fmt: skip
 
 
-def draw_codes(out, runs):
+def draw_codes(out, runs, uses):
     """Adds a map of every run's codes, and how often atoms are used."""
     out.heading("Codes")
-    counts = {}
     for i, (name, trained) in enumerate(runs.items()):
         images = shown_images(trained, 2)
-        kind = trained.config.model.bottleneck
-        maps = code_maps(trained.encode(images), kind)
+        maps = code_maps(trained.encode(images), trained.config.model.bottleneck)
         out.figure(
             f"codes_{i}", heatmap_figure(images, maps, title=results.as_label(name)),
             caption=f"{results.as_markdown(name)}: {' and '.join(maps)} of each place.",
         )  # fmt: skip
-        if kind != "fsq":
-            counts[results.as_label(name)] = uses_of(trained)
+    counts = {results.as_label(name): count for name, count in uses.items()}
     if counts:
         out.figure("usage", usage_bars(counts), caption="How often each entry or atom is used.")
 
@@ -139,12 +141,12 @@ def uses_of(trained):
     return np.asarray(usage(code, trained.config.model.num_embeddings))
 
 
-def draw_atoms(out, runs):
+def draw_atoms(out, runs, uses):
     """Adds every run's atoms: decoded, in the plane, and pair by pair."""
     out.heading("Atoms")
     for i, (name, trained) in enumerate(runs.items()):
         kind, label = trained.config.model.bottleneck, results.as_label(name)
-        if kind == "fsq":
+        if name not in uses:
             out.text(f"{results.as_markdown(name)} has a grid (fsq) and no atoms.")
             continue
         atoms, said = np.asarray(atoms_of(trained.variables)), results.as_markdown(name)
@@ -153,7 +155,7 @@ def draw_atoms(out, runs):
         style.picture(sheet.subplots(), atom_sheet(decoded), title=label)
         out.figure(f"atoms_{i}", sheet, caption=f"{said}: each atom, decoded alone.")
         out.figure(
-            f"embedding_{i}", embedding_figure(atoms, uses_of(trained), title=label),
+            f"embedding_{i}", embedding_figure(atoms, uses[name], title=label),
             caption=f"{said}: atoms in the plane. UMAP is drawn where umap-learn is installed.",
         )  # fmt: skip
         signless = kind in ("dl", "ksvd")

@@ -19,22 +19,12 @@ import numpy as np
 from absl import app
 
 from experiments import results
-from experiments.overlapping import (
-    as_bytes,
-    average,
-    gray_images,
-    means,
-    overlapping_patches,
-    quality,
-    rows,
-    training_patches,
-    winners,
-)
+from experiments.overlapping import PATCH, average, overlapping_patches, training_dictionary
+from experiments.restoration import compute, described, draw, means, rows, winners
 from laser_jax.figures import style
-from laser_jax.sparse import dct_dictionary, fit_dictionary
+from laser_jax.sparse import dct_dictionary
 from laser_jax.sparse.linalg import map_blocks, matmul, row_argmax
 
-PATCH = 8
 DAMAGED, LINEAR, BIHARMONIC = "damaged", "linear interpolation", "biharmonic"
 DCT, LEARNED = "OMP, DCT", "OMP, K-SVD of photographs"
 METHODS = (DAMAGED, LINEAR, BIHARMONIC, DCT, LEARNED)
@@ -138,16 +128,6 @@ def inpaint(damaged, mask, dictionary, *, sparsity):
     return np.where(mask > 0, damaged, filled)
 
 
-@functools.cache
-def learned(source, size):
-    """Returns the dictionary of whole training patches."""
-    patches = training_patches(source, PATCH, size.patches, seed=0)
-    return fit_dictionary(
-        jnp.asarray(patches), num_atoms=size.frequencies**2, sparsity=5, method="approximate",
-        iterations=size.iterations, key=jax.random.key(0),
-    ).dictionary  # fmt: skip
-
-
 def linear(damaged, mask):
     """Returns the image by linear interpolation between observed pixels, at the rim the nearest."""
     from scipy.interpolate import griddata
@@ -171,35 +151,19 @@ def compare(original, missing, seed, source, size):
         DAMAGED: damaged,
         LINEAR: linear(damaged, mask),
         BIHARMONIC: np.float32(inpaint_biharmonic(damaged, mask == 0)),
-        DCT: inpaint(
-            damaged, mask, dct_dictionary(PATCH, size.frequencies), sparsity=size.sparsity
-        ),
-        LEARNED: inpaint(damaged, mask, learned(source, size), sparsity=size.sparsity),
     }
-    found = {"original": as_bytes(original)}
-    for name, image in images.items():
-        found |= {f"{name}/{x}": y for x, y in quality(original, image, mask == 0).items()}
-        found |= {f"{name}/whole_{x}": y for x, y in quality(original, image).items()}
-        found[f"{name}/image"] = as_bytes(image)
-    return found
+    dictionaries = {
+        DCT: dct_dictionary(PATCH, size.frequencies),
+        LEARNED: training_dictionary(source, size, 5),
+    }
+    for name, dictionary in dictionaries.items():
+        images[name] = inpaint(damaged, mask, dictionary, sparsity=size.sparsity)
+    return described(original, images, mask == 0)
 
 
 def run(out, size):
     """Inpaints every image at every share, and lays out the report."""
-    images = gray_images(out.images, "test", size.side)
-    shared = {**size._asdict(), "images": out.images}
-    del shared["missing"], shared["seeds"]
-    points = {
-        (name, missing): [
-            out.point(
-                "inpaint", {**shared, "image": name, "missing": missing, "seed": seed},
-                functools.partial(compare, image, missing, seed, out.images, size),
-            )
-            for seed in range(size.seeds)
-        ]
-        for name, image in images.items()
-        for missing in size.missing
-    }  # fmt: skip
+    points = compute(out, "inpaint", size, compare, level="missing", levels="missing")
     out.text(verdict(size, points))
     shown = {(name, f"{missing:.0%}"): seeds for (name, missing), seeds in points.items()}
     for measure, (what, form) in MEASURES.items():
@@ -208,7 +172,7 @@ def run(out, size):
             caption=f"{what}; {size.side}x{size.side} gray images, {size.frequencies**2} atoms, "
             f"mean ± standard deviation over {size.seeds} mask(s).",
         )  # fmt: skip
-    name, missing = list(images)[-1], size.missing[-1]
+    name, missing = list(points)[-1]
     out.figure(
         "images", image_figure(points[name, missing][0]),
         caption=f"{name}, {missing:.0%} of its pixels missing; PSNR and SSIM over these.",
@@ -233,11 +197,7 @@ def verdict(size, points):
 def image_figure(point):
     """Returns a figure of the original and of every method's image."""
     figure = style.new_figure(8, 5.8)
-    panels = figure.subplots(2, 3).ravel()
-    style.picture(panels[0], point["original"], title="original\n", cmap="gray", vmin=0, vmax=255)
-    for axes, name in zip(panels[1:], METHODS, strict=True):
-        title = f"{name}\n{point[f'{name}/psnr']:.2f} dB, SSIM {point[f'{name}/ssim']:.3f}"
-        style.picture(axes, point[f"{name}/image"], title=title, cmap="gray", vmin=0, vmax=255)
+    draw(figure.subplots(2, 3).ravel(), point, METHODS)
     return figure
 
 

@@ -14,13 +14,13 @@ import numpy as np
 
 import laser_jax
 from configs import ksvd_photos
-from experiments.photographs import photographs, source_settings
+from experiments.photographs import as_bytes, as_float, photographs, source_settings
+from experiments.picture_codecs import quality
 from laser_jax.data import open_split
 from laser_jax.images import to_network
 from laser_jax.inference import atoms_of
-from laser_jax.metrics import lpips
+from laser_jax.metrics import active_atoms
 from laser_jax.models.bottlenecks.dictionary_learning import MAX_LEVEL
-from laser_jax.pretrained import WeightsUnavailable
 from laser_jax.sparse import (
     SparseCode,
     code_bits,
@@ -156,24 +156,18 @@ def measure(trained, size):
     model = codec.fit(np.stack([source[int(i)] for i in places]))
     test = open_split(trained.config.data, "test")
     images = np.stack([test[i] for i in range(0, len(test), size.every)])
-    bits, squared, distances = 0.0, 0.0, []
+    bits, originals, decoded = 0.0, [], []
     for batch in np.array_split(images, -(-len(images) // BATCH)):
         code = codec.encode(batch, model)
         bits += float(jnp.sum(code_bits(code, model)))
-        decoded, original = codec.decode(code), np.float32(batch) / 255
-        squared += float(np.sum((decoded - original) ** 2, dtype=np.float64))
-        try:
-            distances.append(np.asarray(lpips(original, decoded)))
-        except WeightsUnavailable:
-            distances.append(np.full(len(batch), np.nan))
+        originals.append(as_float(batch))
+        decoded.append(codec.decode(code))
     picture = photographs("test")["coffee"][72:328, 172:428]
-    atoms = np.sum(np.asarray(codec.encode(picture[None], model).coefficients) != 0, -1)[0]
+    atoms = active_atoms(codec.encode(picture[None], model))[0]
     return {
-        "bpp": bits / images[..., 0].size,
-        "psnr": float(-10 * np.log10(squared / images.size)),
-        "lpips": float(np.mean(np.concatenate(distances))),
-        "atom_map": atoms.astype(np.uint8),
-        "picture": np.round(255 * trained.reconstruct(picture[None])[0]).astype(np.uint8),
+        **quality(originals, decoded, bits),
+        "atom_map": np.asarray(atoms).astype(np.uint8),
+        "picture": as_bytes(trained.reconstruct(picture[None])[0]),
     }
 
 
@@ -275,9 +269,8 @@ class FixedSparseCodec(LatentCodec):
         return super().fit(images)
 
     def encode(self, images, model):
-        code = quantize_coefficients(self.trained.encode(images), self.step, bits=16)
-        levels = jnp.clip(code.coefficients, -MAX_LEVEL, MAX_LEVEL)
-        return code._replace(coefficients=levels)
+        bits = 1 + MAX_LEVEL.bit_length()
+        return quantize_coefficients(self.trained.encode(images), self.step, bits=bits)
 
     def decode(self, code):
         return self.trained.decode(dequantize_coefficients(code, self.step))

@@ -1,8 +1,15 @@
-"""All patches of a gray image, the mean of what they say of each pixel, and how good it is."""
+"""All patches of a gray image, the mean of what they say of a pixel, a dictionary of patches."""
 
+import functools
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from experiments.photographs import photographs, random_patches, square_images
+from experiments.photographs import middle, photographs, random_patches, square_images
+from laser_jax.sparse import fit_dictionary
+
+PATCH = 8
 
 GRAY = np.float32([0.299, 0.587, 0.114])  # ITU-R BT.601's luma
 
@@ -47,12 +54,6 @@ def gray_images(source, split, side):
     return {name: middle(image, side) for name, image in whole.items()}
 
 
-def middle(image, side):
-    """Returns the square in an image's middle, or what there is of it."""
-    top, left = (max(0, length - side) // 2 for length in image.shape)
-    return np.ascontiguousarray(image[top : top + side, left : left + side])
-
-
 def training_patches(source, patch_size, count, *, seed):
     """Returns `(count, p p)` patches of the gray training images, their means taken away."""
     images = [image[..., None] for image in gray_images(source, "train", 512).values()]
@@ -60,52 +61,17 @@ def training_patches(source, patch_size, count, *, seed):
     return patches - patches.mean(-1, keepdims=True)
 
 
-def quality(original, image, where=None):
-    """Returns PSNR in dB and SSIM of an image cut to [0, 1], over the pixels `where`, or all."""
-    from skimage.metrics import structural_similarity
+@functools.cache
+def training_dictionary(source, size, sparsity):
+    """Returns a K-SVD dictionary of whole training patches, as wide as `PATCH`.
 
-    image = np.clip(image, 0, 1)
-    squared = (np.float64(image) - original) ** 2
-    ssim, each = structural_similarity(original, image, data_range=1.0, full=True)
-    return {
-        "psnr": float(-10 * np.log10(np.mean(squared if where is None else squared[where]))),
-        "ssim": float(ssim if where is None else np.mean(each[where])),
-    }
-
-
-def as_bytes(image):
-    """Returns an image in [0, 1] as uint8."""
-    return np.round(255 * np.clip(image, 0, 1)).astype(np.uint8)
-
-
-def rows(points, methods, measure, form):
-    """Returns a table's rows, mean and deviation over the seeds of `points[image, level]`."""
-    found = []
-    for (image, level), seeds in points.items():
-        row = [image, level]
-        for name in methods:
-            values = [point[f"{name}/{measure}"] for point in seeds]
-            spread = f" ± {form.format(np.std(values))}" if len(values) > 1 else ""
-            row.append(form.format(np.mean(values)) + spread)
-        found.append(row)
-    return found
-
-
-def means(points, methods, level, measure):
-    """Returns method -> mean over images and seeds, and image -> its best method."""
-    mean = {
-        image: {name: np.mean([point[f"{name}/{measure}"] for point in seeds]) for name in methods}
-        for (image, at), seeds in points.items()
-        if at == level
-    }
-    overall = {name: np.mean([each[name] for each in mean.values()]) for name in methods}
-    return overall, {image: max(each, key=each.get) for image, each in mean.items()}
-
-
-def winners(best):
-    """Returns a sentence on which method is best on which image."""
-    if len(set(best.values())) == 1:
-        return "It is best on every image."
-    images = {name: [i for i, n in best.items() if n == name] for name in best.values()}
-    each = "; ".join(f"{name} on {' and '.join(where)}" for name, where in images.items())
-    return f"Image by image the best is: {each}."
+    Args:
+      source: of the images.
+      size: has frequencies (their square is the number of atoms), patches and iterations.
+      sparsity: atoms a patch while it learns.
+    """
+    patches = training_patches(source, PATCH, size.patches, seed=0)
+    return fit_dictionary(
+        jnp.asarray(patches), num_atoms=size.frequencies**2, sparsity=sparsity,
+        method="approximate", iterations=size.iterations, key=jax.random.key(0),
+    ).dictionary  # fmt: skip

@@ -16,7 +16,7 @@ from absl import app
 
 from experiments import latent_codecs, results
 from experiments.photographs import random_patches, square_images
-from experiments.timing import median_times
+from experiments.timing import machine, median_times, waiting
 from laser_jax.figures import style
 from laser_jax.metrics import sparse_bits, vq_bits
 from laser_jax.models.bottlenecks.output import from_patches, to_patches
@@ -101,9 +101,7 @@ def measure(size, source, entries, patch):
         image = np.asarray(run(images, dictionary))
         found[f"{name}/mse"] = float(np.mean((np.float64(image) - images) ** 2))
         found[f"{name}/image"] = image[0]
-        runs[name] = functools.partial(
-            lambda run, *x: jax.block_until_ready(run(*x)), run, jnp.asarray(images), dictionary
-        )
+        runs[name] = waiting(run, jnp.asarray(images), dictionary)
     found["original"] = images[0]
     times = median_times(runs, rounds=size.rounds)
     return found | {f"{name}/ms": ms for name, ms in times.items()}
@@ -122,6 +120,7 @@ def run(out, size):
     shared = {
         "images": out.images, "count": size.images, "side": size.side, "signals": size.signals,
         "iterations": size.iterations, "sparsity": size.sparsity_level, "rounds": size.rounds,
+        **machine(),
     }  # fmt: skip
     pixels = {
         (entries, patch): out.point(
@@ -214,7 +213,7 @@ def report_latents(out, size):
         signals = (32 // 4 // patch) ** 2
         rows.append([
             f"{patch}x{patch}", signals, k, float(rate.mean()),
-            f"{psnr.mean():.2f}" + (f" ± {psnr.std():.2f}" if len(points) > 1 else ""),
+            results.spread(psnr),
             float(distance.mean()),
         ])  # fmt: skip
     out.heading("On latents")

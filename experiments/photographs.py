@@ -73,6 +73,17 @@ def from_grid(patches, patch_size):
     return np.asarray(from_patches(patches[None], (patch_size, patch_size)))[0]
 
 
+def middle(image, side):
+    """Returns the square in the middle of an image `(H, W, ...)`, or what there is of it."""
+    top, left = (max(0, length - side) // 2 for length in image.shape[:2])
+    return np.ascontiguousarray(image[top : top + side, left : left + side])
+
+
+def as_bytes(image):
+    """Returns an image as uint8, cut to [0, 1]."""
+    return np.round(255 * np.clip(image, 0, 1)).astype(np.uint8)
+
+
 def as_float(image):
     """Returns a uint8 image as float32 in [0, 1]."""
     return np.float32(image) / 255

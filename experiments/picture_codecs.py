@@ -9,9 +9,16 @@ import numpy as np
 from PIL import Image
 
 from experiments import pixel_codecs, range_coder
-from experiments.photographs import from_grid, grid_patches, pictures, random_patches
+from experiments.photographs import (
+    as_bytes,
+    from_grid,
+    grid_patches,
+    middle,
+    pictures,
+    random_patches,
+)
 from experiments.thumbnail import Thumbnail, enlarge, fit_thumbnail, shrink, thumbnail_bits
-from laser_jax.metrics import lpips
+from laser_jax.metrics import active_atoms, lpips
 from laser_jax.pretrained import WeightsUnavailable
 
 THUMBNAIL_STEP = 0.06
@@ -96,13 +103,7 @@ def problem(patch_size, with_thumbnail, count, crop, images, seed):
 def held_out(crop, images="photographs"):
     """Returns the test pictures whole, or the middle of each."""
     whole = pictures(images, "test")
-    if not crop:
-        return whole
-    starts = [[(length - crop) // 2 for length in image.shape[:2]] for image in whole]
-    return [
-        image[top : top + crop, left : left + crop]
-        for image, (top, left) in zip(whole, starts, strict=True)
-    ]
+    return [middle(image, crop) for image in whole] if crop else whole
 
 
 def measure(codec, task):
@@ -113,26 +114,31 @@ def measure(codec, task):
         code = codec.encode(task.signals_of(picture))
         bits += float(jnp.sum(codec.bits(code)))
         approximation = np.asarray(codec.approximate(code)).reshape(patches.shape)
-        originals.append(from_grid(patches, task.patch_size))
-        decoded.append(from_grid(as_shown(predicted + approximation), task.patch_size))
-        counts.append(np.sum(np.asarray(code.coefficients) != 0, -1).reshape(patches.shape[:2]))
+        originals.append(from_grid(patches, task.patch_size)[None])
+        decoded.append(from_grid(as_shown(predicted + approximation), task.patch_size)[None])
+        counts.append(np.asarray(active_atoms(code)).reshape(patches.shape[:2]))
     return {
         **quality(originals, decoded, bits),
         "atoms": float(np.mean(np.concatenate([x.ravel() for x in counts]))),
         "atom_map": counts[0].astype(np.uint8),
-        "window": np.round(255 * window(decoded[0])).astype(np.uint8),
+        "window": as_bytes(window(decoded[0][0])),
     }
 
 
 def quality(originals, decoded, bits):
-    """Returns bits a pixel, PSNR of the pooled squared error in dB, mean LPIPS (AlexNet)."""
+    """Returns bits a pixel, PSNR of the pooled squared error in dB, mean LPIPS (AlexNet).
+
+    Args:
+      originals, decoded: lists of `(b, H, W, 3)` in [0, 1].
+      bits: of all.
+    """
     squared = sum(
         np.sum((a - b) ** 2, dtype=np.float64) for a, b in zip(originals, decoded, strict=True)
     )
-    pixels = sum(image.shape[0] * image.shape[1] for image in originals)
+    pixels = sum(images[..., 0].size for images in originals)
     try:
         pairs = zip(originals, decoded, strict=True)
-        distance = float(np.mean([lpips(a[None], np.float32(b)[None])[0] for a, b in pairs]))
+        distance = float(np.mean(np.concatenate([lpips(a, np.float32(b)) for a, b in pairs])))
     except WeightsUnavailable:
         distance = float("nan")
     return {
@@ -166,11 +172,11 @@ def file_point(setting, crop, images="photographs"):
     originals, decoded, bits = held_out(crop, images), [], 0
     for image in originals:
         file = io.BytesIO()
-        Image.fromarray(np.round(255 * image).astype(np.uint8)).save(file, **setting)
+        Image.fromarray(as_bytes(image)).save(file, **setting)
         bits += 8 * len(file.getvalue())
         decoded.append(np.asarray(Image.open(file).convert("RGB")) / 255)
-    shown = np.round(255 * window(decoded[0])).astype(np.uint8)
-    return {**quality(originals, decoded, bits), "window": shown}
+    measured = quality([x[None] for x in originals], [x[None] for x in decoded], bits)
+    return {**measured, "window": as_bytes(window(decoded[0]))}
 
 
 def coded(settings):

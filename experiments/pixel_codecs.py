@@ -33,7 +33,8 @@ from laser_jax.sparse import (
 )
 from laser_jax.sparse.online import online_statistics
 
-MAX_LEVEL = 255
+LEVEL_BITS = 9
+MAX_LEVEL = 2 ** (LEVEL_BITS - 1) - 1
 # Of the step of coefficients, in units of the square root of what a bit must save: between 2 and
 # 4 the curves lie within 0.1 dB of each other.
 STEP_RATIO = 2.5
@@ -132,15 +133,10 @@ def learn_fixed_sparse(signals, *, num_atoms, sparsity, step, iterations, seed):
 
     def encode(y):
         code = omp(y, fit.dictionary, sparsity=sparsity)
-        return _clip_levels(quantize_coefficients(code, step, bits=16))
+        return quantize_coefficients(code, step, bits=LEVEL_BITS)
 
     model = fit_rate_model(encode(signals), num_atoms=num_atoms, max_level=MAX_LEVEL)
     return Codec(fit.dictionary, model, step, encode)
-
-
-def _clip_levels(code):
-    levels = jnp.clip(code.coefficients, -MAX_LEVEL, MAX_LEVEL)
-    return code._replace(coefficients=levels)
 
 
 def learn_stages(signals, *, start, stages, bit_price, iterations):

@@ -105,12 +105,18 @@ LOOKS = {
 # The points. A curve is a list of points for each seed; a point a dict with bpp, psnr, lpips.
 
 
-def pixel_curves(out, size):
-    """Returns name -> curve of the codecs on pixel patches."""
+def by_rate_kinds(size):
+    """Returns the settings of sparse codes and of residual VQ by rate, but for the price."""
     sparse = {"kind": "learn_sparse", "num_atoms": size.num_atoms, "sparsity": size.sparsity}
     stages = {
         "kind": "learn_stages", "num_atoms": size.stage_atoms * size.stages, "stages": size.stages,
     }  # fmt: skip
+    return sparse, stages
+
+
+def pixel_curves(out, size):
+    """Returns name -> curve of the codecs on pixel patches."""
+    sparse, stages = by_rate_kinds(size)
     settings = {
         VQ: [
             {"kind": "learn_fixed_stages", "num_atoms": m, "stages": 1, "patch": p}
@@ -139,11 +145,16 @@ def pixel_curves(out, size):
     }
 
 
-def pixel_point(out, size, settings):
-    """Returns the measured point of a codec; `settings` as for `learned`, the rest from `size`."""
+def completed(out, size, settings):
+    """Returns all settings of `learned`: those given, the rest from `size`."""
     shared = {"n": size.signals, "iterations": size.iterations, "crop": size.crop}
     shared |= source_settings(out.images)
-    settings = {"thumbnail": False, "seed": 0, "patch": 8, **shared, **settings}
+    return {"thumbnail": False, "seed": 0, "patch": 8, **shared, **settings}
+
+
+def pixel_point(out, size, settings):
+    """Returns the measured point of a codec."""
+    settings = completed(out, size, settings)
     return out.point("pixels", settings, lambda: measure(*learned(settings)))
 
 
@@ -173,10 +184,7 @@ def file_curves(out, size):
 
 def tried_ideas(out, size):
     """Returns (what was tried, its points at the prices of `size.tries`)."""
-    base = {
-        "kind": "learn_sparse", "num_atoms": size.num_atoms, "sparsity": size.sparsity,
-        "thumbnail": True,
-    }  # fmt: skip
+    base = {**by_rate_kinds(size)[0], "thumbnail": True}
     changes = {
         "as it is": {},
         "without the thumbnail": {"thumbnail": False},
@@ -199,23 +207,10 @@ def tried_ideas(out, size):
 
 def coder_rows(out, size):
     """Returns rows (codec, bits by the tables, bits written, their ratio), read back and equal."""
-    shared = {
-        "n": size.signals, "iterations": size.iterations, "crop": size.crop, "thumbnail": True,
-        "seed": 0, "patch": 8, **source_settings(out.images),
-    }  # fmt: skip
-    kinds = {
-        BOTH_ATOMS: {
-            "kind": "learn_sparse", "num_atoms": size.num_atoms, "sparsity": size.sparsity,
-        },
-        BOTH_STAGES: {
-            "kind": "learn_stages", "num_atoms": size.stage_atoms * size.stages,
-            "stages": size.stages,
-        },
-    }  # fmt: skip
     rows = []
-    for name, kind in kinds.items():
+    for name, kind in zip((BOTH_ATOMS, BOTH_STAGES), by_rate_kinds(size), strict=True):
         for price in (size.bit_prices[1], size.bit_prices[-2]):
-            settings = {**shared, **kind, "bit_price": price}
+            settings = completed(out, size, {**kind, "thumbnail": True, "bit_price": price})
             found = out.point("coder", settings, functools.partial(coded, settings))
             estimate, written = found["estimate"], found["written"]
             rows.append([name, price, estimate, written, f"{written / estimate:.4f}"])
@@ -236,22 +231,23 @@ def at_rate(points, rate, value="psnr"):
     return np.interp(np.log(rate), np.log(rates), values, left=np.nan, right=np.nan)
 
 
+def values_at(curve, rate, value="psnr"):
+    """Returns the value of each of a curve's seeds at a rate."""
+    return [at_rate(points, rate, value) for points in curve]
+
+
 def mean_at(curve, rate, value="psnr"):
     """Returns mean and spread (standard deviation) over a curve's seeds at a rate."""
-    values = [at_rate(points, rate, value) for points in curve]
+    values = values_at(curve, rate, value)
     return float(np.mean(values)), float(np.std(values))
 
 
 def rate_table(out, name, curves, *, caption):
     """Adds PSNR at fixed rates, with its spread where there are seeds."""
-    rows = []
-    for curve_name, curve in curves.items():
-        row = [curve_name]
-        for rate in RATES:
-            mean, spread = mean_at(curve, rate)
-            known = f"{mean:.2f}" + (f" ± {spread:.2f}" if len(curve) > 1 else "")
-            row.append(known if np.isfinite(mean) else "")
-        rows.append(row)
+    rows = [
+        [curve_name, *(results.spread(values_at(curve, rate)) for rate in RATES)]
+        for curve_name, curve in curves.items()
+    ]
     out.table(name, ["bits a pixel", *(str(rate) for rate in RATES)], rows, caption=caption)
 
 

@@ -20,7 +20,6 @@ import time
 
 import markdown
 from absl import app
-from absl import logging as absl_logging
 
 from experiments import results
 
@@ -54,9 +53,7 @@ code { background: #f3f3f3; padding: .1rem .25rem; font-size: .9em; }
 
 def main(_):
     """Runs what is not there yet, and writes the page."""
-    absl_logging.set_verbosity(absl_logging.WARNING)
-    log.addHandler(logging.StreamHandler())
-    log.propagate, log.level = False, logging.INFO
+    results.log_plainly()
     size = results.SIZE.value
     default = "report" if size == "small" else "runs/full"
     workdir = pathlib.Path(results.WORKDIR.value or default).resolve()

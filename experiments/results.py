@@ -133,6 +133,15 @@ def shown(cell):
     return f"{cell:.{min(digits, 6)}f}"
 
 
+def spread(values, form="{:.2f}", scale=1):
+    """Returns mean ± standard deviation over seeds as text, the latter if there are several;
+    nothing where a value is not finite."""
+    if not np.isfinite(values).all():
+        return ""
+    mean = form.format(scale * np.mean(values))
+    return f"{mean} ± {form.format(scale * np.std(values))}" if len(values) > 1 else mean
+
+
 def as_markdown(name):
     """Returns a name that anyone may have chosen as text that Markdown and HTML take for itself."""
     return re.sub(r"[^\w .,:/=-]|_", lambda found: f"&#{ord(found[0])};", " ".join(name.split()))
@@ -167,15 +176,20 @@ def _cpu_name():
         return platform.processor() or platform.machine()
 
 
+def log_plainly():
+    """Makes what laser_jax logs plain lines, and other packages quiet."""
+    absl_logging.set_verbosity(absl_logging.WARNING)
+    log.addHandler(logging.StreamHandler())
+    log.propagate, log.level = False, logging.INFO
+
+
 def program(name, title, run, sizes):
     """Returns the `main` of a script: `run(results, sizes[--size])`, then the report is written."""
 
     def main(arguments):
         if len(arguments) > 1:
             raise SystemExit(f"unknown arguments: {' '.join(arguments[1:])}")
-        absl_logging.set_verbosity(absl_logging.WARNING)
-        log.addHandler(logging.StreamHandler())
-        log.propagate, log.level = False, logging.INFO
+        log_plainly()
         results = Results(WORKDIR.value or f"runs/{SIZE.value}/{name}", title, IMAGES.value)
         start = time.perf_counter()
         run(results, sizes[SIZE.value])

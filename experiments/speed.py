@@ -8,7 +8,6 @@ stands beside ours where torch is installed, so that a slow VQ cannot flatter th
 
 import functools
 import importlib.util
-import os
 from typing import NamedTuple
 
 import jax
@@ -18,7 +17,7 @@ from absl import app
 
 from experiments import results
 from experiments.photographs import square_images
-from experiments.timing import median_times
+from experiments.timing import machine, median_times, waiting
 from laser_jax.figures import style
 from laser_jax.sparse import (
     decode,
@@ -77,16 +76,12 @@ def torch_vq(images, codebook):
     """Returns a function: PyTorch's nearest entries of images, as VQ is usually written there."""
     import torch
 
-    device = "cuda" if jax.default_backend() == "gpu" else "cpu"
-    y, c = (torch.from_numpy(np.array(x)).to(device) for x in (images, codebook))
+    from experiments.torch_baselines import synchronised, tensor
 
-    def run():
-        found = c[torch.cdist(y.reshape(-1, y.shape[-1]), c).argmin(1)].reshape(y.shape)
-        if device == "cuda":
-            torch.cuda.synchronize()
-        return found.cpu() if device == "cpu" else found
-
-    return run
+    y, c = tensor(images), tensor(codebook)
+    return lambda: synchronised(
+        c[torch.cdist(y.reshape(-1, y.shape[-1]), c).argmin(1)].reshape(y.shape)
+    )
 
 
 def measure(size, source):
@@ -101,15 +96,11 @@ def measure(size, source):
     run, times = programs(size), {}
     for batch in size.batches:
         y = jnp.asarray(images[:batch])
-        runs = {
-            name: functools.partial(
-                lambda f, *x: jax.block_until_ready(f(*x)), f, y, codebook if name == VQ else atoms
-            )
-            for name, f in run.items()
-        }
+        runs = {name: waiting(f, y, codebook if name == VQ else atoms) for name, f in run.items()}
+        answers = {name: np.asarray(f()) for name, f in runs.items()}
         if importlib.util.find_spec("torch"):
             runs[TORCH] = torch_vq(images[:batch], codebook)
-        answers = {name: np.asarray(f()) for name, f in runs.items()}
+            answers[TORCH] = runs[TORCH]().cpu().numpy()
         check(images[:batch], np.asarray(codebook), answers)
         for name, ms in median_times(runs, rounds=size.rounds).items():
             times.setdefault(name, []).append(ms)
@@ -129,10 +120,7 @@ def check(images, codebook, answers):
 
 def run(out, size):
     """Measures, and lays out the report."""
-    settings = {
-        **size._asdict(), "images": out.images, "backend": jax.default_backend(),
-        "device": jax.devices()[0].device_kind, "cores": os.cpu_count(), "jax": jax.__version__,
-    }  # fmt: skip
+    settings = {**size._asdict(), "images": out.images, **machine()}
     times = out.point("speed", settings, functools.partial(measure, size, out.images))
     out.text(verdict(size, times))
     header, rows = table(size, times)

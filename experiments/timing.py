@@ -1,8 +1,23 @@
 """Times that can be compared: several functions in turn, round after round, medians."""
 
+import os
 import time
 
+import jax
 import numpy as np
+
+
+def waiting(function, *args):
+    """Returns a function without arguments that calls `function` and waits for what it returns."""
+    return lambda: jax.block_until_ready(function(*args))
+
+
+def machine():
+    """Returns what a stored time depends on beside its own settings."""
+    return {
+        "backend": jax.default_backend(), "device": jax.devices()[0].device_kind,
+        "cores": os.cpu_count(), "jax": jax.__version__,
+    }  # fmt: skip
 
 
 def median_times(runs, *, rounds):

@@ -3,9 +3,24 @@
 Plain means as PyTorch code is usually written: batched over signals, whole arrays, no blocks.
 """
 
+import jax
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
+
+
+def tensor(array):
+    """Returns an array as a tensor where JAX computes too: on the GPU if there is one."""
+    device = "cuda" if jax.default_backend() == "gpu" else "cpu"
+    return torch.from_numpy(np.array(array)).to(device)
+
+
+def synchronised(result):
+    """Returns a result once it is computed."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return result
 
 
 def omp(signals, dictionary, sparsity):
