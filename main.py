@@ -30,6 +30,7 @@ def main(argv):
         workdir = f"runs/{pathlib.Path(file).stem}"
     if not flags.FLAGS["verbosity"].present:
         absl_logging.set_verbosity(absl_logging.WARNING)  # orbax and clu tell a lot
+        absl_logging.get_absl_logger().addFilter(lambda line: not line.exc_info)  # raised too
     # TensorFlow, which only writes TensorBoard's files, announces its oneDNN otherwise.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     from laser_jax import checkpoint, data, evaluate, sharding, stopping, train  # slow
@@ -43,8 +44,7 @@ def main(argv):
         sharding.initialize_distributed()
         {"train": train.train, "evaluate": evaluate.evaluate}[MODE.value](config, workdir)
     except stopping.Stopped as stopped:
-        print(stopped, file=sys.stderr)
-        sys.exit(stopping.EXIT_CODE)
+        stopping.leave(stopped)
     except (ValueError, OSError, FloatingPointError, data.DataUnavailable) as error:
         if flags.FLAGS.verbosity > 0:
             raise

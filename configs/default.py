@@ -16,7 +16,10 @@ def get_config():
     config.log_every_steps = 50  # a line, and a point of every train/ curve
     config.eval_every_steps = 1_000  # val/ metrics over the whole validation split, and images
     config.checkpoint_every_steps = 500  # what a killed run can lose
-    config.keep_checkpoints = 3  # newest ones kept
+    config.keep_checkpoints = 3  # newest ones kept, beside the best
+    config.best_metric = "psnr"  # of validation, by which one is best: psnr, ssim or loss
+    config.not_finite = "stop"  # or skip: what a step does whose loss or new state is not finite
+    config.max_skipped_steps = 10  # skip: more than these since the start stop the run
 
     config.data = config_dict.ConfigDict()
     config.data.name = "photo_patches"  # or cifar10, celeb_a, imagenette, folder:PATH
@@ -105,6 +108,7 @@ def get_config():
     config.eval.coefficient_bits = (
         16  # bits a coefficient counts in the rate (float16 loses nothing)
     )
+    config.eval.checkpoint = "newest"  # --mode=evaluate: or best, by best_metric
     config.eval.perceptual = True  # --mode=evaluate: LPIPS, Fréchet distances, if weights are there
 
     # Files of networks that others trained; None: where they are installed (README, Weights).

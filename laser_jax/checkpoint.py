@@ -1,10 +1,12 @@
 """What a workdir keeps: the resolved config and the newest states.
 
 config.json          the config, so that the workdir alone is enough
-checkpoints/<step>/  orbax checkpoints, written to the side and then renamed
+checkpoints/<step>/  orbax checkpoints, written to the side and then renamed: the newest ones, and
+                     the best by a metric of validation
 damaged/<step>/      checkpoints that could not be read, or whose values are not those written
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -17,6 +19,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental.multihost_utils import sync_global_devices
 from ml_collections import config_dict
+
+from laser_jax.files import write_json
+from laser_jax.stopping import LostProcess
 
 log = logging.getLogger("laser_jax")
 
@@ -35,71 +40,144 @@ _LATER = {
     },
     "loss": {"perceptual_weight": 0.0},
     "adversarial": {"weight": 0.0},
-    "eval": {"perceptual": True},
+    "eval": {"perceptual": True, "checkpoint": "newest"},
     "weights": {"lpips": None, "inception": None},
+    "best_metric": "psnr",
+    "not_finite": "stop",
+    "max_skipped_steps": 10,
 }
+
+# Metrics of validation by which a checkpoint may be the best; -1: the smallest is.
+BEST_METRICS = {"psnr": 1, "ssim": 1, "loss": -1}
+WHICH = ("newest", "best")
 
 
 class DamagedCheckpoints(OSError):
     """A workdir has checkpoints, and none of them can be read."""
 
 
+class CheckpointNotWritten(OSError):
+    """A checkpoint could not be written; those before are as they were."""
+
+
 class Checkpoints:
     """The checkpoints of a workdir; a context manager that waits for the last write."""
 
-    def __init__(self, workdir, *, keep=None):
+    def __init__(self, workdir, *, best_metric="psnr", keep=None):
         """Opens them.
 
         Args:
           workdir: path of the run.
+          best_metric: one of `BEST_METRICS`; the best checkpoint by it stays too.
           keep: newest checkpoints that stay when one is written; None: all, and only to read.
         """
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=keep is not None)
         self._workdir, self._writes = _path(workdir), keep is not None
-        self._manager = ocp.CheckpointManager(self._workdir / "checkpoints", options=options)
+        self._best_metric, self._keep = best_metric, keep
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=self if self._writes else None,
+            create=self._writes,
+            cleanup_tmp_directories=self._writes,  # what a killed run was writing
+        )
+        with self._writing() if self._writes else contextlib.nullcontext():
+            self._manager = ocp.CheckpointManager(self._workdir / "checkpoints", options=options)
+        # Of a step's validation; None where there was none.
+        self._metrics = {
+            step: self._metadata(step).get("metrics") for step in self._manager.all_steps()
+        }
 
     def __enter__(self):
         return self
 
-    def __exit__(self, *error):
-        self._manager.close()
+    def __exit__(self, kind, error, trace):
+        if isinstance(error, LostProcess):
+            return  # a write can only be finished together
+        try:
+            with self._writing():
+                self._manager.close()
+        except CheckpointNotWritten as second:
+            if error is None:
+                raise
+            log.error("%s", second)  # the first error is the one to tell
 
     def latest_step(self):
         """Returns the step of the newest checkpoint, None if there is none."""
         return self._manager.latest_step()
 
-    def save(self, state):
-        """Writes a state in the background, unless its step is there already."""
+    def save(self, state, metrics=None):
+        """Writes a state in the background, unless its step is there already.
+
+        Args:
+          state: the `TrainState`.
+          metrics: of its validation, a dict of floats, if there was one.
+
+        Raises:
+          CheckpointNotWritten: if it, or the one before, cannot be written.
+        """
         step = int(state.step)
         if step == self.latest_step():
             return
-        # A copy: the next step donates these buffers while they are being written.
-        self._manager.save(
-            step, args=ocp.args.StandardSave(jax.tree.map(jnp.copy, state)),
-            custom_metadata={"checksums": checksums(state)},
-        )  # fmt: skip
+        with self._writing():
+            self._check_writable()
+            # A copy: the next step donates these buffers while they are being written.
+            self._metrics[step] = metrics
+            self._manager.save(
+                step, args=ocp.args.StandardSave(jax.tree.map(jnp.copy, state)),
+                custom_metadata={"checksums": checksums(state), "metrics": metrics},
+            )  # fmt: skip
 
-    def restore(self, abstract_state):
-        """Returns the newest state that is whole, laid out as `abstract_state` (with shardings).
+    def check(self):
+        """Raises CheckpointNotWritten if a write in the background has failed since."""
+        with self._writing():
+            self._manager.check_for_errors()
+
+    def _check_writable(self):
+        # Where orbax cannot make a directory its threads wait for each other for minutes.
+        if jax.process_index() == 0:
+            probe = self._workdir / "checkpoints" / f".probe.{os.getpid()}"
+            probe.mkdir()
+            probe.rmdir()
+
+    @contextlib.contextmanager
+    def _writing(self):
+        try:
+            yield
+        except Exception as error:  # orbax, tensorstore and the system have each their own
+            good = self._workdir / "checkpoints"
+            steps = [int(p.name) for p in good.glob("*") if p.name.isdigit()]
+            raise CheckpointNotWritten(
+                f"no checkpoint can be written in {good}: {_one_line(error)}\n"
+                + (f"Checkpoint {max(steps)} is whole" if steps else "There is none yet")
+                + "; once there is room, the same command goes on from there."
+            ) from error
+
+    def restore(self, abstract_state, which="newest"):
+        """Returns the newest, or best, state that is whole, laid out as `abstract_state` (with
+        shardings).
 
         One that is not is named in the log, and moved to `damaged/` by who writes checkpoints, as
         its step will be written again; nothing is deleted.
 
         Raises:
           DamagedCheckpoints: if none is whole.
+          FileNotFoundError: if there is none.
         """
-        damaged = {}
-        for step in sorted(self._manager.all_steps(), reverse=True):
+        steps, damaged = self._steps(which), {}
+        if not steps:
+            raise FileNotFoundError(
+                f"{self._workdir} holds no checkpoint"
+                + (" that was validated." if self.latest_step() is not None else " yet.")
+            )
+        for step in steps:
             try:
                 state = self._read(step, abstract_state)
             except Exception as error:  # whatever reading a spoiled file may come to
-                damaged[step] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+                damaged[step] = _one_line(error)
                 log.warning(
                     "checkpoint %d of %s is damaged: %s", step, self._workdir, damaged[step]
                 )
                 continue
             if damaged:
-                log.warning("going back to checkpoint %d, the newest that is whole", step)
+                log.warning("going back to checkpoint %d, the %s that is whole", step, which)
                 self._set_aside(damaged)
             return state
         raise DamagedCheckpoints(
@@ -107,19 +185,37 @@ class Checkpoints:
             + "\n".join(f"  {step}: {reason}" for step, reason in damaged.items())
         )
 
+    def should_preserve(self, checkpoints, *, context):
+        """Returns which of these stay: orbax's question, after each write."""
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        kept = {*sorted(steps)[-self._keep :], *self._best_first(steps)[:1]}
+        return [step in kept for step in steps]
+
+    def _steps(self, which):
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        return steps if which == "newest" else self._best_first(steps)
+
+    def _best_first(self, steps):
+        """Returns those of the steps that were validated; of equally good ones the later first."""
+        name, sign = self._best_metric, BEST_METRICS[self._best_metric]
+        good = {step: sign * self._metrics[step][name] for step in steps if self._metrics[step]}
+        return sorted(good, key=lambda step: (good[step], step), reverse=True)
+
     def _read(self, step, abstract_state):
-        metadata = self._manager.metadata(step)
         state = self._manager.restore(step, args=ocp.args.StandardRestore(abstract_state))
-        if metadata.init_timestamp_nsecs is None:
+        if self._manager.metadata(step).init_timestamp_nsecs is None:
             raise ValueError("its metadata are gone")
         # Checkpoints written before there were checksums have none.
-        written = (metadata.custom_metadata or {}).get("checksums")
+        written = self._metadata(step).get("checksums")
         if written is not None:
             read = checksums(state)
             differ = [name for name in written | read if written.get(name) != read.get(name)]
             if differ:
                 raise ValueError(f"values are not those written: {', '.join(differ)}")
         return state
+
+    def _metadata(self, step):
+        return self._manager.metadata(step).custom_metadata or {}
 
     def _set_aside(self, steps):
         if not self._writes:
@@ -134,6 +230,13 @@ class Checkpoints:
         if jax.process_count() > 1:
             sync_global_devices("damaged checkpoints are set aside")
         self._manager.reload()
+
+
+def _one_line(error):
+    text = " ".join(str(error).split())
+    if len(text) > 300:  # tensorstore tells the whole path first and the cause last
+        text = f"{text[:140]} ... {text[-140:]}"
+    return f"{type(error).__name__}: {text}"
 
 
 def checksums(state):
@@ -155,9 +258,7 @@ def write_config(workdir, config):
     path = _path(workdir)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        partial = path / f".config.json.{os.getpid()}"
-        partial.write_text(json.dumps(config.to_dict(), indent=2) + "\n")
-        partial.replace(path / "config.json")
+        write_json(path / "config.json", config.to_dict())
     except OSError as error:
         raise OSError(f"the workdir {path} cannot be written: {error}") from error
 
@@ -178,8 +279,9 @@ def read_config(workdir):
     for key, value in values["model"].items():
         if isinstance(value, list):  # JSON has no tuples
             values["model"][key] = tuple(value)
-    for group, keys in _LATER.items():
-        values[group] = {**keys, **values.get(group, {})}
+    for key, later in _LATER.items():
+        stored = values.get(key, {} if isinstance(later, dict) else later)
+        values[key] = {**later, **stored} if isinstance(later, dict) else stored
     return config_dict.ConfigDict(values)
 
 

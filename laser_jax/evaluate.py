@@ -1,7 +1,6 @@
 """Evaluation: exact averages of image quality over a split, beside the rate of the code."""
 
 import functools
-import json
 import logging
 import pathlib
 
@@ -12,6 +11,7 @@ import numpy as np
 from laser_jax.checkpoint import check_same_run
 from laser_jax.data import eval_batches, open_split
 from laser_jax.figures import reconstruction_figure
+from laser_jax.files import write_json
 from laser_jax.images import to_network, to_unit
 from laser_jax.inference import atoms_of
 from laser_jax.losses import ImageLoss
@@ -27,7 +27,7 @@ log = logging.getLogger("laser_jax")
 
 
 def evaluate(config, workdir):
-    """Evaluates a workdir's newest checkpoint on the test split.
+    """Evaluates a workdir's checkpoint, the one that `eval.checkpoint` says, on the test split.
 
     Writes `evaluation.json` and `test_reconstructions.png` in the workdir and logs a table.
 
@@ -46,7 +46,7 @@ def evaluate(config, workdir):
     mesh = data_mesh()
     check_batch_size("eval.batch_size", config.eval.batch_size, mesh)
     networks = load_networks(config) if config.eval.perceptual else {}
-    trained = load(workdir, mesh=mesh)
+    trained = load(workdir, mesh=mesh, checkpoint=config.eval.checkpoint)
     model, variables = trained.model, trained.variables
     eval_step = make_eval_step(model, config, load_lpips_params(config, mesh))
     source = open_split(config.data, "test")
@@ -62,7 +62,7 @@ def evaluate(config, workdir):
     reconstruction = trained.reconstruct(images)
     if jax.process_index() == 0:
         path = pathlib.Path(workdir)
-        (path / "evaluation.json").write_text(json.dumps(metrics, indent=2) + "\n")
+        write_json(path / "evaluation.json", metrics)
         title = quality_title(source, metrics)
         reconstruction_figure(
             images / 255, reconstruction, path / "test_reconstructions.png", title=title

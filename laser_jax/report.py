@@ -1,6 +1,6 @@
 """What a run tells: TensorBoard through CLU, a bar or lines, and the files at its end."""
 
-import json
+import contextlib
 import logging
 import time
 
@@ -8,10 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from clu import metric_writers, parameter_overview
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from laser_jax.checkpoint import flat_config
 from laser_jax.evaluate import evaluate_split, make_eval_step, quality_title, spread
 from laser_jax.figures import atom_sheet, reconstruction_figure, reconstruction_grid
+from laser_jax.files import write_json
 from laser_jax.images import to_network, to_unit
 from laser_jax.inference import decode_atoms, reconstruct
 from laser_jax.metrics import ssim
@@ -20,8 +23,15 @@ from laser_jax.progress import Progress, table
 log = logging.getLogger("laser_jax")
 
 
+NOT_FINITE = ("stop", "skip")  # what a run does at a step whose numbers are not finite
+
+
 class NotFiniteError(FloatingPointError):
-    """The loss is not finite any more."""
+    """The loss, a gradient or the state after a step is not finite."""
+
+
+class CurvesNotWritten(OSError):
+    """TensorBoard's files cannot be written."""
 
 
 class Reporter:
@@ -38,23 +48,62 @@ class Reporter:
         self._ahead = 0 if mesh.size > 1 and jax.default_backend() == "cpu" else 1
         self._metrics = []  # of the steps since the last report, on the device
         self._checked = 0  # how many of them are known to be finite
+        self._skipped = 0  # steps left out since the start, as they were not finite
         self._clock, self._timed_steps = None, 0  # since the last report; compilation apart
         self._speeds = []
-        self._writer = metric_writers.create_default_writer(
-            workdir, just_logging=not self._is_main, asynchronous=True
-        )
-        first = int(state.step)
-        if first == 0:
+        self._first = int(state.step)
+        with self._writing():
+            if self._is_main:
+                self._take_back_later_points()
+            self._writer = metric_writers.create_default_writer(
+                workdir, just_logging=not self._is_main, asynchronous=True
+            )
+            if self._first == 0:
+                self._writer.write_hparams(flat_config(config))
+        if self._first == 0:
             log.info("%s", parameter_overview.get_parameter_overview(state.params))
-            self._writer.write_hparams(flat_config(config))
-        self._progress = Progress(first, config.num_train_steps)
+        self._progress = Progress(self._first, config.num_train_steps)
 
     def __enter__(self):
         return self
 
-    def __exit__(self, *error):
+    def __exit__(self, kind, error, trace):
         self._progress.close()
-        self._writer.close()
+        try:
+            with self._writing():
+                self._writer.close()
+        except CurvesNotWritten as second:
+            if error is None:
+                raise
+            log.error("%s", second)  # the first error is the one to tell
+
+    def flush(self):
+        """Waits until every point is in its file."""
+        with self._writing():
+            self._writer.flush()
+
+    @contextlib.contextmanager
+    def _writing(self):
+        try:
+            yield
+        except Exception as error:  # TensorFlow's, CLU's or the system's
+            cause = error
+            while cause.__cause__ is not None:
+                cause = cause.__cause__
+            raise CurvesNotWritten(
+                f"TensorBoard's files in {self._workdir} cannot be written: "
+                f"{type(cause).__name__}: {cause}\nThe checkpoints stay; once there is room, the "
+                "same command goes on from the newest."
+            ) from error
+
+    def _take_back_later_points(self):
+        """Tells TensorBoard to forget the points of steps that are made again from here on."""
+        if not any(self._workdir.glob("events.out.tfevents.*")):
+            return
+        writer = EventFileWriter(str(self._workdir))
+        start = SessionLog(status=SessionLog.START)
+        writer.add_event(Event(wall_time=time.time(), step=self._first + 1, session_log=start))
+        writer.close()
 
     def step(self, step, metrics):
         """Takes in the metrics of a step that may still be running."""
@@ -71,64 +120,92 @@ class Reporter:
         """Waits for the first `count` steps since the last report, all of them if None.
 
         Raises:
-          NotFiniteError: if the loss of one of them, or its gradient, is not finite.
+          NotFiniteError: if one of them was not finite and may not be skipped.
         """
         for step, metrics in self._metrics[self._checked : count]:
-            loss, grad_norm = float(metrics["loss"]), float(metrics["grad_norm"])
-            if not np.isfinite(loss + grad_norm):
-                raise NotFiniteError(
-                    f"the loss of step {step} is {loss}, the gradient's norm {grad_norm}. The last "
-                    f"good checkpoint is kept in {self._workdir}; try a smaller "
-                    f"optimizer.learning_rate, now {self._config.optimizer.learning_rate}."
-                )
+            if not metrics["finite"]:
+                self._skip(step, metrics)
             self._checked += 1
+
+    def _skip(self, step, metrics):
+        self._skipped += 1
+        may = self._config.max_skipped_steps if self._config.not_finite == "skip" else 0
+        found = (
+            f"step {step} is not finite (loss {float(metrics['loss'])}, norm of the gradient "
+            f"{float(metrics['grad_norm'])})"
+        )
+        if self._skipped > may:
+            rate = self._config.optimizer.learning_rate
+            raise NotFiniteError(
+                f"{found}, the {self._skipped}. since the start of {may} that may be (not_finite, "
+                f"max_skipped_steps). The last good checkpoint is kept in {self._workdir}; try a "
+                f"smaller optimizer.learning_rate, now {rate}, or "
+                "--config.not_finite=skip, which leaves such steps out."
+            )
+        log.warning("%s and is left out: %d of %d that may be.", found, self._skipped, may)
 
     def train(self, step, images, reconstruction):
         """Writes the train/ curves: means since the last report, SSIM of the last batch."""
         self.check_finite()
         seconds = time.monotonic() - self._clock
-        steps = [metrics for _, metrics in jax.device_get(self._metrics)]
-        scalars = {  # a term that joined since the last report has fewer values
-            f"train/{name}": float(np.mean([m[name] for m in steps if name in m]))
-            for name in steps[-1]
-        }
-        scalars["train/learning_rate"] = float(steps[-1]["learning_rate"])
-        scalars["train/ssim"] = float(self._ssim(images, reconstruction))
+        steps = [metrics for _, metrics in jax.device_get(self._metrics) if metrics.pop("finite")]
+        scalars = {"train/skipped_steps": float(self._skipped)}
+        if steps:
+            scalars |= {  # a term that joined since the last report has fewer values
+                f"train/{name}": float(np.mean([m[name] for m in steps if name in m]))
+                for name in steps[-1]
+            }
+            scalars["train/learning_rate"] = float(steps[-1]["learning_rate"])
+            scalars["train/ssim"] = float(self._ssim(images, reconstruction))
         if self._timed_steps:
             self._speeds.append(self._timed_steps * self._config.data.batch_size / seconds)
             scalars["train/images_per_second"] = self._speeds[-1]
-        self._writer.write_scalars(step, scalars)
-        self._progress.report(step, scalars)
+        with self._writing():
+            self._writer.write_scalars(step, scalars)
+        if steps:
+            self._progress.report(step, scalars)
         self._metrics, self._checked = [], 0
         self._restart_clock()
 
     def validate(self, step, state):
-        """Writes the val/ curves over the whole split, reconstructions and the atoms."""
+        """Writes the val/ curves over the whole split, reconstructions and the atoms.
+
+        Returns:
+          The metrics, a dict of floats.
+        """
         variables = state.eval_variables()
         metrics = evaluate_split(
             self._eval_step, self._model, variables, self._validation,
             mesh=self._mesh, config=self._config,
         )  # fmt: skip
-        scalars = {f"val/{name}": metrics[name] for name in metrics if name != "images"}
-        self._writer.write_scalars(step, scalars)
-        original, reconstruction = self._samples(variables)
-        grid = reconstruction_grid(original, reconstruction)
-        atoms = atom_sheet(decode_atoms(self._model, variables))
-        self._writer.write_images(step, {"val/reconstructions": grid[None], "atoms": atoms[None]})
-        self._writer.flush()
+        del metrics["images"]
+        if step > self._first:  # else a run that had ended, and its points are there
+            original, reconstruction = self._samples(variables)
+            grid = reconstruction_grid(original, reconstruction)
+            atoms = atom_sheet(decode_atoms(self._model, variables))
+            with self._writing():
+                self._writer.write_scalars(step, {f"val/{k}": v for k, v in metrics.items()})
+                self._writer.write_images(
+                    step, {"val/reconstructions": grid[None], "atoms": atoms[None]}
+                )
+                self._writer.flush()
         self._restart_clock()
-        return scalars
+        return metrics
 
-    def finish(self, state):
-        """Validates, writes `metrics.json` and `reconstructions.png`, and says what to do next."""
-        step = int(state.step)
-        metrics = {"step": step, **self.validate(step, state)}
+    def finish(self, state, quality):
+        """Writes `metrics.json` and `reconstructions.png`, and says what to do next.
+
+        Args:
+          state: the last one.
+          quality: what `validate` returned for it.
+        """
+        metrics = {"step": int(state.step), **{f"val/{k}": v for k, v in quality.items()}}
         if self._speeds:
             metrics["images_per_second"] = float(np.median(self._speeds))
         self._progress.close()
         if not self._is_main:
             return
-        (self._workdir / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+        write_json(self._workdir / "metrics.json", metrics)
         shown = {name.removeprefix("val/"): value for name, value in metrics.items()}
         reconstruction_figure(
             *self._samples(state.eval_variables()),

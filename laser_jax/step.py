@@ -86,6 +86,8 @@ def make_train_step(model, optimizer, config, mesh, lpips_params=None):
     """Returns the jitted step `(state, images uint8 (b, H, W, C)) -> (state, metrics, images)`.
 
     `metrics` are scalars of this batch; the last item is the reconstructions in [0, 1].
+    Where the loss, a gradient or anything of the new state is not finite, `metrics["finite"]` is
+    False and the state stays what it was but for its step.
     The state is donated. From the step on where `Adversary.plays`, the caller says
     `adversarial=True`. That is a program of its own: under a `cond` XLA's convolutions are up to
     15 times slower on CPUs.
@@ -164,15 +166,18 @@ def make_train_step(model, optimizer, config, mesh, lpips_params=None):
             "grad_norm": optax.global_norm(grads),
             "learning_rate": optimizer.schedule(state.step),
         }
-        state = state.replace(
-            step=step,
+        new = state.replace(
             params=params,
             dictionary=dictionary,
             opt_state=opt_state,
             ema_params=ema_params,
             extra=extra,
         )
-        return state, metrics, reconstruction
+        # Inside the step, so that what is not finite never reaches the state. All of it is looked
+        # at: a gradient of 1e30 is finite, and its square in Adam's memory stays infinite.
+        metrics["finite"] = all_finite((terms["loss"], grads, new))
+        new = jax.tree.map(lambda new, old: jnp.where(metrics["finite"], new, old), new, state)
+        return new.replace(step=step), metrics, reconstruction
 
     everywhere = replicated(mesh)
     jitted = jax.jit(
@@ -183,3 +188,8 @@ def make_train_step(model, optimizer, config, mesh, lpips_params=None):
     )
     # An argument, as the weights of a network inside the program would be compiled with it.
     return functools.partial(jitted, lpips_params=lpips_params)
+
+
+def all_finite(tree):
+    """Returns whether every number of a tree of arrays is finite."""
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]))

@@ -4,8 +4,10 @@ import contextlib
 import logging
 import os
 import pathlib
+import re
 import signal
 import socket
+import sys
 
 import jax
 from jax.experimental.multihost_utils import reached_preemption_sync_point
@@ -17,6 +19,36 @@ EXIT_CODE = 75  # sysexits' EX_TEMPFAIL: what was wanted can be had by trying ag
 
 class Stopped(Exception):
     """A run was told to stop and has written its checkpoint."""
+
+
+class LostProcess(Stopped):
+    """Another process of this job is gone; the checkpoints written before stay."""
+
+
+def leave(stopped):
+    """Ends the process with `EXIT_CODE`, having said why."""
+    print(stopped, file=sys.stderr, flush=True)
+    if isinstance(stopped, LostProcess):
+        os._exit(EXIT_CODE)  # an ordinary exit waits for the other processes first
+    sys.exit(EXIT_CODE)
+
+
+# How the transports between processes (Gloo, NCCL, gRPC) tell of one that is gone.
+_OF_OTHERS = re.compile("gloo|nccl|heartbeat|coordination|connection reset|socket", re.IGNORECASE)
+
+
+@contextlib.contextmanager
+def needs_every_process(workdir):
+    """Raises LostProcess where an error within tells of another process that is gone."""
+    try:
+        yield
+    except Exception as error:
+        if jax.process_count() == 1 or not _OF_OTHERS.search(str(error)):
+            raise
+        raise LostProcess(
+            f"another process of this job is gone ({str(error).splitlines()[0][:200]}). Start the "
+            f"same command on every host again: it goes on from the newest checkpoint of {workdir}."
+        ) from error
 
 
 class WorkdirInUse(ValueError):

@@ -7,12 +7,19 @@ import pathlib
 import jax
 
 from laser_jax.adversary import build_adversary
-from laser_jax.checkpoint import Checkpoints, check_same_run, write_config
+from laser_jax.checkpoint import (
+    BEST_METRICS,
+    WHICH,
+    Checkpoints,
+    check_same_run,
+    write_config,
+)
 from laser_jax.data import open_split, train_batches
 from laser_jax.models import build_model
 from laser_jax.optimizer import build_optimizer
-from laser_jax.report import Reporter
+from laser_jax.report import NOT_FINITE, Reporter
 from laser_jax.sharding import check_batch_size, data_mesh, put_batch
+from laser_jax.sparse.checks import check_at_least, check_choice
 from laser_jax.step import (
     abstract_state,
     init_dictionary,
@@ -20,7 +27,7 @@ from laser_jax.step import (
     load_lpips_params,
     make_train_step,
 )
-from laser_jax.stopping import Stopped, StopSignal, hold
+from laser_jax.stopping import Stopped, StopSignal, hold, needs_every_process
 
 log = logging.getLogger("laser_jax")
 
@@ -40,15 +47,18 @@ def train(config, workdir):
 
     Raises:
       ValueError: if values of the config do not fit, or the workdir holds another run.
-      OSError: if the workdir cannot be written, or weights that the loss needs are not there.
-      NotFiniteError: if the loss stops being finite; the last checkpoint stays.
+      OSError: if the workdir cannot be written, now or later, or weights that the loss needs are
+        not there; the checkpoints written before stay.
+      NotFiniteError: if a step's loss or new state is not finite and the run is not to skip it,
+        or has skipped as many as it may; the last checkpoint stays.
       WorkdirInUse: if another process trains there.
       Stopped: after SIGTERM or SIGINT, the checkpoint of the last step written.
+      LostProcess: if another process of the job is gone.
     """
     workdir, mesh = pathlib.Path(workdir), data_mesh()
     check_batch_size("data.batch_size", config.data.batch_size, mesh)
     check_batch_size("eval.batch_size", config.eval.batch_size, mesh)
-    check_counts(config)
+    check_settings(config)
     model, adversary = build_model(config), build_adversary(config)
     optimizer = build_optimizer(config, learns_by_gradient=model.bottleneck.learns_by_gradient)
     check_same_run(workdir, config)
@@ -58,7 +68,10 @@ def train(config, workdir):
         if jax.process_index() == 0:
             stack.enter_context(hold(workdir))
             write_config(workdir, config)
-        checkpoints = stack.enter_context(Checkpoints(workdir, keep=config.keep_checkpoints))
+        checkpoints = stack.enter_context(
+            Checkpoints(workdir, best_metric=config.best_metric, keep=config.keep_checkpoints)
+        )
+        stack.enter_context(needs_every_process(workdir))
         if checkpoints.latest_step() is None:
             state = initial_state(config, model, optimizer, mesh)
             state = init_dictionary(state, model, config, batches(config, images, 0), mesh)
@@ -71,6 +84,7 @@ def train(config, workdir):
         report = Reporter(config, workdir, model, validation, mesh, state, lpips_params)
         with report, StopSignal() as stop:
             stream = batches(config, images, first)
+            quality = report.validate(last, state) if first >= last else None
             for step in range(first + 1, last + 1):
                 batch = put_batch(next(stream), mesh)
                 adversarial = adversary is not None and adversary.plays(step)
@@ -78,18 +92,21 @@ def train(config, workdir):
                 report.step(step, metrics)
                 if step % config.log_every_steps == 0 or step == last:
                     report.train(step, batch, reconstruction)
-                if step % config.eval_every_steps == 0 and step != last:
-                    report.validate(step, state)
+                    checkpoints.check()
+                validated = step % config.eval_every_steps == 0 or step == last
+                if validated:
+                    quality = report.validate(step, state)
                 reason = stop.reason(step)
-                if step % config.checkpoint_every_steps == 0 or step == last or reason:
+                if step % config.checkpoint_every_steps == 0 or validated or reason:
                     report.check_finite()
-                    checkpoints.save(state)
+                    report.flush()  # a run that goes on from here does not write these points again
+                    checkpoints.save(state, quality if validated else None)
                 if reason and step != last:
                     raise Stopped(
                         f"stopped by {reason} after step {step}; the same command goes on from "
                         f"there, or python main.py --workdir={workdir}."
                     )
-            report.finish(state)
+            report.finish(state, quality)
     return state
 
 
@@ -109,9 +126,15 @@ def batches(config, source, start_step):
     )
 
 
-def check_counts(config):
-    """Raises ValueError unless the run's numbers of steps are positive."""
-    steps = ("num_train_steps", "log_every_steps", "eval_every_steps", "checkpoint_every_steps")
-    for name in steps:
-        if config[name] < 1:
-            raise ValueError(f"{name} must be at least 1, got {config[name]}.")
+def check_settings(config):
+    """Raises ValueError unless the loop's own settings are such as it can follow."""
+    counts = {
+        **dict.fromkeys(("num_train_steps", "log_every_steps", "eval_every_steps"), 1),
+        **dict.fromkeys(("checkpoint_every_steps", "keep_checkpoints"), 1),
+        "max_skipped_steps": 0,
+    }
+    for name, least in counts.items():
+        check_at_least(name, config[name], least)
+    check_choice("best_metric", config.best_metric, BEST_METRICS)
+    check_choice("not_finite", config.not_finite, NOT_FINITE)
+    check_choice("eval.checkpoint", config.eval.checkpoint, WHICH)

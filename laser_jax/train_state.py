@@ -53,7 +53,11 @@ def init_state(model, optimizer, *, seed, image_size, ema_decay, adversary=None)
     """
     images, key = jnp.zeros((1, image_size, image_size, model.in_channels)), jax.random.key(seed)
     variables = model.init(key, images)
-    params, dictionary = variables["params"], variables["dictionary"]["bottleneck"]
+    dictionary = variables["dictionary"]["bottleneck"]
+    # float32 under bfloat16, float64 under float64.
+    params = jax.tree.map(
+        lambda x: x.astype(jnp.promote_types(x.dtype, model.dtype)), variables["params"]
+    )
     ema_params = {}
     if ema_decay:
         ema_params["params"] = params

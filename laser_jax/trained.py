@@ -5,11 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from laser_jax import inference
-from laser_jax.checkpoint import Checkpoints, read_config
+from laser_jax.checkpoint import WHICH, Checkpoints, read_config
 from laser_jax.models import build_model
 from laser_jax.optimizer import build_optimizer
 from laser_jax.sharding import data_mesh
 from laser_jax.sparse import SparseCode
+from laser_jax.sparse.checks import check_choice
 from laser_jax.step import abstract_state
 
 
@@ -19,7 +20,7 @@ class TrainedAutoencoder:
     Attributes:
       config: the run's config.
       model: the `Autoencoder`.
-      state: the `TrainState` of the newest checkpoint.
+      state: the `TrainState` of the checkpoint.
       variables: the model's variables to evaluate with (moving averages if it has any).
     """
 
@@ -72,24 +73,26 @@ class TrainedAutoencoder:
             )
 
 
-def load(workdir, *, mesh=None):
-    """Returns the `TrainedAutoencoder` of a workdir's newest checkpoint.
+def load(workdir, *, mesh=None, checkpoint="newest"):
+    """Returns the `TrainedAutoencoder` of a workdir's newest, or best, checkpoint.
 
     Args:
       workdir: directory of a run.
       mesh: the devices to load onto; None: the first one.
+      checkpoint: `newest`, or `best` by the run's `best_metric` of validation.
 
     Raises:
-      FileNotFoundError: if the workdir holds no run or no checkpoint.
+      ValueError: if `checkpoint` is neither.
+      FileNotFoundError: if the workdir holds no run or no such checkpoint.
+      DamagedCheckpoints: if it holds some, and none is whole.
     """
+    check_choice("checkpoint", checkpoint, WHICH)
     config = read_config(workdir)
     model = build_model(config)
     optimizer = build_optimizer(config, learns_by_gradient=model.bottleneck.learns_by_gradient)
     mesh = mesh or data_mesh(jax.local_devices()[:1])
-    with Checkpoints(workdir) as checkpoints:
-        if checkpoints.latest_step() is None:
-            raise FileNotFoundError(f"{workdir} holds no checkpoint yet.")
-        state = checkpoints.restore(abstract_state(config, model, optimizer, mesh))
+    with Checkpoints(workdir, best_metric=config.best_metric) as checkpoints:
+        state = checkpoints.restore(abstract_state(config, model, optimizer, mesh), checkpoint)
     return TrainedAutoencoder(config, model, state)
 
 

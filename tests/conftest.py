@@ -61,6 +61,20 @@ def tiny_config(photo_patches_dir):
     return config
 
 
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 2 MB to fill; the test is skipped where none can be mounted."""
+    from experiments.faults.small_disk import SmallDisk
+
+    disk = SmallDisk(tmp_path / "disk")
+    try:
+        disk.__enter__()
+    except PermissionError as error:
+        pytest.skip(str(error))
+    yield disk
+    disk.__exit__()
+
+
 @pytest.fixture(scope="session")
 def products():
     """A function: the products and convolutions in what a call with these arguments traces."""

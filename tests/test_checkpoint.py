@@ -5,7 +5,12 @@ import jax
 import numpy as np
 import pytest
 
-from laser_jax.checkpoint import Checkpoints, DamagedCheckpoints, checksums
+from laser_jax.checkpoint import (
+    CheckpointNotWritten,
+    Checkpoints,
+    DamagedCheckpoints,
+    checksums,
+)
 from laser_jax.train_state import TrainState
 
 
@@ -35,12 +40,12 @@ def workdir(tmp_path):
     return tmp_path
 
 
-def restore(workdir, keep=None):
+def restore(workdir, keep=None, which="newest", best_metric="psnr"):
     abstract = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state_at(0)
     )
-    with Checkpoints(workdir, keep=keep) as checkpoints:
-        return checkpoints.restore(abstract)
+    with Checkpoints(workdir, keep=keep, best_metric=best_metric) as checkpoints:
+        return checkpoints.restore(abstract, which)
 
 
 def assert_step(state, step):
@@ -122,3 +127,55 @@ def test_checkpoints_without_checksums_are_those_of_an_older_version(workdir, mo
         checkpoints.save(state_at(40))
     monkeypatch.undo()
     assert_step(restore(workdir), 40)
+
+
+def steps(workdir):
+    return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir())
+
+
+@pytest.mark.parametrize("best_metric, best", [("psnr", 10), ("loss", 20)])
+def test_the_newest_and_the_best_stay(best_metric, best, tmp_path):
+    quality = {10: {"psnr": 30.0, "loss": 0.3}, 20: {"psnr": 20.0, "loss": 0.1},
+               40: {"psnr": 29.0, "loss": 0.2}}  # fmt: skip
+    for first in (10, 40):  # a run that goes on knows what was the best before
+        with Checkpoints(tmp_path, keep=2, best_metric=best_metric) as checkpoints:
+            for step in range(first, first + 30, 10):
+                checkpoints.save(state_at(step), quality.get(step))
+    assert steps(tmp_path) == [best, 50, 60]
+    assert_step(restore(tmp_path), 60)
+    assert_step(restore(tmp_path, which="best", best_metric=best_metric), best)
+
+
+def test_where_nothing_was_validated_there_is_no_best(workdir):
+    with pytest.raises(FileNotFoundError, match="holds no checkpoint that was validated"):
+        restore(workdir, which="best")
+
+
+def test_a_damaged_best_gives_way_to_the_next_best(tmp_path, caplog):
+    with Checkpoints(tmp_path, keep=3) as checkpoints:
+        for step, psnr in ((10, 20.0), (20, 30.0), (30, 25.0)):
+            checkpoints.save(state_at(step), {"psnr": psnr})
+    files(tmp_path, 20)[0].write_bytes(b"")
+    assert_step(restore(tmp_path, which="best"), 30)
+    assert "going back to checkpoint 30, the best that is whole" in caplog.text
+
+
+@pytest.mark.parametrize("fault", ["full", "read-only"])
+def test_a_disk_that_takes_no_more_is_an_error_and_what_was_written_stays(fault, small_disk):
+    message = (
+        "no checkpoint can be written in .*(No space left|Read-only)(.|\n)*Checkpoint 10 is whole"
+    )
+    with Checkpoints(small_disk.path, keep=3) as checkpoints:
+        checkpoints.save(state_at(10))
+    small_disk.spoil(fault)
+    with (
+        pytest.raises(CheckpointNotWritten, match=message),
+        Checkpoints(small_disk.path, keep=3) as checkpoints,
+    ):
+        checkpoints.save(state_at(20))
+    small_disk.mend()
+    assert_step(restore(small_disk.path), 10)
+    with Checkpoints(small_disk.path, keep=3) as checkpoints:
+        checkpoints.save(state_at(20))
+    assert_step(restore(small_disk.path), 20)
+    assert steps(small_disk.path) == [10, 20]  # nothing half written is left

@@ -15,6 +15,7 @@ FLOORS = {
     "data": 0,
     "figures": 0,
     "images": 0,
+    "files": 0,
     "progress": 0,
     "stopping": 0,
     "models": 1,

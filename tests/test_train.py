@@ -1,5 +1,6 @@
 """The loop in this process: what it learns, writes, refuses, and how it goes on."""
 
+import itertools
 import json
 import math
 import shutil
@@ -12,6 +13,7 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import laser_jax
+from experiments.faults.evidence import read_curves
 from laser_jax import evaluate, step, train
 from laser_jax.checkpoint import Checkpoints, read_config
 from laser_jax.models import build_model
@@ -178,7 +180,7 @@ def test_a_term_of_weight_zero_is_not_in_the_step(tiny_config):
 
 @pytest.mark.parametrize("name", BOTTLENECKS)
 def test_a_run_stopped_and_resumed_is_the_run_never_stopped(name, runs, tmp_path):
-    config, _, whole = runs(name)
+    config, workdir, whole = runs(name)
 
     # The schedule must be that of the whole run, so stopping is by an error in the loop.
     class Stop(Exception):
@@ -192,12 +194,16 @@ def test_a_run_stopped_and_resumed_is_the_run_never_stopped(name, runs, tmp_path
 
         return wrapped
 
+    config = config.copy_and_resolve_references()
+    config.checkpoint_every_steps = 20
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Stop):
-        patch.setattr(train.Reporter, "step", stop_after(27))
+        patch.setattr(train.Reporter, "step", stop_after(37))
         train.train(config, tmp_path)
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.latest_step() == 20
     assert_same_state(train.train(config, tmp_path), whole)
+    # Step 30 was logged twice; TensorBoard shows it once, and nothing that was logged is missing.
+    assert read_curves(tmp_path) == read_curves(workdir)
 
 
 def test_a_finished_run_is_not_trained_again(runs, caplog):
@@ -238,17 +244,94 @@ def test_moving_averages_are_what_is_evaluated(tiny_config, tmp_path):
     assert np.max(np.abs(np.asarray(atoms) - np.asarray(state.dictionary["atoms"]))) > 1e-4
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tiny_config, tmp_path):
+def test_an_exploding_loss_stops_the_run_and_keeps_the_checkpoint(tiny_config, tmp_path):
     configure(tiny_config, "dl").optimizer.learning_rate = 1e6
     tiny_config.optimizer.grad_clip_norm = 1e6
     tiny_config.optimizer.warmup_steps = 15
-    message = r"loss of step \d+ is \S+, the gradient's norm (nan|inf)\. .*learning_rate"
+    message = r"step \d+ is not finite \(loss \S+, norm of the gradient \S+\).*learning_rate"
     with pytest.raises(NotFiniteError, match=message):
         train.train(tiny_config, tmp_path)
-    with Checkpoints(tmp_path) as checkpoints:
-        assert checkpoints.latest_step() is not None
     state = laser_jax.load(tmp_path).state
-    assert all(jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(state.params))
+    assert all_finite(state)
+
+
+@pytest.fixture
+def poisoned(monkeypatch):
+    """A function: from now on the batches of these steps are NaN."""
+
+    def poison(steps):
+        batches = itertools.count(1)
+
+        def put(batch, mesh):
+            if isinstance(batch, tuple):  # of an evaluation
+                return put_batch(batch, mesh)
+            batch = batch.astype(np.float32) / 255
+            return put_batch(np.nan * batch if next(batches) in steps else batch, mesh)
+
+        monkeypatch.setattr(train, "put_batch", put)
+
+    return poison
+
+
+def all_finite(state):
+    return all(np.all(np.isfinite(x)) for x in jax.tree.leaves(state))
+
+
+@pytest.mark.parametrize("name", ["vq", "dl", "ksvd"])
+def test_a_poisoned_batch_changes_nothing_but_the_step(name, tiny_config):
+    configure(tiny_config, name)
+    mesh, model = data_mesh(), build_model(tiny_config)
+    optimizer = build_optimizer(tiny_config, learns_by_gradient=model.bottleneck.learns_by_gradient)
+    lpips_params = step.load_lpips_params(tiny_config, mesh)
+    take = step.make_train_step(model, optimizer, tiny_config, mesh, lpips_params)
+    state = step.initial_state(tiny_config, model, optimizer, mesh)
+    images = np.random.default_rng(0).random((16, 32, 32, 3), np.float32)
+    state, metrics, _ = take(state, put_batch(images, mesh))
+    before = jax.device_get(state)
+    assert metrics["finite"] and all_finite(before)
+    images[3, 4, 5, 1] = np.nan
+    state, metrics, _ = take(state, put_batch(images, mesh))
+    assert not metrics["finite"] and int(state.step) == 2
+    assert_same_state(jax.device_get(state.replace(step=before.step)), before)
+
+
+def test_poisoned_batches_are_skipped_counted_and_logged(tiny_config, tmp_path, poisoned, caplog):
+    configure(tiny_config, "ksvd").not_finite = "skip"
+    tiny_config.log_every_steps = 5
+    poisoned({7, *range(21, 26)})  # all of the steps between two points of the curves among them
+    caplog.set_level("WARNING", "laser_jax")
+    state = train.train(tiny_config, tmp_path)
+    assert int(state.step) == 40 and all_finite(state)
+    assert "step 7 is not finite (loss nan, norm of the gradient nan) and is left out: 1 of 10" in (
+        caplog.text
+    )
+    assert "step 25 is not finite" in caplog.text and "6 of 10 that may be" in caplog.text
+    curves = read_curves(tmp_path)
+    assert [value for _, value in curves["train/skipped_steps"]] == [0, 1, 1, 1, 6, 6, 6, 6]
+    assert [step for step, _ in curves["train/loss"]] == [5, 10, 15, 20, 30, 35, 40]
+    assert all(np.isfinite(value) for curve in curves.values() for _, value in curve)
+
+
+@pytest.mark.parametrize("policy, step", [("stop", 7), ("skip", 9)])
+def test_a_run_stops_where_it_may_skip_no_more(policy, step, tiny_config, tmp_path, poisoned):
+    configure(tiny_config, "ksvd").not_finite = policy
+    tiny_config.max_skipped_steps = 2
+    poisoned({7, 8, 9})
+    with pytest.raises(NotFiniteError, match=f"step {step} is not finite .*not_finite=skip"):
+        train.train(tiny_config, tmp_path)
+    assert int(laser_jax.load(tmp_path).state.step) == 0
+
+
+def test_the_best_checkpoint_is_kept_and_can_be_evaluated(runs, tmp_path):
+    config, workdir, _ = runs("ksvd")
+    shutil.copytree(workdir, tmp_path, dirs_exist_ok=True)
+    config = config.copy_and_resolve_references()
+    config.eval.checkpoint, config.best_metric = "best", "psnr"
+    best = laser_jax.load(tmp_path, checkpoint="best").state
+    assert int(best.step) in (20, 40)  # the validated ones
+    assert evaluate.evaluate(config, tmp_path)["step"] == int(best.step)
+    with pytest.raises(ValueError, match="unknown checkpoint 'last'; choose from best, newest"):
+        laser_jax.load(tmp_path, checkpoint="last")
 
 
 def test_a_workdir_of_another_architecture_is_refused_and_untouched(runs, tmp_path):

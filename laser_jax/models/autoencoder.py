@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from laser_jax.models.bottlenecks.output import as_pair
 from laser_jax.models.encoder import Decoder, Encoder
+from laser_jax.models.precision import at_least_float32
 from laser_jax.sparse import SparseCode
 
 
@@ -77,7 +78,7 @@ class Autoencoder(nn.Module):
         return AutoencoderOutput(self.decode(approximation), loss, code, latents, approximation)
 
     def encode(self, images):
-        """Returns the latents `(b, h, w, embedding_dim)`, float32, of images in [-1, 1]."""
+        """Returns the latents `(b, h, w, embedding_dim)`, at least float32, of images."""
         factor = 2**self.num_downsamples
         if images.ndim != 4 or images.shape[-1] != self.in_channels:
             raise ValueError(
@@ -88,7 +89,7 @@ class Autoencoder(nn.Module):
                 f"image size {images.shape[1]}x{images.shape[2]} is not divisible by the "
                 f"downsampling {factor} (2^num_downsamples)."
             )
-        return self.pre_bottleneck(self.encoder(images)).astype(jnp.float32)
+        return at_least_float32(self.pre_bottleneck(self.encoder(images)))
 
     def decode(self, approximation):
         """Returns the images `(b, H, W, C)` in about [-1, 1] of latents `(b, h, w, c)`."""

@@ -2,8 +2,6 @@
 
 import logging
 
-import jax.numpy as jnp
-
 from laser_jax.models.autoencoder import Autoencoder
 from laser_jax.models.bottlenecks import (
     DictionaryLearning,
@@ -11,13 +9,13 @@ from laser_jax.models.bottlenecks import (
     VectorQuantizer,
 )
 from laser_jax.models.bottlenecks.output import as_pair
+from laser_jax.models.precision import network_dtype
 from laser_jax.sparse.checks import check_choice
 from laser_jax.sparse.codebook import check_stages
 
 log = logging.getLogger("laser_jax")
 
 BOTTLENECKS = ("vq", "rvq", "fsq", "dl", "ksvd")
-DTYPES = ("float32", "bfloat16")
 
 
 def build_model(config):
@@ -31,7 +29,6 @@ def build_model(config):
     """
     model = config.model
     check_choice("model.bottleneck", model.bottleneck, BOTTLENECKS)
-    check_choice("model.dtype", model.dtype, DTYPES)
     if model.num_downsamples < 1:
         raise ValueError(f"num_downsamples must be at least 1, got {model.num_downsamples}.")
     factor, size = 2**model.num_downsamples, config.data.image_size
@@ -46,7 +43,7 @@ def build_model(config):
         num_residual_blocks=model.num_residual_blocks,
         num_residual_hiddens=model.num_residual_hiddens,
         num_downsamples=model.num_downsamples,
-        dtype=jnp.dtype(model.dtype),
+        dtype=network_dtype(model.dtype),
     )
     p, q = as_pair(autoencoder.bottleneck.patch_size)
     grid = size // factor

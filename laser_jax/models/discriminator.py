@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from laser_jax.models.layers import DownConv
+from laser_jax.models.precision import at_least_float32
 
 
 class PatchDiscriminator(nn.Module):
@@ -32,7 +33,7 @@ class PatchDiscriminator(nn.Module):
             x = nn.leaky_relu(x if level == 0 else self._norm(x), 0.2)
         x = nn.Conv(self._features(self.num_downsamples), (3, 3), dtype=self.dtype)(x)
         x = nn.leaky_relu(self._norm(x), 0.2)
-        return nn.Conv(1, (3, 3), dtype=self.dtype)(x).astype(jnp.float32)
+        return at_least_float32(nn.Conv(1, (3, 3), dtype=self.dtype)(x))
 
     def _features(self, level):
         return self.num_hiddens * min(2**level, 8)

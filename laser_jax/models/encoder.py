@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from laser_jax.models.layers import DownConv, ResidualStack, UpConv
+from laser_jax.models.precision import at_least_float32
 
 
 class Encoder(nn.Module):
@@ -48,4 +49,4 @@ class Decoder(nn.Module):
             features = self.num_hiddens // 2 if level == 1 else self.num_hiddens
             x = nn.relu(UpConv(features, dtype=self.dtype)(x))
         # The images leave in float32: losses and metrics are taken there.
-        return UpConv(self.out_channels, dtype=self.dtype)(x).astype(jnp.float32)
+        return at_least_float32(UpConv(self.out_channels, dtype=self.dtype)(x))

@@ -21,6 +21,7 @@ from laser_jax.models.bottlenecks.output import (
     straight_through,
     to_patches,
 )
+from laser_jax.models.precision import at_least_float32
 from laser_jax.sparse import (
     decode,
     dequantize_coefficients,
@@ -165,7 +166,7 @@ class DictionaryLearning(nn.Module):
         self.variable("dictionary", "usage", jnp.ones, self.num_embeddings)
         if self._has_memory:
             self.variable("dictionary", "statistics", lambda: self._statistics(atoms))
-        latents = latents.astype(jnp.float32)
+        latents = at_least_float32(latents)
         code = self.encode(atoms, latents)
         approximation = self.decode(atoms, code)
         loss = self.loss(latents, approximation, code, atoms)
@@ -318,7 +319,7 @@ class DictionaryLearning(nn.Module):
         return not self.learns_by_gradient and self.dictionary_decay > 0
 
     def _signals(self, latents):
-        return to_patches(latents.astype(jnp.float32), as_pair(self.patch_size))
+        return to_patches(at_least_float32(latents), as_pair(self.patch_size))
 
     def _start(self, dictionary, atoms):
         """The collection of a dictionary that has just begun."""

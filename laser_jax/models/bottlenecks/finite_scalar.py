@@ -6,6 +6,7 @@ import numpy as np
 from jax import lax
 
 from laser_jax.models.bottlenecks.output import BottleneckOutput, check_latents, straight_through
+from laser_jax.models.precision import at_least_float32
 from laser_jax.sparse import SparseCode, decode
 
 
@@ -50,7 +51,7 @@ class FiniteScalarQuantizer(nn.Module):
         check_latents(latents, self.embedding_dim)
         atoms = self.variable("dictionary", "atoms", jnp.eye, self.embedding_dim).value
         self.variable("dictionary", "usage", jnp.ones, self.num_embeddings)
-        latents = latents.astype(jnp.float32)
+        latents = at_least_float32(latents)
         code = self.encode(atoms, latents)
         approximation = self.decode(atoms, code)
         squashed = self._squash(latents) / self._half_widths

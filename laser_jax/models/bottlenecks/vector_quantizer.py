@@ -14,6 +14,7 @@ from laser_jax.models.bottlenecks.output import (
     restart_atoms,
     straight_through,
 )
+from laser_jax.models.precision import at_least_float32
 from laser_jax.sparse import (
     EmaStatistics,
     SparseCode,
@@ -71,7 +72,7 @@ class VectorQuantizer(nn.Module):
         self.variable("dictionary", "usage", jnp.ones, self.num_embeddings)
         if self.use_ema:
             self.variable("dictionary", "statistics", lambda: self._statistics(atoms))
-        latents = latents.astype(jnp.float32)
+        latents = at_least_float32(latents)
         code = self.encode(atoms, latents)
         approximation = decode(code, atoms)
         loss = self.loss(latents, approximation, code, atoms)
@@ -102,7 +103,7 @@ class VectorQuantizer(nn.Module):
 
     def init_dictionary(self, dictionary, latents, *, key):
         """Returns the dictionary collection with k-means of the latents, stage by stage."""
-        targets = latents.astype(jnp.float32).reshape(-1, self.embedding_dim)
+        targets = at_least_float32(latents).reshape(-1, self.embedding_dim)
         stages = []
         for stage in range(self.num_stages):
             atoms = kmeans_init(
@@ -145,7 +146,7 @@ class VectorQuantizer(nn.Module):
 
     def _stages(self, atoms, latents, code):
         """Each stage's targets `(b, h, w, k, c)` and the atom it chose, as a code of one atom."""
-        targets = stage_targets(latents.astype(jnp.float32), atoms, code)
+        targets = stage_targets(at_least_float32(latents), atoms, code)
         return targets, SparseCode(*(x[..., None] for x in code))
 
     def _start(self, dictionary, atoms):

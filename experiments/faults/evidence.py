@@ -1,0 +1,43 @@
+"""What a run left behind, read back to be compared."""
+
+import json
+
+import numpy as np
+import orbax.checkpoint as ocp
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import laser_jax
+
+_TIMES = "images_per_second"  # differ between any two runs
+
+
+def read_curves(workdir):
+    """Returns TensorBoard's view of a run: tag -> `(step, value)` of every point, times apart."""
+    events = EventAccumulator(str(workdir), size_guidance={"tensors": 0}).Reload()
+    points = {tag: events.Tensors(tag) for tag in events.Tags()["tensors"]}
+    return {
+        tag: [(event.step, event.tensor_proto.float_val[0]) for event in found]
+        for tag, found in points.items()
+        if not tag.endswith(_TIMES) and found[0].tensor_proto.float_val
+    }
+
+
+def read_metrics(workdir):
+    """Returns what `metrics.json` says, times apart."""
+    metrics = json.loads((workdir / "metrics.json").read_text())
+    return {name: value for name, value in metrics.items() if not name.endswith(_TIMES)}
+
+
+def read_checksums(workdir):
+    """Returns step -> the checksums of each array that its checkpoint was written with."""
+    with ocp.CheckpointManager(workdir.absolute() / "checkpoints") as manager:
+        metadata = {step: manager.metadata(step).custom_metadata for step in manager.all_steps()}
+    return {step: found["checksums"] for step, found in metadata.items()}
+
+
+def read_state(workdir):
+    """Returns the arrays of the newest checkpoint, by path."""
+    import jax
+
+    leaves = jax.tree.leaves_with_path(laser_jax.load(workdir).state)
+    return {jax.tree_util.keystr(path): np.asarray(x) for path, x in leaves}

@@ -1,0 +1,25 @@
+"""The precision around a network: what it computes in, and what is too coarse in bfloat16."""
+
+import jax
+import jax.numpy as jnp
+
+from laser_jax.sparse.checks import check_choice
+
+DTYPES = ("float32", "bfloat16", "float64")
+
+
+def network_dtype(name):
+    """Returns the dtype of a network's computations.
+
+    Raises:
+      ValueError: if it is none of `DTYPES`, or float64 without JAX's 64 bits.
+    """
+    check_choice("model.dtype", name, DTYPES)
+    if name == "float64" and not jax.config.jax_enable_x64:
+        raise ValueError("model.dtype float64 needs the environment variable JAX_ENABLE_X64=1.")
+    return jnp.dtype(name)
+
+
+def at_least_float32(x):
+    """Returns x in float32, or in float64 as it is: sparse codes, losses and metrics."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
