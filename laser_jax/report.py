@@ -102,7 +102,8 @@ class Reporter:
             return
         writer = EventFileWriter(str(self._workdir))
         start = SessionLog(status=SessionLog.START)
-        writer.add_event(Event(wall_time=time.time(), step=self._first + 1, session_log=start))
+        for _ in range(2):  # the first one it sees of a run is its beginning, and takes nothing
+            writer.add_event(Event(wall_time=time.time(), step=self._first + 1, session_log=start))
         writer.close()
 
     def step(self, step, metrics):

@@ -4,7 +4,8 @@ import json
 
 import numpy as np
 import orbax.checkpoint as ocp
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
+from tensorboard.util.tensor_util import make_ndarray
 
 import laser_jax
 
@@ -14,11 +15,15 @@ _TIMES = "images_per_second"  # differ between any two runs
 def read_curves(workdir):
     """Returns TensorBoard's view of a run: tag -> `(step, value)` of every point, times apart."""
     events = EventAccumulator(str(workdir), size_guidance={"tensors": 0}).Reload()
-    points = {tag: events.Tensors(tag) for tag in events.Tags()["tensors"]}
+    points = {
+        tag: [(event.step, make_ndarray(event.tensor_proto)) for event in events.Tensors(tag)]
+        for tag in events.Tags()["tensors"]
+        if not tag.endswith(_TIMES)
+    }
     return {
-        tag: [(event.step, event.tensor_proto.float_val[0]) for event in found]
+        tag: [(step, float(value)) for step, value in found]
         for tag, found in points.items()
-        if not tag.endswith(_TIMES) and found[0].tensor_proto.float_val
+        if found[0][1].ndim == 0  # not an image
     }
 
 
