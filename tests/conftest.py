@@ -9,6 +9,7 @@ os.environ["XLA_FLAGS"] = (
 )
 os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", os.devnull)
 
 import pathlib
 import pickle
@@ -16,7 +17,20 @@ import sys
 import tempfile
 import zlib
 
+import hypothesis
 import pytest
+
+# `HYPOTHESIS_PROFILE=thorough` looks further. Nothing is stored: the same examples every time.
+_HYPOTHESIS = {
+    "deadline": None,  # an example may compile
+    "derandomize": True,
+    "database": None,
+    "phases": [hypothesis.Phase.generate, hypothesis.Phase.shrink],
+    "suppress_health_check": list(hypothesis.HealthCheck),
+}
+hypothesis.settings.register_profile("quick", max_examples=6, **_HYPOTHESIS)
+hypothesis.settings.register_profile("thorough", max_examples=60, **_HYPOTHESIS)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 ROOT = pathlib.Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # for `configs` and `main`
@@ -95,6 +109,19 @@ def products():
         return [e for e in found if e.primitive.name in ("dot_general", "conv_general_dilated")]
 
     return find
+
+
+@pytest.fixture(scope="session")
+def refuses():
+    """A function: asserts that a call raises a ValueError of the library's own, a sentence."""
+
+    def check(function, *args, **kwargs):
+        with pytest.raises(ValueError) as caught:
+            function(*args, **kwargs)
+        assert caught.traceback[-1].path.is_relative_to(ROOT / "laser_jax"), str(caught.value)
+        assert str(caught.value).endswith("."), str(caught.value)
+
+    return check
 
 
 @pytest.fixture(scope="session")

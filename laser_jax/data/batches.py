@@ -5,6 +5,8 @@ anew. Batch t is its rows `[t * batch_size, (t + 1) * batch_size)`, reached by i
 so `(seed, t)` is the whole state of the data, and resuming costs nothing.
 """
 
+import functools
+
 import numpy as np
 
 
@@ -42,17 +44,24 @@ def train_batches(
       Iterator of uint8 `(batch_size / process_count, H, W, 3)`.
 
     Raises:
-      ValueError: if `batch_size` is not divisible by `process_count`, or the source
-        has fewer images than a batch.
+      ValueError: if `batch_size` is not divisible by `process_count`, the source has fewer
+        images than a batch, or a number is out of range; on reading, of an image that is not
+        uint8 `(H, W, 3)` or not like the first.
     """
-    local_size = _local_size(batch_size, process_count)
+    local_size = _local_size(batch_size, process_index, process_count)
+    _check_at_least(0, start_step=start_step, crop_padding=crop_padding, num_threads=num_threads)
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed must be in [0, 2**32), got {seed}.")
     if len(source) < batch_size:
         raise ValueError(
             f"too few images: a batch of {batch_size} is larger than the data set, {len(source)}."
         )
     import grain
 
+    shape = functools.cache(lambda: source[0].shape)
+
     def augment(image, rng):
+        _check_image(image, shape())
         if crop_padding:
             height, width, _ = image.shape
             padding = ((crop_padding, crop_padding), (crop_padding, crop_padding), (0, 0))
@@ -85,24 +94,45 @@ def eval_batches(source, *, batch_size, process_index=0, process_count=1):
       with zeros.
 
     Raises:
-      ValueError: if `batch_size` is not divisible by `process_count`.
+      ValueError: if `batch_size` is not divisible by `process_count` or a number is out of
+        range; on reading, of an image that is not uint8 `(H, W, 3)` or not like the first.
     """
-    local_size = _local_size(batch_size, process_count)
+    local_size = _local_size(batch_size, process_index, process_count)
     import grain
 
     def batch(step):
         first = step * batch_size + process_index * local_size
         rows = range(first, min(first + local_size, len(source)))
-        images = np.zeros((local_size, *source[0].shape), np.uint8)
+        shape = source[0].shape
+        images = np.zeros((local_size, *shape), np.uint8)
         for row, index in enumerate(rows):
-            images[row] = source[index]
+            image = source[index]
+            _check_image(image, shape)
+            images[row] = image
         return images, np.arange(local_size) < len(rows)
 
     steps = -(-len(source) // batch_size)
     return iter(_read(grain.MapDataset.range(steps).map(batch), num_threads=2))
 
 
-def _local_size(batch_size, process_count):
+def _check_at_least(least, **numbers):
+    for name, value in numbers.items():
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}.")
+
+
+def _check_image(image, shape):
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape != shape:
+        raise ValueError(
+            f"images must be uint8 (H, W, 3), all of the first one's shape {shape}, got "
+            f"{image.dtype} of shape {image.shape}."
+        )
+
+
+def _local_size(batch_size, process_index, process_count):
+    _check_at_least(1, batch_size=batch_size, process_count=process_count)
+    if not 0 <= process_index < process_count:
+        raise ValueError(f"process_index must be in [0, {process_count}), got {process_index}.")
     if batch_size % process_count:
         raise ValueError(
             f"batch_size {batch_size} is not divisible by the {process_count} processes."

@@ -1,6 +1,7 @@
 """The image loss of a run: a weighted sum of terms, those of weight 0 left out."""
 
 import dataclasses
+import math
 
 import jax.numpy as jnp
 
@@ -39,6 +40,8 @@ class ImageLoss:
         for name, weight in weights.items():
             if not weight >= 0:
                 raise ValueError(f"{name} must not be negative, got {weight}.")
+            if math.isinf(weight):  # times a loss of 0 it is NaN
+                raise ValueError(f"{name} must be finite, got {weight}.")
         if not any(weights.values()):
             raise ValueError(f"one of {', '.join(weights)} must be above 0.")
 

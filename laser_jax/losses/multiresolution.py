@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from laser_jax.sparse.checks import check_pair
+
 
 def mr_dct_loss(images, reconstruction, *, levels=3):
     """Returns the multi-resolution distance of 2-D DCT coefficients.
@@ -54,8 +56,7 @@ def mr_gradient_loss(images, reconstruction, *, levels=3):
 
 
 def _mean_over_pyramid(distance, images, reconstruction, levels):
-    if images.shape != reconstruction.shape:
-        raise ValueError(f"images {images.shape} and {reconstruction.shape} do not fit.")
+    images, reconstruction = check_pair(images=images, reconstruction=reconstruction, ndim=4)
     if levels < 1 or min(images.shape[1:3]) < 2**levels:
         raise ValueError(
             f"levels must be at least 1, and 2^levels at most the images' smaller side: got "

@@ -65,11 +65,16 @@ def frechet_distance(mean_a, covariance_a, mean_b, covariance_b):
       Dowson and Landau, The Fréchet distance between multivariate normal distributions,
       1982. Heusel et al., GANs trained by a two time-scale update rule, 2017 (FID).
     """
-    mean_a, covariance_a, mean_b, covariance_b = (
-        np.asarray(x, np.float64) for x in (mean_a, covariance_a, mean_b, covariance_b)
-    )
+    moments = [np.asarray(x) for x in (mean_a, covariance_a, mean_b, covariance_b)]
+    if any(np.iscomplexobj(x) for x in moments):
+        raise ValueError(f"moments must be real, got {', '.join(str(x.dtype) for x in moments)}.")
+    mean_a, covariance_a, mean_b, covariance_b = (x.astype(np.float64) for x in moments)
     square = (mean_a.size, mean_a.size)
-    if mean_a.shape != mean_b.shape or {covariance_a.shape, covariance_b.shape} != {square}:
+    if (
+        mean_a.ndim != 1
+        or mean_a.shape != mean_b.shape
+        or {covariance_a.shape, covariance_b.shape} != {square}
+    ):
         raise ValueError(
             f"means {mean_a.shape} and {mean_b.shape} do not fit covariances "
             f"{covariance_a.shape} and {covariance_b.shape}."

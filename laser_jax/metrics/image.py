@@ -3,6 +3,8 @@
 import dm_pix
 import jax.numpy as jnp
 
+from laser_jax.sparse.checks import check_floats, is_real
+
 
 def psnr(a, b):
     """Returns the peak signal-to-noise ratio of each pair of images, in dB.
@@ -12,12 +14,20 @@ def psnr(a, b):
 
     Returns:
       `(b,)`; 10 log10(1 / MSE). Equal images give 100, not infinity, so that means stay finite.
+
+    Raises:
+      ValueError: if the shapes differ or the images have no pixel.
     """
+    a, b = _check_images(a, b)
     return squared_error_to_psnr(jnp.mean(jnp.square(a - b), axis=(1, 2, 3)))
 
 
 def squared_error_to_psnr(mse):
     """Returns the PSNR in dB of a mean squared error of [0, 1] values, at most 100."""
+    mse = jnp.asarray(mse)
+    if not is_real(mse.dtype):
+        raise ValueError(f"mse must be a real number, got {mse.dtype}.")
+    mse = mse.astype(jnp.promote_types(mse.dtype, jnp.float32))  # float16 has no 1e-10
     return -10 * jnp.log10(jnp.maximum(mse, 1e-10))
 
 
@@ -34,12 +44,24 @@ def ssim(a, b):
       `(b,)` in [-1, 1].
 
     Raises:
-      ValueError: if the images are smaller than the window.
+      ValueError: if the shapes differ or the images are smaller than the window.
 
     References:
       Wang, Bovik, Sheikh and Simoncelli, Image quality assessment: from error
       visibility to structural similarity, 2004.
     """
+    a, b = _check_images(a, b)
     if min(a.shape[1:3]) < 11:
         raise ValueError(f"SSIM needs images of at least 11x11 pixels, got {a.shape[1:3]}.")
-    return dm_pix.ssim(a, b)
+    return dm_pix.ssim(a, b) if len(a) else jnp.zeros(0, a.dtype)
+
+
+def _check_images(a, b):
+    """Returns two batches `(b, H, W, C)` of one shape as floats; b may be 0."""
+    a, b = check_floats(a=a, b=b)
+    if a.shape != b.shape or a.ndim != 4 or 0 in a.shape[1:]:
+        raise ValueError(
+            f"images must have one shape (b, H, W, C) and at least one pixel, got {a.shape} and "
+            f"{b.shape}."
+        )
+    return a, b

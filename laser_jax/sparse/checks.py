@@ -1,6 +1,14 @@
 """Checks at the public entries: static facts only, so they cost nothing under jit."""
 
+import jax
 import jax.numpy as jnp
+
+
+def check_floating(**arrays):
+    """Raises ValueError unless all arrays are floating point."""
+    for name, x in arrays.items():
+        if not jnp.issubdtype(jnp.result_type(x), jnp.floating):
+            raise ValueError(f"{name} must be floating point, got {jnp.result_type(x)}.")
 
 
 def check_floats(**arrays):
@@ -9,11 +17,41 @@ def check_floats(**arrays):
     Under bfloat16 a residual of 8 bits would decide between atoms.
     """
     arrays = {name: jnp.asarray(x) for name, x in arrays.items()}
-    for name, x in arrays.items():
-        if not jnp.issubdtype(x.dtype, jnp.floating):
-            raise ValueError(f"{name} must be floating point, got {x.dtype}.")
+    check_floating(**arrays)
     dtype = jnp.promote_types(jnp.result_type(*arrays.values()), jnp.float32)
     return [x.astype(dtype) for x in arrays.values()]
+
+
+def check_pair(*, ndim=None, **pair):
+    """Returns two arrays of one shape as floats, as `check_floats` does.
+
+    Raises:
+      ValueError: also if they are empty, or have not `ndim` axes.
+    """
+    a, b = check_floats(**pair)
+    if a.shape != b.shape:
+        raise ValueError(f"{' and '.join(pair)} {a.shape} and {b.shape} do not fit each other.")
+    check_not_empty(**pair)
+    if ndim not in (None, a.ndim):
+        raise ValueError(f"{' and '.join(pair)} must have {ndim} axes, got shape {a.shape}.")
+    return a, b
+
+
+def check_not_empty(**arrays):
+    """Raises ValueError if an array has no element: it has no mean."""
+    for name, x in arrays.items():
+        if 0 in jnp.shape(x):
+            raise ValueError(f"{name} must not be empty, got shape {jnp.shape(x)}.")
+
+
+def check_dictionary(dictionary):
+    """Returns a dictionary `(m, d)` as floats, as `check_floats` does; m and d at least 1."""
+    (dictionary,) = check_floats(dictionary=dictionary)
+    if dictionary.ndim != 2 or dictionary.size == 0:
+        raise ValueError(
+            f"dictionary must have shape (m, d) with m >= 1 and d >= 1, got {dictionary.shape}."
+        )
+    return dictionary
 
 
 def check_signals(signals, dictionary):
@@ -23,8 +61,7 @@ def check_signals(signals, dictionary):
       ValueError: if they do not fit each other.
     """
     signals, dictionary = check_floats(signals=signals, dictionary=dictionary)
-    if dictionary.ndim != 2 or dictionary.shape[0] == 0:
-        raise ValueError(f"dictionary must have shape (m, d) with m >= 1, got {dictionary.shape}.")
+    check_dictionary(dictionary)
     if signals.ndim == 0 or signals.shape[-1] != dictionary.shape[-1]:
         raise ValueError(
             f"signals {signals.shape} and dictionary {dictionary.shape} must have the same width "
@@ -33,19 +70,81 @@ def check_signals(signals, dictionary):
     return signals, dictionary
 
 
-def check_code(code, signals):
-    """Returns the code in the signals' floating type.
+def check_code(code, signals=None):
+    """Returns the code in the signals' floating type; without signals, in float32 at least.
+
+    Without signals integer coefficients stay what they are.
 
     Raises:
-      ValueError: unless it has one row of k places for each signal.
+      ValueError: unless it has as many integers as real numbers, and one row of k >= 1 of
+        them for each signal.
     """
-    indices, coefficients = code.indices.shape, code.coefficients.shape
-    if indices != coefficients or indices[:-1] != signals.shape[:-1]:
+    code = code._replace(**{name: jnp.asarray(x) for name, x in code._asdict().items()})
+    (indices, coefficients), kinds = (x.shape for x in code), [x.dtype for x in code]
+    if not jnp.issubdtype(kinds[0], jnp.integer) or not is_real(kinds[1]):
         raise ValueError(
-            f"code of indices {indices} and coefficients {coefficients} does not fit signals "
-            f"{signals.shape}: all but the last axis must agree."
+            f"a code has integer indices and real coefficients, got {kinds[0]} and {kinds[1]}."
         )
-    return code._replace(coefficients=code.coefficients.astype(signals.dtype))
+    if indices != coefficients or not indices:
+        raise ValueError(
+            f"a code has indices and coefficients of one shape (..., k), got {indices} and "
+            f"{coefficients}."
+        )
+    if signals is not None:
+        if indices[-1] == 0:
+            raise ValueError(f"a code of signals must have a place, k >= 1, got shape {indices}.")
+        if indices[:-1] != signals.shape[:-1]:
+            raise ValueError(
+                f"code of indices {indices} and coefficients {coefficients} does not fit signals "
+                f"{signals.shape}: all but the last axis must agree."
+            )
+        return code._replace(coefficients=code.coefficients.astype(signals.dtype))
+    if jnp.issubdtype(kinds[1], jnp.integer):
+        return code
+    return code._replace(coefficients=check_floats(coefficients=code.coefficients)[0])
+
+
+def check_levels(code):
+    """Returns a code of integer coefficients, these as int32, or raises ValueError."""
+    code = check_code(code)
+    if not jnp.issubdtype(code.coefficients.dtype, jnp.integer):
+        raise ValueError(f"coefficients must be integers, got {code.coefficients.dtype}.")
+    return code._replace(coefficients=code.coefficients.astype(jnp.int32))
+
+
+def check_weights(name, weights, num_atoms=None):
+    """Returns numbers `(m,)`, one an atom, as floats, or raises ValueError."""
+    weights = jnp.asarray(weights)
+    if not is_real(weights.dtype):
+        raise ValueError(f"{name} must be real numbers, got {weights.dtype}.")
+    m = weights.size if num_atoms is None else num_atoms
+    if weights.shape != (m,) or m == 0:
+        raise ValueError(f"{name} must have shape ({num_atoms or 'm'},), got {weights.shape}.")
+    return weights.astype(jnp.promote_types(weights.dtype, jnp.float32))
+
+
+def check_statistics(statistics, *shapes):
+    """Raises ValueError unless the arrays of the statistics are floats of these shapes."""
+    arrays = jax.tree.leaves(statistics)
+    found = tuple(jnp.shape(x) for x in arrays)
+    if found != shapes:
+        raise ValueError(f"statistics must have the shapes {shapes}, got {found}.")
+    for x in arrays:
+        check_floating(statistics=x)
+
+
+def check_scalars(**numbers):
+    """Raises ValueError unless all are real scalars."""
+    for name, x in numbers.items():
+        if jnp.ndim(x) != 0:
+            raise ValueError(f"{name} must be a scalar, got shape {jnp.shape(x)}.")
+        if not is_real(jnp.result_type(x)):
+            raise ValueError(f"{name} must be a real number, got {jnp.result_type(x)}.")
+
+
+def is_real(dtype):
+    """Whether it is an integer or floating type: neither bool nor complex."""
+    return jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, jnp.floating)
 
 
 def check_rows(signals, num_atoms):

@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from laser_jax.sparse.checks import check_at_least, check_code, check_dictionary, check_weights
+
 
 class SparseCode(NamedTuple):
     """The atoms of each signal and their coefficients.
@@ -42,7 +44,11 @@ def decode(code, dictionary):
 
     Returns:
       `(..., d)` float array.
+
+    Raises:
+      ValueError: if one of them is not what it is called.
     """
+    code, dictionary = check_code(code), check_dictionary(dictionary)
 
     def add_atom(total, index_and_coefficient):
         index, coefficient = index_and_coefficient
@@ -57,6 +63,8 @@ def decode(code, dictionary):
 @functools.partial(jax.jit, static_argnames="num_atoms")
 def to_dense(code, num_atoms):
     """Returns the coefficients as full vectors, `(..., num_atoms)`."""
+    code = check_code(code)
+    check_at_least("num_atoms", num_atoms, 1)
     dense = jnp.zeros((*code.indices.shape[:-1], num_atoms), code.coefficients.dtype)
     add = jnp.vectorize(lambda row, i, c: row.at[i].add(c), signature="(m),(k),(k)->(m)")
     return add(dense, *code)
@@ -64,13 +72,19 @@ def to_dense(code, num_atoms):
 
 def usage(code, num_atoms):
     """Returns how many signals use each atom, `(num_atoms,)` float."""
-    used = (code.coefficients != 0).astype(code.coefficients.dtype)
-    return jnp.zeros(num_atoms, used.dtype).at[code.indices.ravel()].add(used.ravel())
+    code = check_code(code)
+    check_at_least("num_atoms", num_atoms, 1)
+    dtype = jnp.promote_types(code.coefficients.dtype, jnp.float32)
+    used = (code.coefficients != 0).astype(dtype)
+    return jnp.zeros(num_atoms, dtype).at[code.indices.ravel()].add(used.ravel())
 
 
 def energy(code, num_atoms):
     """Returns the squared coefficients each atom has, summed over signals, `(num_atoms,)`."""
-    squares = jnp.square(code.coefficients).ravel()
+    code = check_code(code)
+    check_at_least("num_atoms", num_atoms, 1)
+    dtype = jnp.promote_types(code.coefficients.dtype, jnp.float32)
+    squares = jnp.square(code.coefficients.astype(dtype)).ravel()
     return jnp.zeros(num_atoms, squares.dtype).at[code.indices.ravel()].add(squares)
 
 
@@ -83,6 +97,7 @@ def perplexity(counts):
       counts: `(m,)` nonnegative weights: `usage` gives the perplexity by count,
         `energy` that by energy.
     """
+    counts = check_weights("counts", counts)
     total = jnp.sum(counts)
     p = counts / jnp.where(total > 0, total, 1)
     return jnp.exp(-jnp.sum(p * jnp.log(jnp.where(p > 0, p, 1))))

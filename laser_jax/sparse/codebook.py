@@ -14,7 +14,9 @@ from laser_jax.sparse.checks import (
     check_code,
     check_floats,
     check_rows,
+    check_scalars,
     check_signals,
+    check_statistics,
 )
 from laser_jax.sparse.code import SparseCode, decode, usage
 from laser_jax.sparse.coder import coder_block_size
@@ -118,7 +120,7 @@ def kmeans_init(signals, num_atoms, *, key, iterations=10):
       signals: `(..., d)` float array.
       num_atoms: m, at least 1.
       key: PRNG key of the seeding.
-      iterations: Lloyd iterations after the seeding.
+      iterations: Lloyd iterations after the seeding, at least 0.
 
     Returns:
       `(m, d)` float array.
@@ -130,6 +132,7 @@ def kmeans_init(signals, num_atoms, *, key, iterations=10):
       Arthur and Vassilvitskii, k-means++: the advantages of careful seeding, 2007.
     """
     signals = check_rows(signals, num_atoms)
+    check_at_least("iterations", iterations, 0)
     first_key, key = jax.random.split(key)
     first = signals[jax.random.randint(first_key, (), 0, signals.shape[0])]
     atoms = jnp.zeros((num_atoms, signals.shape[-1]), signals.dtype).at[0].set(first)
@@ -169,12 +172,21 @@ def ema_update(statistics, signals, code, *, decay):
     Returns:
       `(statistics, dictionary)`.
 
+    Raises:
+      ValueError: if the shapes do not fit.
+
     References:
       van den Oord et al., Neural discrete representation learning, 2017, appendix A.1.
     """
     (signals,) = check_floats(signals=signals)
+    if signals.ndim == 0:
+        raise ValueError("signals must have shape (..., d), got ().")
     code = check_code(code, signals)
-    m = statistics.counts.shape[0]
+    if code.indices.shape[-1] != 1:
+        raise ValueError(f"a code of one atom a signal has width 1, got {code.indices.shape[-1]}.")
+    m = max(1, math.prod(jnp.shape(statistics.counts)))
+    check_statistics(statistics, (m,), (m, signals.shape[-1]))
+    check_scalars(decay=decay)
     counts, sums = cluster_sums(signals, code, m)
     counts = decay * statistics.counts + (1 - decay) * counts
     sums = decay * statistics.sums + (1 - decay) * sums

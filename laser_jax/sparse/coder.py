@@ -8,7 +8,12 @@ import jax.numpy as jnp
 from jax import lax
 
 from laser_jax.sparse.atoms import Atoms, choose_form
-from laser_jax.sparse.checks import check_at_least, check_signals, check_sparsity
+from laser_jax.sparse.checks import (
+    check_at_least,
+    check_scalars,
+    check_signals,
+    check_sparsity,
+)
 from laser_jax.sparse.code import SparseCode
 from laser_jax.sparse.linalg import default_block_size, map_blocks, safe_norms
 
@@ -37,8 +42,7 @@ def run_coder(
     signals, dictionary = check_signals(signals, dictionary)
     check_sparsity(sparsity, dictionary.shape[0])
     tolerance = 0 if tolerance is None else tolerance
-    if jnp.ndim(tolerance) != 0:
-        raise ValueError(f"tolerance must be a scalar, got shape {jnp.shape(tolerance)}.")
+    check_scalars(tolerance=tolerance)
     (m, d), n = dictionary.shape, math.prod(signals.shape[:-1])
     form = choose_form(n, m, d, sparsity, rows_a_step)
     if block_size is None:

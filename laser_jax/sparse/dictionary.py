@@ -6,13 +6,26 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from laser_jax.sparse.checks import check_at_least, check_code, check_rows, check_signals
+from laser_jax.sparse.checks import (
+    check_at_least,
+    check_code,
+    check_dictionary,
+    check_floating,
+    check_rows,
+    check_scalars,
+    check_signals,
+    check_weights,
+)
 from laser_jax.sparse.code import decode, usage
-from laser_jax.sparse.linalg import matmul, safe_norms
+from laser_jax.sparse.linalg import matmul, safe_norms, scaled
 
 
 def unit_norm(vectors):
     """Returns `(..., d)` vectors scaled to norm 1; zero vectors stay zero."""
+    check_floating(vectors=vectors)
+    if jnp.ndim(vectors) == 0:
+        raise ValueError("vectors must have shape (..., d), got ().")
+    vectors = scaled(jnp.asarray(vectors))
     return vectors / safe_norms(vectors)
 
 
@@ -21,7 +34,7 @@ def coherence(dictionary):
 
     Its maximum is the dictionary's mutual coherence (Donoho and Elad 2003).
     """
-    atoms = unit_norm(dictionary)
+    atoms = unit_norm(check_dictionary(dictionary))
     m = atoms.shape[0]
     cosines = jnp.abs(matmul(atoms, atoms.T))
     return jnp.max(jnp.where(jnp.eye(m, dtype=bool), 0, cosines), axis=-1)
@@ -38,7 +51,8 @@ def dct_dictionary(patch_size, num_frequencies):
       `(q^2, p^2)` atoms of unit norm, the first one constant, all others of mean 0.
 
     Raises:
-      ValueError: if there are fewer cosines than pixels.
+      ValueError: if there are fewer cosines than pixels, or more for a patch of one pixel, which
+        has no atom of mean 0.
 
     References:
       Elad and Aharon, Image denoising via sparse and redundant representations over learned
@@ -46,6 +60,8 @@ def dct_dictionary(patch_size, num_frequencies):
     """
     check_at_least("patch_size", patch_size, 1)
     check_at_least("num_frequencies", num_frequencies, patch_size)
+    if patch_size == 1 < num_frequencies:
+        raise ValueError(f"num_frequencies of a patch of 1 pixel must be 1, got {num_frequencies}.")
     frequencies, places = jnp.arange(num_frequencies), jnp.arange(patch_size)
     waves = jnp.cos(jnp.pi / num_frequencies * frequencies[:, None] * places[None, :])
     means = jnp.where(frequencies == 0, 0, jnp.mean(waves, -1))
@@ -73,6 +89,7 @@ def init_from_signals(signals, num_atoms, *, max_coherence=0.95, key):
       ValueError: if there is no signal or no atom.
     """
     signals = check_rows(signals, num_atoms)
+    check_scalars(max_coherence=max_coherence)
     order_key, random_key = jax.random.split(key)
     picks = jax.random.permutation(order_key, signals.shape[0])[: _TRIES * num_atoms]
     atoms = jnp.zeros((num_atoms, signals.shape[-1]), signals.dtype)
@@ -108,8 +125,9 @@ def replace_atoms(signals, dictionary, code, *, max_coherence, key, counts=None,
     """
     signals, dictionary = check_signals(signals, dictionary)
     code = check_code(code, signals)
+    check_scalars(max_coherence=max_coherence, min_count=min_count)
     m, d = dictionary.shape
-    counts = usage(code, m) if counts is None else counts
+    counts = usage(code, m) if counts is None else check_weights("counts", counts, m)
     vacant = vacant_atoms(dictionary, counts, min_count, max_coherence)
     squared = jnp.sum((signals - decode(code, dictionary)) ** 2, -1).ravel()
     worst, picks = lax.top_k(squared, min(_TRIES * m, squared.size))

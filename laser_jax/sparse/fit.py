@@ -7,7 +7,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from laser_jax.sparse.checks import check_at_least, check_choice, check_rows, check_sparsity
+from laser_jax.sparse.checks import (
+    check_at_least,
+    check_choice,
+    check_rows,
+    check_scalars,
+    check_sparsity,
+)
 from laser_jax.sparse.code import SparseCode, decode
 from laser_jax.sparse.dictionary import init_from_signals, replace_atoms
 from laser_jax.sparse.ksvd import ksvd_sweep
@@ -73,6 +79,7 @@ def fit_dictionary(
     check_sparsity(sparsity, num_atoms)
     check_choice("method", method, METHODS)
     check_at_least("iterations", iterations, 1)
+    check_scalars(max_coherence=max_coherence)
     init_key, key = jax.random.split(key)
     dictionary = init_from_signals(flat, num_atoms, max_coherence=max_coherence, key=init_key)
 

@@ -27,9 +27,16 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from laser_jax.sparse.checks import check_choice, check_code, check_signals
+from laser_jax.sparse.checks import (
+    check_choice,
+    check_code,
+    check_scalars,
+    check_signals,
+    check_statistics,
+)
 from laser_jax.sparse.code import SparseCode, decode, drop_nonfinite
-from laser_jax.sparse.linalg import each_matrix, matmul, safe_norms
+from laser_jax.sparse.dictionary import unit_norm
+from laser_jax.sparse.linalg import each_matrix, matmul, safe_norms, scaled
 from laser_jax.sparse.support import least_squares
 
 METHODS = ("exact", "approximate", "parallel")
@@ -78,10 +85,17 @@ def ksvd_update(statistics, signals, dictionary, code, *, method, decay):
 
     Returns:
       `(statistics, dictionary, code)`.
+
+    Raises:
+      ValueError: if the shapes do not fit or `method` is unknown.
     """
     signals, dictionary = check_signals(signals, dictionary)
     code = check_code(code, signals)
     check_choice("method", method, METHODS)
+    check_scalars(decay=decay)
+    if statistics is not None:
+        like = jax.eval_shape(functools.partial(ksvd_statistics, method=method), dictionary)
+        check_statistics(statistics, like.shape)
     return _update(statistics, signals, dictionary, code, decay, method)
 
 
@@ -142,11 +156,12 @@ def _direction(moments, old, method):
     else:
         # Hermitian: the moment's eigenvectors are its singular vectors, at half the time.
         new = each_matrix(lambda x: jnp.linalg.svd(x, hermitian=True)[0], moments)[..., 0]
+    new = unit_norm(new)
     sign = jnp.where(jnp.sum(new * old, -1, keepdims=True) < 0, -1, 1)
     square = jnp.sum(new**2, -1)
     used = jnp.any(moments != 0, axis=tuple(range(old.ndim - 1, moments.ndim)))
     usable = used & (square > 0) & jnp.isfinite(square)
-    return jnp.where(usable[..., None], sign * new / safe_norms(new), old)
+    return jnp.where(usable[..., None], sign * new, old)
 
 
 # Basis vectors: on photographs 8 already give the leading one of 64 to float32's rounding.
@@ -164,7 +179,7 @@ def _leading_in_krylov(moments, old):
     size = min(_KRYLOV, d)
 
     def extend(j, basis):
-        new = matmul(basis[:, j, None], moments)
+        new = scaled(matmul(basis[:, j, None], moments))
         length = jnp.sum(new**2, -1, keepdims=True)
         for _ in range(2):  # once would leave rounding in it, which grows from step to step
             new -= matmul(matmul(new, basis.mT), basis)

@@ -20,6 +20,12 @@ def safe_norms(vectors):
     return jnp.sqrt(jnp.where(squares > 0, squares, 1))
 
 
+def scaled(vectors):
+    """Returns `(..., d)` vectors over their largest entries: no square is lost or overflows."""
+    largest = lax.stop_gradient(jnp.max(jnp.abs(vectors), axis=-1, keepdims=True, initial=0))
+    return vectors / jnp.where(largest > 0, largest, 1)
+
+
 def each_matrix(function, matrices):
     """Applies a LAPACK-backed `function` to matrices `(..., r, c)`.
 

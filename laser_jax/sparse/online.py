@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from laser_jax.sparse.checks import check_code, check_signals
+from laser_jax.sparse.checks import check_code, check_scalars, check_signals, check_statistics
 from laser_jax.sparse.code import decode, drop_nonfinite, to_dense, usage
 from laser_jax.sparse.dictionary import unit_norm
 from laser_jax.sparse.linalg import default_block_size, matmul, sum_blocks
@@ -52,12 +52,15 @@ def online_update(statistics, signals, dictionary, code, *, decay):
     """
     signals, dictionary = check_signals(signals, dictionary)
     code = check_code(code, signals)
+    m, d = dictionary.shape
+    check_statistics(statistics, (m, m), (m, d))
+    check_scalars(decay=decay)
     signals, code = drop_nonfinite(signals, code)
     moments = _sum_over_signals(
         lambda x, y: OnlineStatistics(matmul(x.T, x), matmul(x.T, y)),
         code,
         signals,
-        dictionary.shape[0],
+        m,
     )
     statistics = jax.tree.map(lambda old, new: decay * old + new, statistics, moments)
 
@@ -68,7 +71,7 @@ def online_update(statistics, signals, dictionary, code, *, decay):
         usable = (row[j] > 0) & jnp.any(new != 0) & jnp.all(jnp.isfinite(new))
         return dictionary.at[j].set(jnp.where(usable, new, dictionary[j]))
 
-    return statistics, lax.fori_loop(0, dictionary.shape[0], update_atom, dictionary)
+    return statistics, lax.fori_loop(0, m, update_atom, dictionary)
 
 
 @jax.jit
@@ -93,6 +96,7 @@ def residual_update(signals, dictionary, code, *, learning_rate):
     """
     signals, dictionary = check_signals(signals, dictionary)
     code = check_code(code, signals)
+    check_scalars(learning_rate=learning_rate)
     signals, code = drop_nonfinite(signals, code)
     m = dictionary.shape[0]
     residual = signals - decode(code, dictionary)

@@ -33,7 +33,16 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from laser_jax.sparse.checks import check_at_least, check_signals, check_sparsity
+from laser_jax.sparse.checks import (
+    check_at_least,
+    check_code,
+    check_floating,
+    check_levels,
+    check_scalars,
+    check_signals,
+    check_sparsity,
+    is_real,
+)
 from laser_jax.sparse.code import SparseCode
 from laser_jax.sparse.codebook import check_stages
 from laser_jax.sparse.coder import fill_unused
@@ -56,6 +65,7 @@ def quantize_coefficients(code, scales, *, bits):
     """
     if not 2 <= bits <= 32:
         raise ValueError(f"bits must be in [2, 32], got {bits}.")
+    code = check_code(code)
     largest = 2 ** (bits - 1) - 1
     levels = jnp.round(code.coefficients / _scales_of(code, scales))
     # 2^31 - 1 has no float32: the largest float below it, or the cast would wrap.
@@ -70,12 +80,16 @@ def dequantize_coefficients(code, scales):
       code: `SparseCode` with integer coefficients.
       scales: as for `quantize_coefficients`.
     """
+    code = check_code(code)
     return code._replace(coefficients=code.coefficients * _scales_of(code, scales))
 
 
 def _scales_of(code, scales):
-    scales = jnp.asarray(scales, jnp.promote_types(jnp.result_type(scales), jnp.float32))
-    if scales.ndim > 1:
+    dtype = jnp.result_type(scales)
+    if not is_real(dtype):
+        raise ValueError(f"scales must be real numbers, got {dtype}.")
+    scales = jnp.asarray(scales, jnp.promote_types(dtype, jnp.float32))
+    if scales.ndim > 1 or scales.size == 0:
         raise ValueError(f"scales must be a scalar or have shape (m,), got {scales.shape}.")
     return scales if scales.ndim == 0 else scales[code.indices]
 
@@ -126,8 +140,12 @@ def fit_rate_model(code, *, num_atoms, max_level, stages=None, smoothing=0.5):
       smoothing: > 0; 0.5 is Krichevsky and Trofimov's.
 
     Raises:
-      ValueError: if `stages` is not the code's width or does not divide `num_atoms`.
+      ValueError: if coefficients are not integers, or `stages` is not the code's width or does
+        not divide `num_atoms`.
     """
+    code = check_levels(code)
+    check_at_least("num_atoms", num_atoms, 1)
+    check_scalars(smoothing=smoothing)
     check_at_least("max_level", max_level, 1)
     k = code.indices.shape[-1]
     used = code.coefficients != 0
@@ -149,7 +167,15 @@ def fit_rate_model(code, *, num_atoms, max_level, stages=None, smoothing=0.5):
 
 @jax.jit
 def code_bits(code, model):
-    """Returns the bits `(...,)` of each signal of an integer `SparseCode` under a `RateModel`."""
+    """Returns the bits `(...,)` of each signal of an integer `SparseCode` under a `RateModel`.
+
+    Raises:
+      ValueError: if coefficients are not integers, or the model is one of fewer places.
+    """
+    code, model = check_levels(code), RateModel(*map(jnp.asarray, model))
+    check_model(model)
+    k = code.indices.shape[-1]
+    check_at_least("the rate model's count_bits", model.count_bits.shape[0], k + 1)
     used = code.coefficients != 0
     last = model.level_bits.shape[0] - 1
     levels = jnp.clip(jnp.abs(code.coefficients) - 1, 0, last)
@@ -188,9 +214,11 @@ def rate_distortion_pursuit(
     m, d = dictionary.shape
     check_sparsity(sparsity, m)
     check_model(model, m, sparsity)
+    check_scalars(step=step, bit_price=bit_price)
     if block_size is None:
         block_size = default_block_size(2 * m + d)
     check_at_least("block_size", block_size, 1)
+    block_size = min(block_size, max(1, math.prod(signals.shape[:-1])))
     atoms = lax.stop_gradient(dictionary / safe_norms(dictionary))
     flat = lax.stop_gradient(signals.reshape(-1, d))
     # A block takes as long as its longest code: signals of like energy go together.
@@ -296,6 +324,7 @@ def rate_distortion_stages(signals, dictionary, model, *, stages, bit_price):
     m, d = dictionary.shape
     check_stages(stages, m)
     check_model(model, m, stages)
+    check_scalars(bit_price=bit_price)
     price = bit_price * model.index_bits
 
     def code_rows(signals):
@@ -319,9 +348,16 @@ def rate_distortion_stages(signals, dictionary, model, *, stages, bit_price):
     return map_blocks(code_rows, signals, default_block_size(m // stages + d))
 
 
-def check_model(model, num_atoms, sparsity):
+def check_model(model, num_atoms=None, sparsity=None):
     """Raises ValueError unless the `RateModel` is one of m atoms and at most k of them."""
-    atoms, counts = model.index_bits.shape, model.count_bits.shape
+    check_floating(**model._asdict())
+    atoms, levels, counts = (jnp.shape(x) for x in model)
+    if not all(len(x) == 1 and x[0] for x in (atoms, levels, counts)):
+        raise ValueError(
+            f"tables of a rate model are (m,), (L,), (k + 1,), got {atoms, levels, counts}."
+        )
+    if num_atoms is None:
+        return
     if atoms != (num_atoms,) or counts != (sparsity + 1,):
         raise ValueError(
             f"the rate model has index_bits {atoms} and count_bits {counts}; {num_atoms} atoms and "

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from laser_jax.sparse.checks import check_code, check_signals
+from laser_jax.sparse.checks import check_at_least, check_code, check_signals
 from laser_jax.sparse.code import decode
 from laser_jax.sparse.linalg import default_block_size, map_blocks, matmul
 
@@ -35,7 +35,8 @@ def least_squares(signals, dictionary, code, *, block_size=None):
         return _solve(atoms, used, matmul(atoms, signal[..., None])[..., 0])
 
     d, k = signals.shape[-1], code.indices.shape[-1]
-    block_size = block_size or default_block_size(k * (d + k))
+    block_size = default_block_size(k * (d + k)) if block_size is None else block_size
+    check_at_least("block_size", block_size, 1)
     used = code.coefficients != 0
     return code._replace(coefficients=map_blocks(solve, (signals, code.indices, used), block_size))
 

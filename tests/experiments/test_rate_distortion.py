@@ -10,7 +10,7 @@ from experiments import latent_codecs, picture_codecs
 from experiments import rate_distortion as study
 from experiments.results import Results
 from laser_jax.data import open_split
-from laser_jax.images import to_unit
+from laser_jax.images import to_network
 from laser_jax.models import build_model
 from laser_jax.trained import TrainedAutoencoder
 
@@ -117,7 +117,7 @@ def test_codes_of_autoencoders_are_integers_that_decode_to_the_reconstruction(ki
     tiny_config.model.coefficient_step = 0.02
     model = build_model(tiny_config)
     images = np.stack([open_split(tiny_config.data, "test")[i] for i in range(4)])
-    variables = jax.jit(model.init)(jax.random.key(0), to_unit(images))
+    variables = jax.jit(model.init)(jax.random.key(0), to_network(images))
     trained = TrainedAutoencoder(
         tiny_config, model, types.SimpleNamespace(eval_variables=lambda: variables)
     )
