@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORKDIR ?= runs/ksvd_photos
 
-.PHONY: setup demo test lint bench report study
+.PHONY: setup demo test lint bench report study faults
 
 setup: .venv/ready
 
@@ -34,6 +34,10 @@ report: setup
 # The same at full size: hours; a study that was stopped goes on.
 study: setup
 	$(BIN)/python -m experiments.report --size=full --workdir=runs/full
+
+# What can go wrong with a run, done to it: half an hour. As root, or in `unshare -rm make faults`.
+faults: setup
+	$(BIN)/python -m experiments.faults
 
 lint: setup
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -38,7 +38,9 @@ def get_config():
     config.model.num_residual_blocks = 2
     config.model.num_residual_hiddens = 32  # channels inside a residual block
     config.model.num_downsamples = 2  # halvings of the image; 2: latents of 1/4 the side
-    config.model.dtype = "float32"  # of the network; float32 or bfloat16. Sparse coding is float32
+    config.model.dtype = (
+        "float32"  # of the network; or bfloat16, float64. Sparse codes: at least float32
+    )
     # What every bottleneck has.
     config.model.num_embeddings = 512  # atoms (over all stages for rvq)
     config.model.embedding_dim = 64  # channels of the latents

@@ -14,7 +14,7 @@ FLOORS = {
     "metrics": 0.5,
     "data": 0,
     "figures": 0,
-    "images": 0,
+    "images": 0.5,
     "files": 0,
     "progress": 0,
     "stopping": 0,

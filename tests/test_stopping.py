@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 
+import jax
 import pytest
 
 from laser_jax import stopping
@@ -44,3 +45,31 @@ def test_a_second_signal_ends_at_once():
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=10) == -signal.SIGINT
+
+
+def test_an_error_of_another_process_is_told_as_such(monkeypatch):
+    lost = ValueError("UNKNOWN: Gloo all-reduce failed: Connection closed by peer\nand more")
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with (
+        pytest.raises(stopping.LostProcess, match="(Gloo .* by peer).*every host again.*runs/a"),
+        stopping.needs_every_process("runs/a"),
+    ):
+        raise lost
+    for error in (stopping.Stopped("told to"), ValueError("bad value")):
+        with pytest.raises(type(error)) as raised, stopping.needs_every_process("runs/a"):
+            raise error
+        assert raised.value is error
+    monkeypatch.setattr(jax, "process_count", lambda: 1)
+    with pytest.raises(ValueError) as raised, stopping.needs_every_process("runs/a"):
+        raise lost
+    assert raised.value is lost
+
+
+def test_who_lost_a_process_leaves_without_waiting_for_it():
+    script = "import atexit, time\nfrom laser_jax import stopping"
+    script += "\natexit.register(lambda: time.sleep(60))"
+    script += "\nstopping.leave(stopping.LostProcess('one is gone'))"
+    left = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=30
+    )
+    assert left.returncode == 75 and "one is gone" in left.stderr

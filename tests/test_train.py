@@ -178,7 +178,7 @@ def test_a_term_of_weight_zero_is_not_in_the_step(tiny_config):
     assert program() == plain
 
 
-@pytest.mark.parametrize("name", BOTTLENECKS)
+@pytest.mark.parametrize("name", ["rvq by gradient", "ksvd", "every loss"])
 def test_a_run_stopped_and_resumed_is_the_run_never_stopped(name, runs, tmp_path):
     config, workdir, whole = runs(name)
 

@@ -26,9 +26,12 @@ class SmallDisk:
         _run("umount", "--lazy", self.path)
 
     def spoil(self, fault):
-        """Makes it `full` or `read-only`."""
+        """Makes it `full`, `read-only`, or takes all rights to write to what is there."""
         if fault == "read-only":
             _run("mount", "-o", "remount,ro", self.path)
+            return
+        if fault == "not permitted":
+            _run("chmod", "-R", "a-w", self.path)
             return
         with contextlib.suppress(OSError), open(self.path / "filler", "wb", buffering=0) as file:
             while True:
@@ -37,6 +40,7 @@ class SmallDisk:
     def mend(self):
         """Makes room, and lets it be written."""
         _run("mount", "-o", "remount,rw", self.path)
+        _run("chmod", "-R", "u+w", self.path)
         (self.path / "filler").unlink(missing_ok=True)
 
 

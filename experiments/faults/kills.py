@@ -1,0 +1,99 @@
+"""Processes that are killed, told to stop, or started twice."""
+
+import random
+import re
+import signal
+import time
+
+import numpy as np
+
+from experiments.faults.evidence import read_checksums, read_curves, read_metrics, read_state
+from experiments.faults.tally import check, check_kept
+from experiments.faults.trainer import Trainer
+
+# Checkpoints as close as `tiny` has them, and steps enough for every kill to find it at work.
+LONG = ("num_train_steps=3000", "log_every_steps=15", "eval_every_steps=200")
+
+
+def sigkill(tally, directory, *, kills=20, settings=LONG, seed=0):
+    """One run killed again and again, beside one that never is: equal bit for bit in the end.
+
+    Half of the kills wait for a checkpoint that is being written, the others for a random moment.
+    """
+    rng, during_writes = random.Random(seed), 0
+    with Trainer(directory / "whole", *settings, "keep_checkpoints=100000") as whole:
+        whole.end(seconds=1800)
+    reference, killed = read_checksums(whole.workdir), directory / "killed"
+
+    def check_checkpoints():
+        """Each one of the killed run is, bit for bit, that of the other at the same step."""
+        for step, checksums in read_checksums(killed).items():
+            check_kept(checksums == reference[step], f"checkpoint {step} is not what it should be")
+
+    for kill in range(kills):
+        with tally.trial(f"SIGKILL {kill + 1}"), Trainer(killed, *settings) as run:
+            before = max(run.checkpoints(), default=0)
+            run.until(lambda run=run, b=before: max(run.checkpoints(), default=0) > b, "checkpoint")
+            if kill:
+                first = int(re.search(r"going on from step (\d+)", run.said)[1])
+                check(first == before > 0, f"began at {first}, not at {before}")
+            if kill % 2:
+                time.sleep(rng.uniform(0, 0.5))
+                run.until(lambda: _being_written(killed), "checkpoint to be written")
+                time.sleep(rng.uniform(0, 0.03))
+            else:
+                time.sleep(rng.uniform(0, 1.5))
+            check(run.alive, "was not alive any more when it was to be killed")
+            run.process.send_signal(signal.SIGKILL)
+            check(run.process.wait() == -signal.SIGKILL, "did not die of it")
+            during_writes += _being_written(killed)
+            check_checkpoints()
+    with tally.trial("to the end"), Trainer(killed, *settings) as run:
+        run.end(seconds=1800)
+        check_checkpoints()
+        a, b = (read_state(path) for path in (whole.workdir, killed))
+        different = [name for name in a if not np.array_equal(a[name], b[name])]
+        check_kept(not different and a.keys() == b.keys(), f"differ in the end: {different}")
+        a, b = (read_metrics(path) for path in (whole.workdir, killed))
+        check_kept(a == b, f"metrics {b}, not {a}")
+        check_kept(read_curves(whole.workdir) == read_curves(killed), "curves differ")
+    tally.seen = f"{during_writes} of {kills} during a checkpoint's write"
+
+
+def _being_written(workdir):
+    return any((workdir / "checkpoints").glob("*tmp*"))
+
+
+def told_to_stop(tally, directory, *, signals=(signal.SIGTERM, signal.SIGINT)):
+    """SIGTERM and Ctrl-C: the step is finished and its checkpoint left, exit code 75."""
+    waits = []
+    for number in signals:
+        with (
+            tally.trial(number.name),
+            Trainer(directory / number.name, "num_train_steps=100000") as run,
+        ):
+            run.until(lambda run=run: run.checkpoints()[-1:] > [0], "checkpoint")
+            start = time.monotonic()
+            run.process.send_signal(number)
+            said = run.end(75)
+            waits.append(time.monotonic() - start)
+            step = re.search(rf"stopped by {number.name} after step (\d+); the same command", said)
+            check(step, f"said {said[-300:]}")
+            check_kept(run.checkpoints()[-1] == int(step[1]), "the last step is not kept")
+    tally.seen = f"ended after {max(waits):.1f} s at most"
+
+
+def two_trainers(tally, directory):
+    """A second trainer is refused with the first's pid; one that was killed keeps nobody out."""
+    workdir = directory / "run"
+    with tally.trial("a second one"), Trainer(workdir, "num_train_steps=100000") as first:
+        first.until(lambda: first.checkpoints()[-1:] > [0], "checkpoint")
+        with Trainer(workdir) as second:
+            said = second.end(1)
+        check(f"in use: process {first.process.pid} on" in said, f"said {said[-300:]}")
+        check(first.alive, "the first one ended of it")
+        first.process.kill()
+        first.process.wait()
+        kept = first.checkpoints()[-1]
+    with tally.trial("after SIGKILL"), Trainer(workdir, f"num_train_steps={kept + 10}") as again:
+        check(f"going on from step {kept}" in again.end(), "did not go on")
