@@ -79,11 +79,15 @@ class Checkpoints:
             cleanup_tmp_directories=self._writes,  # what a killed run was writing
         )
         with self._writing() if self._writes else contextlib.nullcontext():
-            self._manager = ocp.CheckpointManager(self._workdir / "checkpoints", options=options)
-        # Of a step's validation; None where there was none.
-        self._metrics = {
-            step: self._metadata(step).get("metrics") for step in self._manager.all_steps()
-        }
+            self._manager = ocp.CheckpointManager(
+                self._workdir / "checkpoints",
+                options=options,
+                item_handlers=ocp.StandardCheckpointHandler(),  # or reading metadata warns
+            )
+        self._metrics = {}  # of each step's validation; None where there was none
+        for step in self._manager.all_steps():
+            with contextlib.suppress(Exception):  # damaged: `restore` says so
+                self._metrics[step] = self._metadata(step).get("metrics")
 
     def __enter__(self):
         return self
@@ -198,7 +202,7 @@ class Checkpoints:
     def _best_first(self, steps):
         """Returns those of the steps that were validated; of equally good ones the later first."""
         name, sign = self._best_metric, BEST_METRICS[self._best_metric]
-        good = {step: sign * self._metrics[step][name] for step in steps if self._metrics[step]}
+        good = {step: sign * self._metrics[step][name] for step in steps if self._metrics.get(step)}
         return sorted(good, key=lambda step: (good[step], step), reverse=True)
 
     def _read(self, step, abstract_state):

@@ -35,7 +35,8 @@ def read_metrics(workdir):
 
 def read_checksums(workdir):
     """Returns step -> the checksums of each array that its checkpoint was written with."""
-    with ocp.CheckpointManager(workdir.absolute() / "checkpoints") as manager:
+    path, handler = workdir.absolute() / "checkpoints", ocp.StandardCheckpointHandler()
+    with ocp.CheckpointManager(path, item_handlers=handler) as manager:
         metadata = {step: manager.metadata(step).custom_metadata for step in manager.all_steps()}
     return {step: found["checksums"] for step, found in metadata.items()}
 
