@@ -360,8 +360,12 @@ def test_a_run_stored_before_the_newer_keys_goes_on(runs, tmp_path):
     stored = json.loads((tmp_path / "config.json").read_text())
     later = ("adversarial", "weights", "best_metric", "not_finite", "max_skipped_steps")
     stored = {key: value for key, value in stored.items() if key not in later}
-    for group, added in (("model", ("coefficient_l1_weight", "coherence_weight")),
-                         ("eval", ("perceptual", "checkpoint")), ("loss", ("perceptual_weight",))):  # fmt: skip
+    keys = {
+        "model": ("coefficient_l1_weight", "coherence_weight"),
+        "eval": ("perceptual", "checkpoint"),
+        "loss": ("perceptual_weight",),
+    }
+    for group, added in keys.items():
         for key in added:
             del stored[group][key]
     (tmp_path / "config.json").write_text(json.dumps(stored))
