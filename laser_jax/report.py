@@ -2,6 +2,8 @@
 
 import contextlib
 import logging
+import os
+import socket
 import time
 
 import jax
@@ -9,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from clu import metric_writers, parameter_overview
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-from tensorboard.summary.writer.event_file_writer import EventFileWriter
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from laser_jax.checkpoint import flat_config
 from laser_jax.evaluate import evaluate_split, make_eval_step, quality_title, spread
@@ -100,11 +102,18 @@ class Reporter:
         """Tells TensorBoard to forget the points of steps that are made again from here on."""
         if not any(self._workdir.glob("events.out.tfevents.*")):
             return
-        writer = EventFileWriter(str(self._workdir))
+        # TensorBoard reads files by name: this one after those there, before that of this process.
+        name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}"
         start = SessionLog(status=SessionLog.START)
-        for _ in range(2):  # the first one it sees of a run is its beginning, and takes nothing
-            writer.add_event(Event(wall_time=time.time(), step=self._first + 1, session_log=start))
-        writer.close()
+        with open(self._workdir / f"{name}-resumed", "wb") as file:
+            records = RecordWriter(file)
+            for event in (
+                Event(file_version="brain.Event:2"),
+                # Twice: the first one it sees of a run is its beginning, and takes nothing.
+                *2 * [Event(step=self._first + 1, session_log=start)],
+            ):
+                event.wall_time = time.time()
+                records.write(event.SerializeToString())
 
     def step(self, step, metrics):
         """Takes in the metrics of a step that may still be running."""

@@ -10,7 +10,7 @@ from experiments.faults.tally import Tally, check, check_kept
 QUICK = {
     kills.sigkill: {
         "kills": 2,
-        "settings": ("num_train_steps=150", "log_every_steps=15", "eval_every_steps=50"),
+        "settings": ("num_train_steps=150", "log_every_steps=5", "eval_every_steps=50"),
     },
     kills.told_to_stop: {"signals": (signal.SIGTERM,)},
     kills.two_trainers: {},
