@@ -2,8 +2,7 @@
 
 import os
 
-# LLVM's full optimisation took a quarter of the time of tests that run a program a few times. What
-# tests start as a user would (test_main) is compiled as a user's is.
+# LLVM's full optimisation took a quarter of the time of tests that run a program a few times.
 os.environ["XLA_FLAGS"] = (
     "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=1"
 )
@@ -28,7 +27,7 @@ _HYPOTHESIS = {
     "phases": [hypothesis.Phase.generate, hypothesis.Phase.shrink],
     "suppress_health_check": list(hypothesis.HealthCheck),
 }
-hypothesis.settings.register_profile("quick", max_examples=6, **_HYPOTHESIS)
+hypothesis.settings.register_profile("quick", max_examples=4, **_HYPOTHESIS)
 hypothesis.settings.register_profile("thorough", max_examples=60, **_HYPOTHESIS)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 

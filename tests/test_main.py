@@ -10,12 +10,6 @@ import pytest
 ROOT = pathlib.Path(__file__).parent.parent
 
 
-@pytest.fixture(autouse=True)
-def compiled_as_for_users(monkeypatch):
-    """Without the flag that saves the other tests LLVM's optimisation (conftest)."""
-    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
-
-
 def command(workdir, photo_patches_dir, *arguments, config="configs/tiny.py"):
     return [
         sys.executable, "main.py", f"--config={config}", f"--workdir={workdir}",

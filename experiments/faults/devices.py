@@ -86,19 +86,22 @@ def _trainer(workdir, devices, *settings):
 
 
 def _environment(devices):
-    return {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+    """Variables under which a process sees so many devices."""
+    count = "--xla_force_host_platform_device_count"
+    flags = [f for f in os.environ.get("XLA_FLAGS", "").split() if not f.startswith(count)]
+    return {**os.environ, "XLA_FLAGS": " ".join([*flags, f"{count}={devices}"])}
 
 
-def lost_process(tally, directory, *, lose=(0, 1)):
+def lost_process(tally, directory, *, lose=(0, 1), settings=()):
     """Two processes train one model; one is killed, the other says so and ends, and both go on."""
     whole, waits = directory / "whole", []
     with tally.trial("none is lost, as under SLURM"):
-        _together(whole, _by_slurm())
+        _together(whole, *settings, start=_by_slurm())
     reference = read_checksums(whole)
     for lost in lose:
         with tally.trial(f"process {lost} is lost"):
             workdir = directory / f"lost {lost}"
-            job = _job(workdir)
+            job = _job(workdir, *settings)
             with job[0], job[1]:
                 job[0].until(lambda job=job: job[0].checkpoints()[-1:] > [0], "checkpoint")
                 job[lost].process.kill()
@@ -109,7 +112,8 @@ def lost_process(tally, directory, *, lose=(0, 1)):
             told = "another process of this job is gone" in said or "another task died" in said
             check(told, said[-500:])
             kept = job[0].checkpoints()[-1]
-            check(f"going on from step {kept}" in _together(workdir), "did not go on")
+            said = _together(workdir, *settings)
+            check(f"going on from step {kept}" in said, "did not go on")
             found = read_checksums(workdir)
             check_kept(found == {s: reference[s] for s in found}, "differs from the one not lost")
     tally.seen = f"the other one ended after {max(waits):.1f} s at most"
@@ -128,9 +132,9 @@ def told_together(tally, directory):
             check(steps == {str(job[0].checkpoints()[-1])}, f"stopped after {steps}")
 
 
-def _together(workdir, start=None):
+def _together(workdir, *settings, start=None):
     """Trains with two processes to the end; returns what the first one said."""
-    first, second = _job(workdir, start=start)
+    first, second = _job(workdir, *settings, start=start)
     with first, second:
         said = first.end()
         second.end()
