@@ -87,7 +87,7 @@ class Checkpoints:
         self._metrics = {}  # of each step's validation; None where there was none
         for step in self._manager.all_steps():
             with contextlib.suppress(Exception):  # damaged: `restore` says so
-                self._metrics[step] = self._metadata(step).get("metrics")
+                self._metrics[step] = self._manager.metadata(step).custom_metadata["metrics"]
 
     def __enter__(self):
         return self
@@ -207,19 +207,17 @@ class Checkpoints:
 
     def _read(self, step, abstract_state):
         state = self._manager.restore(step, args=ocp.args.StandardRestore(abstract_state))
-        if self._manager.metadata(step).init_timestamp_nsecs is None:
+        metadata = self._manager.metadata(step)
+        if metadata.init_timestamp_nsecs is None:
             raise ValueError("its metadata are gone")
         # Checkpoints written before there were checksums have none.
-        written = self._metadata(step).get("checksums")
+        written = (metadata.custom_metadata or {}).get("checksums")
         if written is not None:
             read = checksums(state)
             differ = [name for name in written | read if written.get(name) != read.get(name)]
             if differ:
                 raise ValueError(f"values are not those written: {', '.join(differ)}")
         return state
-
-    def _metadata(self, step):
-        return self._manager.metadata(step).custom_metadata or {}
 
     def _set_aside(self, steps):
         if not self._writes:

@@ -138,35 +138,39 @@ class Reporter:
             self._checked += 1
 
     def _skip(self, step, metrics):
-        self._skipped += 1
-        may = self._config.max_skipped_steps if self._config.not_finite == "skip" else 0
+        config, skips = self._config, self._config.not_finite == "skip"
         found = (
             f"step {step} is not finite (loss {float(metrics['loss'])}, norm of the gradient "
             f"{float(metrics['grad_norm'])})"
         )
-        if self._skipped > may:
-            rate = self._config.optimizer.learning_rate
+        if not skips or self._skipped == config.max_skipped_steps:
+            found += f", and {self._skipped} were left out before (max_skipped_steps)" * skips
             raise NotFiniteError(
-                f"{found}, the {self._skipped}. since the start of {may} that may be (not_finite, "
-                f"max_skipped_steps). The last good checkpoint is kept in {self._workdir}; try a "
-                f"smaller optimizer.learning_rate, now {rate}, or "
-                "--config.not_finite=skip, which leaves such steps out."
+                f"{found}. The last good checkpoint is kept in {self._workdir}; try a smaller "
+                f"optimizer.learning_rate, now {config.optimizer.learning_rate}"
+                + ("." if skips else ", or --config.not_finite=skip, which leaves such steps out.")
             )
-        log.warning("%s and is left out: %d of %d that may be.", found, self._skipped, may)
+        self._skipped += 1
+        log.warning(
+            "%s and is left out: %d of %d that may be.",
+            found, self._skipped, config.max_skipped_steps,
+        )  # fmt: skip
 
     def train(self, step, images, reconstruction):
         """Writes the train/ curves: means since the last report, SSIM of the last batch."""
         self.check_finite()
         seconds = time.monotonic() - self._clock
-        steps = [metrics for _, metrics in jax.device_get(self._metrics) if metrics.pop("finite")]
+        steps = [metrics for _, metrics in jax.device_get(self._metrics)]
         scalars = {"train/skipped_steps": float(self._skipped)}
+        if steps[-1]["finite"]:
+            scalars["train/ssim"] = float(self._ssim(images, reconstruction))
+        steps = [metrics for metrics in steps if metrics.pop("finite")]
         if steps:
             scalars |= {  # a term that joined since the last report has fewer values
                 f"train/{name}": float(np.mean([m[name] for m in steps if name in m]))
                 for name in steps[-1]
             }
             scalars["train/learning_rate"] = float(steps[-1]["learning_rate"])
-            scalars["train/ssim"] = float(self._ssim(images, reconstruction))
         if self._timed_steps:
             self._speeds.append(self._timed_steps * self._config.data.batch_size / seconds)
             scalars["train/images_per_second"] = self._speeds[-1]

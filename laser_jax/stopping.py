@@ -85,9 +85,12 @@ def hold(workdir):
             ) from error
         except OSError as error:  # a file system without locks
             log.warning("%s cannot be locked (%s): start no second run in it.", path, error)
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
+        try:
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            file.flush()
+        except OSError as error:
+            raise OSError(f"the workdir {workdir} cannot be written: {error}") from error
         yield
 
 
