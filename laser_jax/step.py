@@ -173,9 +173,10 @@ def make_train_step(model, optimizer, config, mesh, lpips_params=None):
             ema_params=ema_params,
             extra=extra,
         )
-        # Inside the step, so that what is not finite never reaches the state. All of it is looked
-        # at: a gradient of 1e30 is finite, and its square in Adam's memory stays infinite.
-        metrics["finite"] = all_finite((terms["loss"], grads, new))
+        # Inside the step, so that what is not finite never reaches the state. The norm of the
+        # gradients is finite only if their squares are, and so what Adam makes of them: looking at
+        # them alone lets the choice be part of Adam's own loop over the parameters.
+        metrics["finite"] = all_finite((terms["loss"], metrics["grad_norm"], dictionary, extra))
         new = jax.tree.map(lambda new, old: jnp.where(metrics["finite"], new, old), new, state)
         return new.replace(step=step), metrics, reconstruction
 

@@ -6,6 +6,7 @@ Fails if a fault was not survived each time it was tried. What each line means i
 of the function it names. Without the right to mount a file system: `unshare -rm make faults`.
 """
 
+import logging
 import os
 import pathlib
 import shutil
@@ -39,6 +40,7 @@ def main(argv):
     if unknown or len(argv) > 1:
         raise app.UsageError(f"unknown faults {sorted(unknown)} or arguments {argv[1:]}.")
     absl_logging.set_verbosity(absl_logging.ERROR)
+    logging.getLogger("laser_jax").setLevel(logging.WARNING)
     workdir = pathlib.Path(WORKDIR.value).absolute()
     workdir.mkdir(parents=True, exist_ok=True)
     share_what_all_runs_need(workdir)
@@ -48,8 +50,6 @@ def main(argv):
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir()
         tallies.append(suffer(name, directory))
-    failures = [failure for tally in tallies for failure in tally.failures]
-    print("\n\n".join(failures), file=sys.stderr)
     sys.exit(0 if all(tally.good for tally in tallies) else 1)
 
 
@@ -73,6 +73,7 @@ def suffer(name, directory):
         f"  {time.monotonic() - start:>4.0f} s  {tally.seen}",
         flush=True,
     )
+    print(*tally.failures, sep="\n\n", file=sys.stderr, flush=True)
     return tally
 
 

@@ -12,7 +12,7 @@ from experiments.faults.tally import check, check_kept
 from experiments.faults.trainer import Trainer
 
 # Checkpoints as close as `tiny` has them, and steps enough for every kill to find it at work.
-LONG = ("num_train_steps=3000", "log_every_steps=5", "eval_every_steps=200")
+LONG = ("num_train_steps=1800", "log_every_steps=5", "eval_every_steps=200")
 
 
 def sigkill(tally, directory, *, kills=20, settings=LONG, seed=0):

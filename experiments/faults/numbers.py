@@ -152,7 +152,7 @@ def _write_bomb(path):
 
 def any_arguments(tally, directory):
     """hypothesis calls every public function with shapes and dtypes of all kinds."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider",
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider",
                "tests/test_properties.py", "tests/sparse/test_properties.py"]  # fmt: skip
     command = [word for word in command if not word.endswith(".py") or (ROOT / word).exists()]
     environment = {**os.environ, "HYPOTHESIS_PROFILE": "thorough"}
