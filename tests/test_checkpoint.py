@@ -5,6 +5,7 @@ import jax
 import numpy as np
 import pytest
 
+from experiments.faults.disks import DAMAGE
 from laser_jax.checkpoint import (
     CheckpointNotWritten,
     Checkpoints,
@@ -56,21 +57,6 @@ def assert_step(state, step):
 def files(workdir, step):
     found = [path for path in (workdir / "checkpoints" / str(step)).rglob("*") if path.is_file()]
     return sorted(found, key=lambda path: -path.stat().st_size)
-
-
-def flip(path):
-    """Flips one bit in the middle of a file."""
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 16
-    path.write_bytes(data)
-
-
-DAMAGE = {
-    "truncated": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
-    "emptied": lambda path: path.write_bytes(b""),
-    "deleted": lambda path: path.unlink(),
-    "flipped": flip,
-}
 
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
