@@ -115,7 +115,7 @@ def make_train_step(model, optimizer, config, mesh, lpips_params=None):
         if adversarial:
             adversarial_loss, weight, adversarial_grad = adversary.pull(
                 extra["discriminator"], state.step + 1, reconstruction, image_grad,
-                lambda grad: model.last_layer(backward((grad, jnp.zeros(())))[0]),
+                lambda grad: model.last_layer(backward((grad, jnp.zeros_like(bottleneck_loss)))[0]),
             )  # fmt: skip
             image_grad += adversarial_grad
             loss += weight * adversarial_loss
@@ -128,7 +128,7 @@ def make_train_step(model, optimizer, config, mesh, lpips_params=None):
                 "discriminator_loss": discriminator_loss,
             }
         terms |= {"loss": loss + bottleneck_loss, "bottleneck_loss": bottleneck_loss}
-        return terms, backward((image_grad, jnp.ones(()))), output, extra
+        return terms, backward((image_grad, jnp.ones_like(bottleneck_loss))), output, extra
 
     def train_step(state, images, lpips_params, adversarial=False):
         inputs, step = to_network(images), state.step + 1

@@ -295,6 +295,25 @@ def test_a_poisoned_batch_changes_nothing_but_the_step(name, tiny_config):
     assert_same_state(jax.device_get(state.replace(step=before.step)), before)
 
 
+@pytest.mark.parametrize("name", [name for name in BOTTLENECKS if name != "every loss"])
+def test_a_float64_step_is_float64_throughout(name, tiny_config):
+    configure(tiny_config, name).model.dtype = "float64"
+    with jax.enable_x64(True):
+        mesh, model = data_mesh(), build_model(tiny_config)
+        learns_by_gradient = model.bottleneck.learns_by_gradient
+        optimizer = build_optimizer(tiny_config, learns_by_gradient=learns_by_gradient)
+        state = step.abstract_state(tiny_config, model, optimizer, mesh)
+        images = jax.ShapeDtypeStruct((16, 32, 32, 3), np.uint8)
+        take = step.make_train_step(model, optimizer, tiny_config, mesh)
+        new, metrics, _ = jax.eval_shape(take, state, images)
+        tiny_config.model.dtype = "float32"
+        with pytest.raises(ValueError, match="model.dtype float32 needs .* JAX_ENABLE_X64=0"):
+            build_model(tiny_config)
+    assert jax.tree.map(lambda x: x.dtype, new) == jax.tree.map(lambda x: x.dtype, state)
+    floats = [x.dtype for x in jax.tree.leaves(new) if jnp.issubdtype(x.dtype, jnp.floating)]
+    assert {*floats, metrics["loss"].dtype} == {np.dtype("float64")}
+
+
 def test_poisoned_batches_are_skipped_counted_and_logged(tiny_config, tmp_path, poisoned, caplog):
     configure(tiny_config, "ksvd").not_finite = "skip"
     tiny_config.log_every_steps = 5

@@ -12,11 +12,15 @@ def network_dtype(name):
     """Returns the dtype of a network's computations.
 
     Raises:
-      ValueError: if it is none of `DTYPES`, or float64 without JAX's 64 bits.
+      ValueError: if it is none of `DTYPES`, or does not go with JAX's 64 bits: float64 needs them,
+        and the others cannot be had where every new array has them.
     """
     check_choice("model.dtype", name, DTYPES)
-    if name == "float64" and not jax.config.jax_enable_x64:
-        raise ValueError("model.dtype float64 needs the environment variable JAX_ENABLE_X64=1.")
+    if (name == "float64") != jax.config.jax_enable_x64:
+        raise ValueError(
+            f"model.dtype {name} needs the environment variable JAX_ENABLE_X64="
+            f"{int(name == 'float64')}."
+        )
     return jnp.dtype(name)
 
 
