@@ -22,7 +22,7 @@ def run(*args, **kwargs):
 
 
 def test_a_workdir_alone_is_enough_to_evaluate(photo_patches_dir, tmp_path):
-    trained = run(tmp_path, photo_patches_dir)
+    trained = run(tmp_path, photo_patches_dir, "--config.num_train_steps=20")
     assert trained.returncode == 0, trained.stderr
     arguments = [sys.executable, "main.py", f"--workdir={tmp_path}", "--mode=evaluate"]
     evaluated = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True)

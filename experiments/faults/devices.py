@@ -92,16 +92,16 @@ def _environment(devices):
     return {**os.environ, "XLA_FLAGS": " ".join([*flags, f"{count}={devices}"])}
 
 
-def lost_process(tally, directory, *, lose=(0, 1), settings=()):
+def lost_process(tally, directory, *, lose=(0, 1)):
     """Two processes train one model; one is killed, the other says so and ends, and both go on."""
     whole, waits = directory / "whole", []
     with tally.trial("none is lost, as under SLURM"):
-        _together(whole, *settings, start=_by_slurm())
+        _together(whole, start=_by_slurm())
     reference = read_checksums(whole)
     for lost in lose:
         with tally.trial(f"process {lost} is lost"):
             workdir = directory / f"lost {lost}"
-            job = _job(workdir, *settings)
+            job = _job(workdir)
             with job[0], job[1]:
                 job[0].until(lambda job=job: job[0].checkpoints()[-1:] > [0], "checkpoint")
                 job[lost].process.kill()
@@ -112,8 +112,7 @@ def lost_process(tally, directory, *, lose=(0, 1), settings=()):
             told = "another process of this job is gone" in said or "another task died" in said
             check(told, said[-500:])
             kept = job[0].checkpoints()[-1]
-            said = _together(workdir, *settings)
-            check(f"going on from step {kept}" in said, "did not go on")
+            check(f"going on from step {kept}" in _together(workdir), "did not go on")
             found = read_checksums(workdir)
             check_kept(found == {s: reference[s] for s in found}, "differs from the one not lost")
     tally.seen = f"the other one ended after {max(waits):.1f} s at most"
@@ -132,9 +131,9 @@ def told_together(tally, directory):
             check(steps == {str(job[0].checkpoints()[-1])}, f"stopped after {steps}")
 
 
-def _together(workdir, *settings, start=None):
+def _together(workdir, start=None):
     """Trains with two processes to the end; returns what the first one said."""
-    first, second = _job(workdir, *settings, start=start)
+    first, second = _job(workdir, start=start)
     with first, second:
         said = first.end()
         second.end()

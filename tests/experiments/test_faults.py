@@ -4,17 +4,16 @@ import signal
 
 import pytest
 
-from experiments.faults import devices, kills, numbers
+from experiments.faults import kills, numbers
 from experiments.faults.tally import Tally, check, check_kept
 
 QUICK = {
     kills.sigkill: {
         "kills": 2,
-        "settings": ("num_train_steps=150", "log_every_steps=5", "eval_every_steps=50"),
+        "settings": ("num_train_steps=100", "log_every_steps=5", "eval_every_steps=50"),
     },
     kills.told_to_stop: {"signals": (signal.SIGTERM,)},
     numbers.bad_images: {},
-    devices.lost_process: {"lose": (1,), "settings": ("num_train_steps=30",)},
 }
 
 
