@@ -1,5 +1,6 @@
 """What a run left behind, read back to be compared."""
 
+import contextlib
 import json
 
 import numpy as np
@@ -34,11 +35,17 @@ def read_metrics(workdir):
 
 
 def read_checksums(workdir):
-    """Returns step -> the checksums of each array that its checkpoint was written with."""
+    """Returns step -> the checksums of each array that its checkpoint was written with.
+
+    Without those that a killed run was deleting, as newer ones had taken their place.
+    """
     path, handler = workdir.absolute() / "checkpoints", ocp.StandardCheckpointHandler()
     with ocp.CheckpointManager(path, item_handlers=handler) as manager:
-        metadata = {step: manager.metadata(step).custom_metadata for step in manager.all_steps()}
-    return {step: found["checksums"] for step, found in metadata.items()}
+        found = {}
+        for step in manager.all_steps():
+            with contextlib.suppress(Exception):  # as orbax has it: files or metadata are gone
+                found[step] = manager.metadata(step).custom_metadata["checksums"]
+    return found
 
 
 def read_state(workdir):

@@ -27,7 +27,10 @@ def sigkill(tally, directory, *, kills=20, settings=LONG, seed=0):
 
     def check_checkpoints():
         """Each one of the killed run is, bit for bit, that of the other at the same step."""
-        for step, checksums in read_checksums(killed).items():
+        found = read_checksums(killed)
+        newest = max(int(p.name) for p in (killed / "checkpoints").iterdir() if p.name.isdigit())
+        check_kept(newest in found, f"checkpoint {newest}, the newest, is not whole")
+        for step, checksums in found.items():
             check_kept(checksums == reference[step], f"checkpoint {step} is not what it should be")
 
     for kill in range(kills):
