@@ -1,0 +1,45 @@
+"""Runs that commit c548257 trained: later versions load, evaluate and resume them.
+
+Each archive in `tests/stored` is a workdir of `configs/tiny.py` after 20 steps, with the
+`evaluation.json` that the same commit wrote.
+"""
+
+import json
+import pathlib
+import tarfile
+
+import numpy as np
+import pytest
+
+import laser_jax
+from laser_jax import evaluate, train
+from laser_jax.checkpoint import read_config
+
+ARCHIVES = sorted((pathlib.Path(__file__).parent / "stored").glob("*.tar.gz"))
+
+
+@pytest.fixture(params=ARCHIVES, ids=lambda path: path.name.removesuffix(".tar.gz"))
+def stored(request, tmp_path, photo_patches_dir):
+    """The workdir of one archive and its config, on this machine's data."""
+    with tarfile.open(request.param) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (workdir,) = tmp_path.iterdir()
+    config = read_config(workdir)
+    config.data.data_dir = str(photo_patches_dir)
+    return workdir, config
+
+
+def test_stored_run_evaluates_as_it_did_and_resumes(stored):
+    workdir, config = stored
+    expected = json.loads((workdir / "evaluation.json").read_text())
+    images = np.random.default_rng(0).integers(256, size=(2, 32, 32, 3), dtype=np.uint8)
+    trained = laser_jax.load(workdir)
+    assert int(trained.state.step) == 20
+    assert trained.reconstruct(images).shape == images.shape
+
+    found = evaluate.evaluate(config, workdir)
+    for name in ("psnr", "psnr_pooled", "ssim", "recon_loss", "active_atoms"):
+        assert found[name] == pytest.approx(expected[name], rel=1e-4), name
+
+    config.num_train_steps = 22
+    assert int(train.train(config, workdir).step) == 22
