@@ -33,10 +33,10 @@ def main(argv):
         absl_logging.get_absl_logger().addFilter(lambda line: not line.exc_info)  # raised too
     # TensorFlow, which only writes TensorBoard's files, announces its oneDNN otherwise.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    from laser_jax import checkpoint, data, evaluate, sharding, stopping, train  # slow
+    from laser_jax import data, evaluate, run_config, sharding, stopping, train  # slow
 
     try:
-        config = CONFIG.value or checkpoint.read_config(workdir)
+        config = CONFIG.value or run_config.read_config(workdir)
         if MODE.value == "prepare":
             source = config.data
             data.prepare(source.name, image_size=source.image_size, data_dir=source.data_dir)

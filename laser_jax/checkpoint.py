@@ -1,13 +1,11 @@
-"""What a workdir keeps: the resolved config and the newest states.
+"""The states that a workdir keeps.
 
-config.json          the config, so that the workdir alone is enough
 checkpoints/<step>/  orbax checkpoints, written to the side and then renamed: the newest ones, and
                      the best by a metric of validation
 damaged/<step>/      checkpoints that could not be read, or whose values are not those written
 """
 
 import contextlib
-import json
 import logging
 import os
 import pathlib
@@ -18,34 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental.multihost_utils import sync_global_devices
-from ml_collections import config_dict
 
-from laser_jax.files import write_json
 from laser_jax.stopping import LostProcess
 
 log = logging.getLogger("laser_jax")
-
-# A run goes on only where these are unchanged: shapes, or what the numbers mean, depend on them.
-_FIXED = ("model", "data.name", "data.image_size", "seed")
-# Switching these on or off changes the state's arrays, another value does not.
-_SWITCHES = ("optimizer.ema_decay", "adversarial.weight")
-# Keys that stored configs may not have yet, with the values that mean what those runs did.
-_LATER = {
-    "model": {
-        "coefficient_l1_weight": 0.0,
-        "coherence_weight": 0.0,
-        "fsq_levels": (8, 5, 5, 5),
-        "bit_price": 0.01,
-        "coefficient_step": 0.25,
-    },
-    "loss": {"perceptual_weight": 0.0},
-    "adversarial": {"weight": 0.0},
-    "eval": {"perceptual": True, "checkpoint": "newest"},
-    "weights": {"lpips": None, "inception": None},
-    "best_metric": "psnr",
-    "not_finite": "stop",
-    "max_skipped_steps": 10,
-}
 
 # Metrics of validation by which a checkpoint may be the best; -1: the smallest is.
 BEST_METRICS = {"psnr": 1, "ssim": 1, "loss": -1}
@@ -249,82 +223,6 @@ def checksums(state):
         return zlib.crc32(x.tobytes(), zlib.crc32(f"{x.dtype}{x.shape}".encode()))
 
     return {jax.tree_util.keystr(path): checksum(x) for path, x in jax.tree.leaves_with_path(state)}
-
-
-def write_config(workdir, config):
-    """Stores the config as `config.json` in the workdir, which is made if need be.
-
-    Raises:
-      OSError: if the workdir cannot be written.
-    """
-    path = _path(workdir)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        write_json(path / "config.json", config.to_dict())
-    except OSError as error:
-        raise OSError(f"the workdir {path} cannot be written: {error}") from error
-
-
-def read_config(workdir):
-    """Returns the config stored in a workdir.
-
-    Raises:
-      FileNotFoundError: if the workdir holds no run.
-    """
-    path = _path(workdir) / "config.json"
-    if not path.exists():
-        raise FileNotFoundError(
-            f"{path.parent} holds no run (no config.json); train one with "
-            f"python main.py --config=... --workdir={workdir}."
-        )
-    values = json.loads(path.read_text())
-    for key, value in values["model"].items():
-        if isinstance(value, list):  # JSON has no tuples
-            values["model"][key] = tuple(value)
-    for key, later in _LATER.items():
-        stored = values.get(key, {} if isinstance(later, dict) else later)
-        values[key] = {**later, **stored} if isinstance(later, dict) else stored
-    return config_dict.ConfigDict(values)
-
-
-def check_same_run(workdir, config):
-    """Checks that a config continues the run a workdir holds, if it holds one.
-
-    Raises:
-      ValueError: if the workdir holds a run of another architecture, data set or seed.
-    """
-    if not (_path(workdir) / "config.json").exists():
-        return
-    stored = read_config(workdir)
-    old, new = flat_config(stored), flat_config(config)
-    for values in (old, new):
-        values |= {f"{key} > 0": values[key] > 0 for key in _SWITCHES}
-    fixed = (*_FIXED, *(f"{key} > 0" for key in _SWITCHES))
-    if old["adversarial.weight"]:
-        fixed += ("adversarial.num_hiddens", "adversarial.num_downsamples")
-    differ = [
-        f"  {key}: {old.get(key)} there, {new.get(key)} now"
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and any(key == f or key.startswith(f"{f}.") for f in fixed)
-    ]
-    if differ:
-        raise ValueError(
-            f"the workdir {workdir} holds another run:\n" + "\n".join(differ) + "\n"
-            "Choose another directory with --workdir, or the config that began this one."
-        )
-
-
-def flat_config(config):
-    """Returns the config's values under their dotted names."""
-
-    def walk(values, prefix):
-        for key, value in values.items():
-            if isinstance(value, dict):
-                yield from walk(value, f"{prefix}{key}.")
-            else:
-                yield prefix + key, value
-
-    return dict(walk(config.to_dict(), ""))
 
 
 def _path(workdir):

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from laser_jax.checkpoint import check_same_run
 from laser_jax.data import eval_batches, open_split
 from laser_jax.figures import reconstruction_figure
 from laser_jax.files import write_json
@@ -18,6 +17,7 @@ from laser_jax.losses import ImageLoss
 from laser_jax.metrics import active_atoms, psnr, squared_error_to_psnr, ssim
 from laser_jax.perceptual import load_networks, perceptual_quality
 from laser_jax.progress import table
+from laser_jax.run_config import check_same_run
 from laser_jax.sharding import check_batch_size, data_mesh, put_batch
 from laser_jax.sparse import coherence, energy, perplexity, usage
 from laser_jax.step import load_lpips_params

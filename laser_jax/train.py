@@ -7,17 +7,12 @@ import pathlib
 import jax
 
 from laser_jax.adversary import build_adversary
-from laser_jax.checkpoint import (
-    BEST_METRICS,
-    WHICH,
-    Checkpoints,
-    check_same_run,
-    write_config,
-)
+from laser_jax.checkpoint import BEST_METRICS, WHICH, Checkpoints
 from laser_jax.data import open_split, train_batches
 from laser_jax.models import build_model
 from laser_jax.optimizer import build_optimizer
 from laser_jax.report import NOT_FINITE, Reporter
+from laser_jax.run_config import check_same_run, write_config
 from laser_jax.sharding import check_batch_size, data_mesh, put_batch
 from laser_jax.sparse.checks import check_at_least, check_choice
 from laser_jax.step import (

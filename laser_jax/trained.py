@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from laser_jax import inference
-from laser_jax.checkpoint import WHICH, Checkpoints, read_config
+from laser_jax.checkpoint import WHICH, Checkpoints
 from laser_jax.models import build_model
 from laser_jax.optimizer import build_optimizer
+from laser_jax.run_config import read_config
 from laser_jax.sharding import data_mesh
 from laser_jax.sparse import SparseCode
 from laser_jax.sparse.checks import check_choice

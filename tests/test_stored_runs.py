@@ -13,7 +13,7 @@ import pytest
 
 import laser_jax
 from laser_jax import evaluate, train
-from laser_jax.checkpoint import read_config
+from laser_jax.run_config import read_config
 
 ARCHIVES = sorted((pathlib.Path(__file__).parent / "stored").glob("*.tar.gz"))
 

@@ -15,11 +15,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import laser_jax
 from experiments.faults.evidence import read_curves
 from laser_jax import evaluate, step, train
-from laser_jax.checkpoint import Checkpoints, read_config
+from laser_jax.checkpoint import Checkpoints
 from laser_jax.models import build_model
 from laser_jax.optimizer import build_optimizer
 from laser_jax.pretrained import WeightsUnavailable
 from laser_jax.report import NotFiniteError
+from laser_jax.run_config import read_config
 from laser_jax.sharding import data_mesh, put_batch
 
 BOTTLENECKS = {
