@@ -27,6 +27,7 @@ def get_config():
         str
     )  # None: TFDS_DATA_DIR or ~/tensorflow_datasets
     config.data.image_size = 32  # pixels a side; divisible by 2^num_downsamples
+    config.data.channels = 3  # 3: RGB; 1: gray, the luma of ITU-R 601
     config.data.batch_size = 64  # images a step over all devices; divisible by their number
     config.data.flip = True  # random horizontal flip
     config.data.crop_padding = 4  # pixels of reflection around a random crop; 0: no crop

@@ -8,7 +8,7 @@ from ml_collections import config_dict
 from laser_jax.files import write_json
 
 # A run goes on only where these are unchanged: shapes, or what the numbers mean, depend on them.
-_FIXED = ("model", "data.name", "data.image_size", "seed")
+_FIXED = ("model", "data.name", "data.image_size", "data.channels", "seed")
 # Switching these on or off changes the state's arrays, another value does not.
 _SWITCHES = ("optimizer.ema_decay", "adversarial.weight")
 # Keys that stored configs may not have yet, with the values that mean what those runs did.
@@ -20,6 +20,7 @@ _LATER = {
         "bit_price": 0.01,
         "coefficient_step": 0.25,
     },
+    "data": {"channels": 3},
     "loss": {"perceptual_weight": 0.0},
     "adversarial": {"weight": 0.0},
     "eval": {"perceptual": True, "checkpoint": "newest"},

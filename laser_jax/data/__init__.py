@@ -9,6 +9,7 @@ Images stay uint8 here; a model scales them inside jit.
 
 from laser_jax.data.batches import eval_batches, train_batches
 from laser_jax.data.folder import open_folder
+from laser_jax.data.images import CHANNELS
 from laser_jax.data.source import SPLITS, DataUnavailable, ImageSource
 from laser_jax.data.tfds_sets import TFDS_SETS, open_tfds
 
@@ -27,7 +28,7 @@ _FOLDER = "folder:"
 DATASETS = (*TFDS_SETS, f"{_FOLDER}PATH")
 
 
-def open_source(name, *, split, image_size, data_dir=None):
+def open_source(name, *, split, image_size, channels=3, data_dir=None):
     """Returns the images of one split of a data set, prepared if they were not.
 
     Args:
@@ -35,31 +36,41 @@ def open_source(name, *, split, image_size, data_dir=None):
       split: `train`, `validation` or `test`.
       image_size: side of the square images returned, in pixels. `photo_patches`
         and `cifar10` have 32 only.
+      channels: 3 for RGB, 1 for gray (the luma of ITU-R 601).
       data_dir: where prepared sets live; None is TFDS's own default
         (`~/tensorflow_datasets`, or `$TFDS_DATA_DIR`). Not used by folders.
 
     Returns:
-      An `ImageSource` of uint8 `(image_size, image_size, 3)` images.
+      An `ImageSource` of uint8 `(image_size, image_size, channels)` images.
 
     Raises:
-      ValueError: if the name, the split or the size is one that is not there, or
-        a folder has too few images.
+      ValueError: if the name, the split, the size or the number of channels is not
+        available, or a folder has too few images.
       DataUnavailable: if the set is not prepared and cannot be prepared.
     """
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}; choose from {', '.join(SPLITS)}.")
     if image_size < 1:
         raise ValueError(f"image_size must be at least 1 pixel, got {image_size}.")
+    if channels not in CHANNELS:
+        raise ValueError(f"channels must be 1 (gray) or 3 (RGB), got {channels}.")
+    shape = {"image_size": image_size, "channels": channels}
     if name.startswith(_FOLDER):
-        return open_folder(name.removeprefix(_FOLDER), split=split, image_size=image_size)
+        return open_folder(name.removeprefix(_FOLDER), split=split, **shape)
     if name not in TFDS_SETS:
         raise ValueError(f"unknown data set {name!r}; choose from {', '.join(DATASETS)}.")
-    return open_tfds(name, split=split, image_size=image_size, data_dir=data_dir)
+    return open_tfds(name, split=split, data_dir=data_dir, **shape)
 
 
 def open_split(data, split):
     """Returns a split of the data set that a config's `data` describes; see `open_source`."""
-    return open_source(data.name, split=split, image_size=data.image_size, data_dir=data.data_dir)
+    return open_source(
+        data.name,
+        split=split,
+        image_size=data.image_size,
+        channels=data.channels,
+        data_dir=data.data_dir,
+    )
 
 
 def prepare(name, *, image_size, data_dir=None):

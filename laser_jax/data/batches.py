@@ -29,7 +29,7 @@ def train_batches(
     over its end.
 
     Args:
-      source: sequence of uint8 `(H, W, 3)` images, safe to index from threads.
+      source: sequence of uint8 `(H, W, C)` images, safe to index from threads.
       batch_size: images in the batch of all processes together.
       seed: of order and augmentation, `0 <= seed < 2**32`.
       start_step: the step whose batch comes first.
@@ -46,7 +46,7 @@ def train_batches(
     Raises:
       ValueError: if `batch_size` is not divisible by `process_count`, the source has fewer
         images than a batch, or a number is out of range; on reading, of an image that is not
-        uint8 `(H, W, 3)` or not like the first.
+        uint8 `(H, W, C)` or not like the first.
     """
     local_size = _local_size(batch_size, process_index, process_count)
     _check_at_least(0, start_step=start_step, crop_padding=crop_padding, num_threads=num_threads)
@@ -84,7 +84,7 @@ def eval_batches(source, *, batch_size, process_index=0, process_count=1):
     """Returns every image once, in order, in batches of one shape.
 
     Args:
-      source: sequence of uint8 `(H, W, 3)` images, safe to index from threads.
+      source: sequence of uint8 `(H, W, C)` images, safe to index from threads.
       batch_size: images in the batch of all processes together.
       process_index, process_count: as in `train_batches`.
 
@@ -95,7 +95,7 @@ def eval_batches(source, *, batch_size, process_index=0, process_count=1):
 
     Raises:
       ValueError: if `batch_size` is not divisible by `process_count` or a number is out of
-        range; on reading, of an image that is not uint8 `(H, W, 3)` or not like the first.
+        range; on reading, of an image that is not uint8 `(H, W, C)` or not like the first.
     """
     local_size = _local_size(batch_size, process_index, process_count)
     import grain
@@ -124,7 +124,7 @@ def _check_at_least(least, **numbers):
 def _check_image(image, shape):
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape != shape:
         raise ValueError(
-            f"images must be uint8 (H, W, 3), all of the first one's shape {shape}, got "
+            f"images must be uint8 (H, W, C), all of the first one's shape {shape}, got "
             f"{image.dtype} of shape {image.shape}."
         )
 

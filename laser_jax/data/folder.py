@@ -7,7 +7,7 @@ import logging
 import os
 from pathlib import Path
 
-from laser_jax.data.images import load_square
+from laser_jax.data.images import DESCRIBED, load_square
 from laser_jax.data.source import ImageSource
 
 log = logging.getLogger("laser_jax")
@@ -15,7 +15,7 @@ log = logging.getLogger("laser_jax")
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
 
 
-def open_folder(path, *, split, image_size):
+def open_folder(path, *, split, image_size, channels=3):
     """Returns the images of one split of a folder, subfolders included.
 
     A file belongs to train (90%), validation (5%) or test (5%) by a hash of its
@@ -26,6 +26,7 @@ def open_folder(path, *, split, image_size):
       path: directory of JPEG, PNG and WebP files.
       split: `train`, `validation` or `test`.
       image_size: side in pixels; smaller images are enlarged to it.
+      channels: 3 for RGB, 1 for gray.
 
     Returns:
       An `ImageSource` in the order of the sorted names.
@@ -58,9 +59,10 @@ def open_folder(path, *, split, image_size):
         split=split,
         description=(
             f"folder:{path} {split}: {counts}; centre square, bicubic to {image_size}x{image_size}"
+            f"{DESCRIBED[channels]}"
         ),
         records=readable,
-        load=functools.partial(_load, image_size=image_size),
+        load=functools.partial(_load, image_size=image_size, channels=channels),
     )
 
 
@@ -80,8 +82,8 @@ def _fault(file, image_size):
     return None
 
 
-def _load(file, image_size):
+def _load(file, image_size, channels):
     try:
-        return load_square(file, image_size)
+        return load_square(file, image_size, channels)
     except Exception as error:
         raise OSError(f"image {file} was readable at the start and is not now: {error}") from error

@@ -1,4 +1,4 @@
-"""From an encoded image to the square RGB array a model takes."""
+"""From an encoded image to the square array that a model takes."""
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -6,22 +6,27 @@ from PIL import Image, ImageOps
 # Named, because what a file is called says nothing of what is in it.
 _FORMATS = ("JPEG", "PNG", "WEBP")
 
+# Channels of the result -> what the description of a data set adds.
+DESCRIBED = {3: "", 1: "; gray (luma of ITU-R 601)"}
+CHANNELS = tuple(DESCRIBED)
 
-def load_square(file, image_size):
+
+def load_square(file, image_size, channels=3):
     """Decodes an image, crops its centre to a square and resizes it.
 
     The resize is Pillow's bicubic, whose support grows with the reduction
     (antialiased); an image of the wanted size is returned as it is, a smaller one
-    enlarged. EXIF orientation is applied, transparency composited over white, gray
-    and CMYK converted to RGB; colour profiles are not. Of an animation the first
-    frame is taken.
+    enlarged. EXIF orientation is applied, transparency composited over white; palettes,
+    gray and CMYK become RGB, or all become gray; colour profiles are ignored. Of an
+    animation the first frame is taken.
 
     Args:
       file: path or binary file of a JPEG, PNG or WebP image.
       image_size: side of the result in pixels.
+      channels: 3 for RGB; 1 for gray, the luma of ITU-R 601.
 
     Returns:
-      uint8 `(image_size, image_size, 3)` array.
+      uint8 `(image_size, image_size, channels)` array.
 
     Raises:
       Exception: of many kinds, as Pillow's decoders raise them, for a file that is
@@ -29,12 +34,14 @@ def load_square(file, image_size):
     """
     with Image.open(file, formats=_FORMATS) as image:
         image = _to_rgb(ImageOps.exif_transpose(image))
+    if channels == 1:  # of RGB with equal channels exactly their value
+        image = image.convert("L")
     width, height = image.size
     side = min(width, height)
     left, top = (width - side) // 2, (height - side) // 2
     box = (left, top, left + side, top + side)
     image = image.resize((image_size, image_size), Image.Resampling.BICUBIC, box=box)
-    return np.asarray(image)
+    return np.asarray(image).reshape(image_size, image_size, channels)
 
 
 def _to_rgb(image):

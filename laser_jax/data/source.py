@@ -22,7 +22,7 @@ class ImageSource(Sequence):
       split: `train`, `validation` or `test`.
       description: one line for reports, how split and crop were made.
       records: what is stored, one entry an image.
-      load: makes a uint8 `(image_size, image_size, 3)` array of an entry.
+      load: makes a uint8 `(image_size, image_size, channels)` array of an entry.
       remember: keeps each image once loaded. Worth its memory for small images,
         whose decoding costs more than all the rest of making a batch.
     """

@@ -13,7 +13,7 @@ import logging
 import os
 import sys
 
-from laser_jax.data.images import load_square
+from laser_jax.data.images import DESCRIBED, load_square
 from laser_jax.data.source import DataUnavailable, ImageSource
 
 log = logging.getLogger("laser_jax")
@@ -75,7 +75,7 @@ TFDS_SETS = {
 }
 
 
-def open_tfds(name, *, split, image_size, data_dir=None):
+def open_tfds(name, *, split, image_size, channels=3, data_dir=None):
     """Returns a split of `TFDS_SETS[name]`, prepared first if it was not.
 
     Args, Returns, Raises: as `laser_jax.data.open_source`.
@@ -92,15 +92,15 @@ def open_tfds(name, *, split, image_size, data_dir=None):
     return ImageSource(
         name=name,
         split=split,
-        description=_describe(name, split, image_size),
+        description=_describe(name, split, image_size) + DESCRIBED[channels],
         records=records,
-        load=functools.partial(_load_record, image_size=image_size),
+        load=functools.partial(_load_record, image_size=image_size, channels=channels),
         remember=spec.size is not None,  # 32 pixels: 21 MB of photo_patches, 140 MB of CIFAR-10
     )
 
 
-def _load_record(record, image_size):
-    return load_square(io.BytesIO(record["image"]), image_size)
+def _load_record(record, image_size, channels):
+    return load_square(io.BytesIO(record["image"]), image_size, channels)
 
 
 def _describe(name, split, image_size):

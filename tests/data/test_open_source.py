@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from laser_jax.data import DATASETS, ImageSource, open_source
+from laser_jax.data import DATASETS, ImageSource, open_source, open_split
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 
@@ -74,3 +74,15 @@ source[0]
 assert not {{"jax", "tensorflow", "skimage", "sklearn", "matplotlib"}} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=REPOSITORY)
+
+
+@pytest.mark.parametrize("channels", [0, 2, 4])
+def test_channels_other_than_1_and_3_are_refused(tmp_path, channels):
+    with pytest.raises(ValueError, match=f"channels must be 1 .* or 3 .*, got {channels}"):
+        open_source(f"folder:{tmp_path}", split="train", image_size=8, channels=channels)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_open_split_follows_the_config(tiny_config, channels):
+    tiny_config.data.channels = channels
+    assert open_split(tiny_config.data, "test")[0].shape == (32, 32, channels)

@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from laser_jax.data import DataUnavailable, open_source, prepare
 from laser_jax.data import photo_patches as pp
@@ -167,3 +168,10 @@ for split in pp.PHOTOGRAPHS:
     assert [process.returncode for process in processes] == [0, 0], results
     assert results[0][0] == results[1][0]
     assert b"\r" not in results[0][1]  # no progress bar where there is no terminal
+
+
+def test_gray_windows_are_the_luma_of_the_windows(photo_patches_dir):
+    data = {"image_size": 32, "data_dir": photo_patches_dir}
+    colour = open_source("photo_patches", split="test", **data)[5]
+    gray = open_source("photo_patches", split="test", channels=1, **data)[5]
+    np.testing.assert_array_equal(gray[..., 0], Image.fromarray(colour).convert("L"))

@@ -249,3 +249,18 @@ def test_a_set_stored_as_tfrecord_is_refused(tmp_path):
     (directory / name).touch()
     with pytest.raises(DataUnavailable, match=r"stored as tfrecord.*choose another data_dir"):
         open_source("cifar10", split="test", image_size=32, data_dir=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "celeb_a", "imagenette"])
+def test_gray_is_the_luma_of_the_colour_images(name, data_dir):
+    def first(channels):
+        source = open_source(
+            name, split="test", image_size=32, channels=channels, data_dir=data_dir
+        )
+        return source[0], source.description
+
+    (colour, description), (gray, gray_description) = first(3), first(1)
+    assert gray.shape == (32, 32, 1) and gray.dtype == np.uint8
+    luma = colour @ np.array([0.299, 0.587, 0.114])
+    np.testing.assert_allclose(gray[..., 0], luma, atol=1.01)
+    assert gray_description == f"{description}; gray (luma of ITU-R 601)"
