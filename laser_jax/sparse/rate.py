@@ -54,7 +54,8 @@ def quantize_coefficients(code, scales, *, bits):
 
     Args:
       code: `SparseCode` of shape `(..., k)`.
-      scales: step between two values, > 0: a scalar, or `(m,)` for each atom its own.
+      scales: step between two values, > 0: a scalar, or `(m,)` for each atom its own. A
+        coefficient of an atom of scale 0 becomes 0.
       bits: of a coefficient, at least 2; values beyond `2^(bits - 1) - 1` steps are clipped.
 
     Returns:
@@ -67,7 +68,9 @@ def quantize_coefficients(code, scales, *, bits):
         raise ValueError(f"bits must be in [2, 32], got {bits}.")
     code = check_code(code)
     largest = 2 ** (bits - 1) - 1
-    levels = jnp.round(code.coefficients / _scales_of(code, scales))
+    scales = _scales_of(code, scales)
+    levels = jnp.round(code.coefficients / jnp.where(scales == 0, 1, scales))
+    levels = jnp.where(scales == 0, 0, levels)
     # 2^31 - 1 has no float32: the largest float below it, or the cast would wrap.
     largest = largest if largest < 2**24 else 2.0 ** (bits - 1) * (1 - 2.0**-24)
     return code._replace(coefficients=jnp.clip(levels, -largest, largest).astype(jnp.int32))
@@ -85,13 +88,22 @@ def dequantize_coefficients(code, scales):
 
 
 def _scales_of(code, scales):
+    scales = _check_scales("scales", scales)
+    return scales if scales.ndim == 0 else scales[code.indices]
+
+
+def _check_scales(name, scales, num_atoms=None):
+    """Returns a scalar or `(m,)` numbers as floats, or raises ValueError."""
     dtype = jnp.result_type(scales)
     if not is_real(dtype):
-        raise ValueError(f"scales must be real numbers, got {dtype}.")
+        raise ValueError(f"{name} must be real numbers, got {dtype}.")
     scales = jnp.asarray(scales, jnp.promote_types(dtype, jnp.float32))
-    if scales.ndim > 1 or scales.size == 0:
-        raise ValueError(f"scales must be a scalar or have shape (m,), got {scales.shape}.")
-    return scales if scales.ndim == 0 else scales[code.indices]
+    m = scales.size if num_atoms is None else num_atoms
+    if scales.shape not in ((), (m,)) or scales.size == 0:
+        raise ValueError(
+            f"{name} must be a scalar or have shape ({num_atoms or 'm'},), got {scales.shape}."
+        )
+    return scales
 
 
 class RateModel(NamedTuple):
@@ -149,9 +161,8 @@ def fit_rate_model(code, *, num_atoms, max_level, stages=None, smoothing=0.5):
     check_at_least("max_level", max_level, 1)
     k = code.indices.shape[-1]
     used = code.coefficients != 0
-    uses = jnp.zeros(num_atoms).at[code.indices.ravel()].add(used.ravel() * 1.0)
-    counts = jnp.zeros(k + 1).at[jnp.sum(used, -1).ravel()].add(1.0)
-    count_bits = _bits(counts + smoothing)
+    uses = _count(code.indices, used, num_atoms)
+    count_bits = _bits(_count(jnp.sum(used, -1), 1, k + 1) + smoothing)
     if stages is not None:
         check_stages(stages, num_atoms)
         if stages != k:
@@ -159,10 +170,17 @@ def fit_rate_model(code, *, num_atoms, max_level, stages=None, smoothing=0.5):
         index_bits = _bits(uses.reshape(stages, -1) + smoothing).ravel()
         return RateModel(index_bits, jnp.zeros(1), count_bits)
     magnitudes = jnp.clip(jnp.abs(code.coefficients), 1, max_level) - 1
-    levels = jnp.zeros(max_level).at[magnitudes.ravel()].add(used.ravel() * 1.0)
+    levels = _count(magnitudes, used, max_level)
     return RateModel(
         _bits(uses + smoothing), 1 + _bits(levels + smoothing), count_bits - _log2_factorials(k)
     )
+
+
+def _count(symbols, weights, num_symbols):
+    """Returns how often each symbol occurs, of weight 0 or 1, as floats."""
+    # Counted as integers: a float32 sum of ones stops at 2^24.
+    counts = jnp.zeros(num_symbols, jnp.int32).at[symbols].add(jnp.asarray(weights, jnp.int32))
+    return counts.astype(jnp.float32)
 
 
 @jax.jit
@@ -196,16 +214,16 @@ def rate_distortion_pursuit(
 
     Args:
       signals: `(..., d)` float array.
-      dictionary: `(m, d)` float array; used as unit atoms, zero atoms never.
+      dictionary: `(m, d)` float array, atoms of any norm. Zero atoms are never used.
       model: `RateModel` of m atoms, `sparsity + 1` counts.
       sparsity: k, the most atoms a signal may have. Static.
-      step: of the coefficients, > 0.
+      step: of the coefficients, > 0: a scalar, or `(m,)` for each atom its own.
       bit_price: lambda >= 0, the squared error that a bit must save.
       block_size: signals coded together; None chooses it by the number of atoms.
 
     Returns:
       `SparseCode` of shape `(..., k)` with int32 coefficients, at most `len(level_bits)` in
-      magnitude, for `decode(dequantize_coefficients(code, step), unit_norm(dictionary))`.
+      magnitude, for `decode(dequantize_coefficients(code, step), dictionary)`.
 
     Raises:
       ValueError: if shapes do not fit each other or `sparsity` is out of range.
@@ -214,20 +232,19 @@ def rate_distortion_pursuit(
     m, d = dictionary.shape
     check_sparsity(sparsity, m)
     check_model(model, m, sparsity)
-    check_scalars(step=step, bit_price=bit_price)
+    check_scalars(bit_price=bit_price)
+    step = _check_scales("step", step, m)
     if block_size is None:
         block_size = default_block_size(2 * m + d)
     check_at_least("block_size", block_size, 1)
     block_size = min(block_size, max(1, math.prod(signals.shape[:-1])))
-    atoms = lax.stop_gradient(dictionary / safe_norms(dictionary))
     flat = lax.stop_gradient(signals.reshape(-1, d))
     # A block takes as long as its longest code: signals of like energy go together.
     order = jnp.argsort(jnp.sum(flat**2, -1))
-    step, bit_price = (jnp.asarray(x, flat.dtype) for x in (step, bit_price))
-    model = RateModel(*(jnp.asarray(x, flat.dtype) for x in model))
+    problem = _Problem.of(lax.stop_gradient(dictionary), model, step, bit_price)
 
     def code_rows(block):
-        code = _pursue_block(block, atoms, model, sparsity, step, bit_price)
+        code = _pursue_block(block, problem, sparsity)
         return SparseCode(*(x.T for x in fill_unused(code, sparsity, m)))
 
     # map_blocks deals signals out like cards; dealt this way, blocks are runs of the order.
@@ -239,63 +256,96 @@ def rate_distortion_pursuit(
     return jax.tree.map(lambda x: x.reshape(*signals.shape[:-1], sparsity), code)
 
 
-class _Pursuit(NamedTuple):
-    taken: jax.Array  # atoms so far, the same for all that are not done
-    residual: jax.Array  # (b, d)
-    code: SparseCode  # (k, b), integers as floats
-    active: jax.Array  # (b,)
+class _Problem(NamedTuple):
+    """Unit atoms, the step of each one's coefficients, and what each symbol costs."""
 
+    atoms: jax.Array  # (m, d)
+    steps: jax.Array  # (m,)
+    usable: jax.Array  # (m,) bool
+    prices: RateModel
 
-def _pursue_block(signals, atoms, model, sparsity, step, bit_price):
-    m, b = atoms.shape[0], signals.shape[0]
-    index_price, level_price, count_price = (bit_price * x for x in model)
+    @classmethod
+    def of(cls, dictionary, model, step, bit_price):
+        norms = safe_norms(dictionary)
+        steps = (step * norms[:, 0]).astype(dictionary.dtype)
+        usable = jnp.any(dictionary != 0, -1) & jnp.isfinite(steps) & (steps > 0)
+        # An atom that is not usable is multiplied by 0 all the same.
+        return cls(
+            jnp.where(usable[:, None], dictionary / norms, 0),
+            jnp.where(usable, steps, 1),
+            usable,
+            RateModel(*(jnp.asarray(bit_price * x, dictionary.dtype) for x in model)),
+        )
 
-    def best_level(target):
-        """The better of the two levels beside a wanted coefficient `(b,)`, and its cost."""
+    def best_level(self, target, step):
+        """Returns the better of the levels beside a wanted coefficient `(b,)`, and its cost."""
+        prices = self.prices.level_bits
         size = jnp.abs(target) / step
-        low = jnp.clip(jnp.floor(size), 1, level_price.shape[0])
-        levels = jnp.stack([low, jnp.minimum(low + 1, level_price.shape[0])])
-        error = (levels - 2 * size[None, :]) * levels * step**2
-        costs = error + level_price[levels.astype(jnp.int32) - 1]
+        low = jnp.clip(jnp.floor(size), 1, prices.size)
+        levels = jnp.stack([low, jnp.minimum(low + 1, prices.size)])
+        error = (levels - 2 * size[None, :]) * levels * (step**2)[None, :]
+        costs = error + prices[levels.astype(jnp.int32) - 1]
         first = costs[0] <= costs[1]
         level = jnp.where(first, levels[0], levels[1]) * jnp.sign(target)
         return level, jnp.where(first, costs[0], costs[1])
 
+    def gains(self, correlations):
+        """Returns what each atom lowers the error by less its index's price, `(b, m)`."""
+        target, steps = jnp.abs(correlations), self.steps[None, :]
+        size = jnp.clip(target, steps, self.prices.level_bits.size * steps)
+        return (2 * target - size) * size - self.prices.index_bits[None, :]
+
+
+class _Pursuit(NamedTuple):
+    places: jax.Array  # filled so far, the same for all that are not done
+    residual: jax.Array  # (b, d)
+    code: SparseCode  # (k, b), integers as floats
+    taken: jax.Array  # (b, m), atoms that may not be chosen any more
+    active: jax.Array  # (b,)
+
+
+def _pursue_block(signals, problem, sparsity):
+    atoms, steps, _, prices = problem
+    m = atoms.shape[0]
+
     def revisit(i, state):
-        residual, levels, indices = state
-        atom = atoms.at[indices[i]].get(mode="clip")
+        residual, levels, indices, active = state
+        atom, step = (x.at[indices[i]].get(mode="clip") for x in (atoms, steps))
         wanted = jnp.sum(residual * atom, -1) + step * levels[i]
-        level = jnp.where(levels[i] != 0, best_level(wanted)[0], 0)
+        # A signal that is done stays as it is: how long others take must not change its code.
+        level = jnp.where(active & (levels[i] != 0), problem.best_level(wanted, step)[0], levels[i])
         residual = residual - (step * (level - levels[i]))[:, None] * atom
-        return residual, levels.at[i].set(level), indices
+        return residual, levels.at[i].set(level), indices, active
 
     def add_atom(state):
-        t, residual, code, active = state
+        t, residual, code, taken, active = state
         correlations = matmul(residual, atoms.T)
-        index, _ = row_argmax(correlations**2 - index_price[None, :])
+        index, gain = row_argmax(jnp.where(taken, -jnp.inf, problem.gains(correlations)))
         wanted = jnp.take_along_axis(correlations, index[:, None], 1)[:, 0]
-        level, cost = best_level(wanted)
-        cost = cost + index_price[index] + count_price[t + 1] - count_price[t]
-        again = jnp.any(code.indices == index[None, :], axis=0)
-        active = active & (cost < 0) & ~again & (level != 0)
-        level = jnp.where(active, level, 0)
-        code = SparseCode(
-            code.indices.at[t].set(jnp.where(active, index, m)),
-            code.coefficients.at[t].set(level),
+        level, cost = problem.best_level(wanted, steps[index])
+        cost += prices.index_bits[index] + prices.count_bits[t + 1] - prices.count_bits[t]
+        grows = active & (gain > -jnp.inf) & (cost < 0) & (level != 0)
+        level = jnp.where(grows, level, 0)
+        indices = code.indices.at[t].set(jnp.where(grows, index, m))
+        residual = residual - (steps[index] * level)[:, None] * atoms[index]
+        residual, levels, *_ = lax.fori_loop(
+            0, t + 1, revisit, (residual, code.coefficients.at[t].set(level), indices, active)
         )
-        residual = residual - (step * level)[:, None] * atoms[index]
-        residual, levels, _ = lax.fori_loop(
-            0, t + 1, revisit, (residual, code.coefficients, code.indices)
-        )
-        return _Pursuit(t + 1, residual, code._replace(coefficients=levels), active)
+        taken |= lax.broadcasted_iota(jnp.int32, taken.shape, 1) == index[:, None]
+        return _Pursuit(t + 1, residual, SparseCode(indices, levels), taken, grows)
 
     def unfinished(state):
-        return (state.taken < sparsity) & jnp.any(state.active)
+        return (state.places < sparsity) & jnp.any(state.active)
 
-    empty = SparseCode(
-        jnp.full((sparsity, b), m, jnp.int32), jnp.zeros((sparsity, b), signals.dtype)
+    # Made of the signals, these vary over the devices of a `shard_map` as they do.
+    none = jnp.zeros_like(signals, shape=(sparsity, signals.shape[0]))
+    start = _Pursuit(
+        jnp.int32(0),
+        signals,
+        SparseCode(none.astype(jnp.int32) + m, none),
+        jnp.zeros_like(signals[:, :1], bool) | ~problem.usable[None, :],
+        jnp.ones_like(signals[:, 0], bool),
     )
-    start = _Pursuit(jnp.int32(0), signals, empty, jnp.ones(b, bool))
     code = lax.while_loop(unfinished, add_atom, start).code
     return code._replace(coefficients=code.coefficients.astype(jnp.int32))
 
@@ -334,8 +384,11 @@ def rate_distortion_stages(signals, dictionary, model, *, stages, bit_price):
         for stage in range(stages):
             rows = slice(stage * m // stages, (stage + 1) * m // stages)
             codebook, prices = dictionary[rows], price[rows]
-            offset = (jnp.sum(codebook**2, -1) + prices) / 2
-            index, _ = row_argmax(matmul(residual, codebook.T) - offset[None, :])
+            # About their mean: far from the origin squares would drown the distances.
+            mean = jnp.mean(codebook, axis=0)[None, :]
+            atoms = codebook - mean
+            offset = (jnp.sum(atoms**2, -1) + prices) / 2
+            index, _ = row_argmax(matmul(residual - mean, atoms.T) - offset[None, :])
             residual = residual - codebook[index]
             spent = spent + prices[index]
             cost = jnp.sum(residual**2, -1) + spent + bit_price * model.count_bits[stage + 1]

@@ -18,6 +18,7 @@ from laser_jax.sparse import (
     rate_distortion_pursuit,
     rate_distortion_stages,
     residual_nearest_atoms,
+    to_dense,
     uniform_rate_model,
     unit_norm,
 )
@@ -72,6 +73,14 @@ def test_scales_of_another_shape_are_refused():
         quantize_coefficients(code, jnp.ones((2, 2)), bits=8)
 
 
+@pytest.mark.parametrize("scales", [0.0, np.float32([0.5, 0.0])])
+def test_coefficients_of_scale_zero_become_zero_without_a_nan(scales):
+    code = SparseCode(np.arange(2), np.float32([0, 3]))
+    with jax.debug_nans(True):
+        levels = quantize_coefficients(code, scales, bits=8)
+    np.testing.assert_array_equal(levels.coefficients, [0, 0])
+
+
 # The model.
 
 
@@ -105,6 +114,17 @@ def test_tables_are_the_cross_entropy_of_what_was_seen():
     entropy = -np.sum(p * np.log2(p))
     mean = float(jnp.mean(code_bits(code, model)))
     assert mean == pytest.approx(entropy + 1, abs=0.05)  # and the sign's bit
+
+
+def test_counts_beyond_2_to_the_24_are_exact():
+    n, rare = 2**24 + 2**23, 2**21
+    code = SparseCode((np.arange(n)[:, None] < rare) * 1, np.ones((n, 1), np.int8))
+    model = fit_rate_model(code, num_atoms=2, max_level=1)
+    share = rare / n
+    np.testing.assert_allclose(model.index_bits, -np.log2([1 - share, share]), rtol=1e-5)
+    # Nobody has no atom: the half of a symbol never seen.
+    np.testing.assert_allclose(model.count_bits[0], np.log2(n + 1) + 1, rtol=1e-5)
+    np.testing.assert_allclose(model.level_bits, [1.0], rtol=1e-5)
 
 
 def test_a_set_costs_less_than_a_sequence():
@@ -199,6 +219,75 @@ def test_hard_signals(problem):
     assert all(len(set(row)) == 48 for row in np.asarray(code.indices))
 
 
+def test_a_clipped_atom_does_not_end_the_code():
+    signals, model = np.float32([[100, 50, 30, 0]]), uniform_rate_model(4, sparsity=3, max_level=7)
+    code = rate_distortion_pursuit(signals, np.eye(4), model, sparsity=3, step=1.0, bit_price=0.01)
+    np.testing.assert_array_equal(code.indices, [[0, 1, 2]])
+    np.testing.assert_array_equal(code.coefficients, [[7, 7, 7]])
+
+
+def test_an_atom_is_taken_once_at_most(problem):
+    signals, dictionary = problem
+    free = RateModel(jnp.zeros(48), jnp.zeros(3), jnp.linspace(0, -100, 49))
+    code = rate_distortion_pursuit(signals, dictionary, free, sparsity=48, step=0.1, bit_price=1.0)
+    assert all(len(set(row)) == 48 for row in np.asarray(code.indices))
+
+
+@pytest.fixture(scope="module")
+def coherent():
+    rng = np.random.default_rng(3)
+    dictionary = unit_norm(jnp.asarray(rng.normal(size=(256, 32)) + 1, jnp.float32))
+    return jnp.asarray(3 * rng.normal(size=(200, 32)) + 1, jnp.float32), dictionary
+
+
+def test_a_code_depends_on_its_signal_alone(coherent):
+    signals, dictionary = coherent
+    model = uniform_rate_model(256, sparsity=16, max_level=31)
+    options = {"sparsity": 16, "step": 0.2, "bit_price": 0.05}
+    together, alone, mixed = (
+        to_dense(rate_distortion_pursuit(y, dictionary, model, **options, block_size=b), 256)
+        for y, b in ((signals, None), (signals, 1), (jnp.concatenate([10 * signals, signals]), 64))
+    )
+    used = np.sum(np.asarray(together) != 0, -1)
+    assert used.min() < used.max()  # so some are done before others
+    # Ties in rounding aside.
+    assert np.mean(np.any(alone != together, -1)) < 0.01
+    assert np.mean(np.any(mixed[200:] != together, -1)) < 0.01
+
+
+def test_coefficients_are_for_the_atoms_as_given(problem):
+    signals, dictionary = problem
+    norms = 2.0 ** np.random.default_rng(4).integers(-3, 4, 48).astype(np.float32)
+    model, options = uniform_rate_model(48, sparsity=8, max_level=31), {"sparsity": 8}
+    unit = rate_distortion_pursuit(signals, dictionary, model, **options, step=0.2, bit_price=0.01)
+    scaled, steps = dictionary * norms[:, None], 0.2 / norms
+    code = rate_distortion_pursuit(signals, scaled, model, **options, step=steps, bit_price=0.01)
+    jax.tree.map(np.testing.assert_array_equal, code, unit)
+    left = cost(signals, scaled, code, model, steps, 0.01)
+    np.testing.assert_allclose(left, cost(signals, dictionary, unit, model, 0.2, 0.01), rtol=1e-4)
+
+
+@pytest.mark.parametrize("norm", [0.001, 100])
+def test_an_atom_whose_levels_cannot_reach_the_coefficient_is_not_chosen(norm):
+    signal = np.float32([3, 2, 0])
+    dictionary = np.float32([[norm, 0, 0], [1, 0, 0], [0, 1, 0]])
+    model = uniform_rate_model(3, sparsity=2, max_level=7)
+    code = rate_distortion_pursuit(signal, dictionary, model, sparsity=2, step=1.0, bit_price=0.001)
+    np.testing.assert_array_equal(code.indices, [1, 2])
+    np.testing.assert_array_equal(code.coefficients, [3, 2])
+
+
+def test_steps_of_other_shapes_are_refused(problem):
+    signals, dictionary = problem
+    model = uniform_rate_model(48, sparsity=4, max_level=15)
+    with pytest.raises(
+        ValueError, match=r"step must be a scalar or have shape \(48,\), got \(7,\)"
+    ):
+        rate_distortion_pursuit(
+            signals, dictionary, model, sparsity=4, step=np.ones(7), bit_price=0.1
+        )
+
+
 @pytest.mark.parametrize("shape", [(), (5,), (2, 3)])
 def test_leading_axes_and_blocks_change_nothing(problem, shape):
     signals, dictionary = problem
@@ -231,6 +320,31 @@ def test_stages_for_nothing_are_those_of_residual_vq(problem):
     )  # fmt: skip
     code = rate_distortion_stages(signals, dictionary, model, stages=3, bit_price=0.0)
     np.testing.assert_array_equal(code.indices, full.indices)
+
+
+def test_stages_are_right_far_from_the_origin():
+    rng = np.random.default_rng(5)
+    shift = np.zeros((32, 8), np.float32)
+    shift[:16] = 3e4
+    dictionary = np.float32(rng.normal(size=(32, 8)) * np.repeat([1, 0.3], 16)[:, None]) + shift
+    signals = np.float32(rng.normal(size=(200, 8)) + 3e4)
+    model = RateModel(np.full(32, 4.0), np.zeros(1), np.zeros(3))
+    code = rate_distortion_stages(signals, dictionary, model, stages=2, bit_price=0.01)
+    left, expected = np.float64(signals), []
+    for atoms in np.split(np.float64(dictionary), 2):
+        nearest = np.argmin(np.sum((left[:, None] - atoms) ** 2, -1), -1)
+        left = left - atoms[nearest]
+        expected.append(nearest)
+    np.testing.assert_array_equal(code.indices, np.stack(expected, -1) + np.array([0, 16]))
+
+
+def test_a_code_of_stages_depends_on_its_signal_alone(coherent):
+    signals, dictionary = coherent
+    model = RateModel(np.full(256, 4.0), np.zeros(1), np.zeros(9))
+    options = {"stages": 8, "bit_price": 0.05}
+    together = rate_distortion_stages(signals, dictionary, model, **options)
+    alone = jax.lax.map(lambda y: rate_distortion_stages(y, dictionary, model, **options), signals)
+    assert np.mean(np.any(together.indices != alone.indices, -1)) < 0.01
 
 
 def test_stages_are_spent_where_they_are_worth_it(problem):

@@ -213,7 +213,7 @@ class DictionaryLearning(nn.Module):
         """Returns the integer `SparseCode` of latents, each atom at least worth its bits.
 
         Args:
-          atoms: `(m, d)`, of unit norm.
+          atoms: `(m, d)`.
           latents: `(b, h, w, c)`.
           model: `RateModel`; None is what training takes, all symbols alike.
         """
