@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from laser_jax.sparse.checks import check_at_least, check_code, check_dictionary, check_weights
+from laser_jax.sparse.linalg import sum_blocks
 
 
 class SparseCode(NamedTuple):
@@ -71,44 +72,93 @@ def to_dense(code, num_atoms):
 
 
 def usage(code, num_atoms):
-    """Returns how many signals use each atom, `(num_atoms,)` float."""
-    code = check_code(code)
+    """Returns how many signals use each atom, `(num_atoms,)` int32.
+
+    A signal with a coefficient that is not finite does not count.
+    """
+    code = _without_nonfinite(check_code(code))
     check_at_least("num_atoms", num_atoms, 1)
-    dtype = jnp.promote_types(code.coefficients.dtype, jnp.float32)
-    used = (code.coefficients != 0).astype(dtype)
-    return jnp.zeros(num_atoms, dtype).at[code.indices.ravel()].add(used.ravel())
+    return count(code.indices, num_atoms, where=code.coefficients != 0)
 
 
 def energy(code, num_atoms):
-    """Returns the squared coefficients each atom has, summed over signals, `(num_atoms,)`."""
-    code = check_code(code)
+    """Returns the squared coefficients each atom has, summed over signals, `(num_atoms,)`.
+
+    A signal with a coefficient that is not finite does not count.
+    """
+    code = _without_nonfinite(check_code(code))
     check_at_least("num_atoms", num_atoms, 1)
     dtype = jnp.promote_types(code.coefficients.dtype, jnp.float32)
-    squares = jnp.square(code.coefficients.astype(dtype)).ravel()
-    return jnp.zeros(num_atoms, squares.dtype).at[code.indices.ravel()].add(squares)
+    squares = jnp.square(code.coefficients.astype(dtype))
+    return sum_by_atom(code.indices.ravel(), squares.reshape(-1, 1), num_atoms)[:, 0]
 
 
 def perplexity(counts):
     """Returns the effective number of atoms in use, exp of the usage's entropy.
 
-    1 if one atom does all the work, m if all m do equally much.
+    1 if one atom does all the work, m if all do equally much.
 
     Args:
       counts: `(m,)` nonnegative weights: `usage` gives the perplexity by count,
-        `energy` that by energy.
+        `energy` that by energy. A weight that is not finite counts as 0.
     """
     counts = check_weights("counts", counts)
+    counts = jnp.where(jnp.isfinite(counts), counts, 0)
     total = jnp.sum(counts)
     p = counts / jnp.where(total > 0, total, 1)
     return jnp.exp(-jnp.sum(p * jnp.log(jnp.where(p > 0, p, 1))))
 
 
-def drop_nonfinite(signals, code):
-    """Returns signals and code with zeros where a signal or its coefficients are not finite.
+def count(values, length, *, where=True):
+    """Returns how often each of 0, ..., length - 1 is among the integers, `(length,)` int32.
+
+    In integers: a float32 stops at 2^24.
+    """
+    ones = jnp.broadcast_to(where, values.shape).astype(jnp.int32)
+    return jnp.zeros(length, jnp.int32).at[values.ravel()].add(ones.ravel())
+
+
+def sum_by_atom(indices, rows, num_atoms):
+    """Returns the sum of the rows `(n, w)` of each index `(n,)`, `(num_atoms, w)`.
+
+    In blocks, as a long sum in float32 is rounded more and more. An index of `num_atoms` is
+    left out.
+    """
+
+    def add_block(block):
+        index, rows = block
+        return jnp.zeros((num_atoms, rows.shape[-1]), rows.dtype).at[index[:, 0]].add(rows)
+
+    # Blocks of at least m rows: else adding the sums costs more than making them.
+    return sum_blocks(add_block, (indices[:, None], rows), max(num_atoms, 2048))
+
+
+def drop_nonfinite(signals, dictionary, code):
+    """Returns all three with zeros where a signal, its coefficients or an atom is not finite.
 
     Sums over signals outlive a batch as statistics: one NaN would stay in them for ever.
     """
-    finite = jnp.all(jnp.isfinite(signals), -1) & jnp.all(jnp.isfinite(code.coefficients), -1)
-    finite = finite[..., None]
-    coefficients = jnp.where(finite, code.coefficients, 0)
-    return jnp.where(finite, signals, 0), code._replace(coefficients=coefficients)
+    signal_finite = is_finite(signals) & is_finite(code.coefficients)
+    atom_finite = is_finite(dictionary)
+    used = signal_finite & atom_finite[code.indices, 0]
+    return (
+        jnp.where(signal_finite, signals, 0),
+        jnp.where(atom_finite, dictionary, 0),
+        code._replace(coefficients=jnp.where(used, code.coefficients, 0)),
+    )
+
+
+def squared_errors(signals, dictionary, code):
+    """Returns ||y - x D||^2 of each signal, `(...,)`; 0 for one that is not finite."""
+    signals, dictionary, code = drop_nonfinite(signals, dictionary, code)
+    return jnp.sum((signals - decode(code, dictionary)) ** 2, axis=-1)
+
+
+def is_finite(vectors):
+    """Returns whether each vector `(..., d)` is finite, `(..., 1)`."""
+    return jnp.all(jnp.isfinite(vectors), -1, keepdims=True)
+
+
+def _without_nonfinite(code):
+    finite = is_finite(code.coefficients)
+    return code._replace(coefficients=jnp.where(finite, code.coefficients, 0))

@@ -18,7 +18,14 @@ from laser_jax.sparse.checks import (
     check_signals,
     check_statistics,
 )
-from laser_jax.sparse.code import SparseCode, decode, usage
+from laser_jax.sparse.code import (
+    SparseCode,
+    count,
+    decode,
+    is_finite,
+    squared_errors,
+    sum_by_atom,
+)
 from laser_jax.sparse.coder import coder_block_size
 from laser_jax.sparse.linalg import map_blocks
 
@@ -34,7 +41,8 @@ class EmaStatistics(NamedTuple):
 def nearest_atom(signals, dictionary, *, block_size=None):
     """Returns the nearest atom of each signal as a `SparseCode`, k = 1, coefficient 1.
 
-    argmin_j ||y - d_j||^2 = argmax_j <y, d_j> - ||d_j||^2 / 2; the first in a tie.
+    argmin_j ||y - d_j||^2 = argmax_j <y, d_j> - ||d_j||^2 / 2; the first in a tie. A signal
+    that is not finite gets coefficient NaN.
 
     Args:
       signals: `(..., d)` float array.
@@ -62,7 +70,7 @@ def nearest_atom(signals, dictionary, *, block_size=None):
         return atoms.argmax(atoms.correlations(block) - half_squares)[0]
 
     indices = map_blocks(nearest, signals, block_size)[..., None]
-    return SparseCode(indices, jnp.ones(indices.shape, signals.dtype))
+    return SparseCode(indices, jnp.where(is_finite(signals), 1, jnp.nan).astype(signals.dtype))
 
 
 @functools.partial(jax.jit, static_argnames="stages")
@@ -87,13 +95,12 @@ def residual_nearest_atoms(signals, dictionary, *, stages):
     """
     signals, dictionary = check_signals(signals, dictionary)
     check_stages(stages, dictionary.shape[0])
-    indices, residual = [], signals
+    codes, residual = [], signals
     for stage, codebook in enumerate(jnp.split(dictionary, stages)):
         code = nearest_atom(residual, codebook)
         residual = residual - decode(code, codebook)
-        indices.append(code.indices + stage * codebook.shape[0])
-    indices = jnp.concatenate(indices, axis=-1)
-    return SparseCode(indices, jnp.ones(indices.shape, signals.dtype))
+        codes.append(code._replace(indices=code.indices + stage * codebook.shape[0]))
+    return SparseCode(*(jnp.concatenate(x, axis=-1) for x in zip(*codes, strict=True)))
 
 
 def check_stages(stages, num_atoms):
@@ -114,7 +121,7 @@ def stage_targets(signals, dictionary, code):
 def kmeans_init(signals, num_atoms, *, key, iterations=10):
     """Returns k-means centroids of the signals, seeded by k-means++.
 
-    An empty cluster keeps its centroid.
+    An empty cluster keeps its centroid. A signal that is not finite takes no part.
 
     Args:
       signals: `(..., d)` float array.
@@ -134,34 +141,53 @@ def kmeans_init(signals, num_atoms, *, key, iterations=10):
     signals = check_rows(signals, num_atoms)
     check_at_least("iterations", iterations, 0)
     first_key, key = jax.random.split(key)
-    first = signals[jax.random.randint(first_key, (), 0, signals.shape[0])]
+    finite = is_finite(signals)[:, 0]
+    signals = jnp.where(finite[:, None], signals, 0)
+    nth = jax.random.randint(first_key, (), 0, jnp.maximum(jnp.sum(finite), 1))
+    first = signals[jnp.argmax(jnp.cumsum(finite) > nth)]
     atoms = jnp.zeros((num_atoms, signals.shape[-1]), signals.dtype).at[0].set(first)
+    # Where all are atoms already, any of them: a logarithm of 0 would allow the left-out ones.
+    least = jnp.finfo(signals.dtype).tiny
 
     def seed(i, state):
         atoms, squared = state
         squared = jnp.minimum(squared, jnp.sum((signals - atoms[i - 1][None, :]) ** 2, -1))
-        pick = jax.random.categorical(jax.random.fold_in(key, i), jnp.log(squared))
+        weights = jnp.where(finite, jnp.maximum(squared, least), 0)
+        pick = jax.random.categorical(jax.random.fold_in(key, i), jnp.log(weights))
         return atoms.at[i].set(signals[pick]), squared
 
     squared = jnp.full(signals.shape[0], jnp.inf, signals.dtype)
     atoms, _ = lax.fori_loop(1, num_atoms, seed, (atoms, squared))
 
     def refine(_, atoms):
-        counts, sums = cluster_sums(signals, nearest_atom(signals, atoms), num_atoms)
-        return jnp.where(counts[:, None] > 0, sums / jnp.maximum(counts, 1)[:, None], atoms)
+        code = nearest_atom(signals, atoms)
+        code = code._replace(coefficients=jnp.where(finite[:, None], code.coefficients, 0))
+        # Moves, not means: rounding is then that of the spread, not of the distance to 0.
+        counts, moves = cluster_sums(signals - decode(code, atoms), code, num_atoms)
+        return atoms + moves / jnp.maximum(counts, 1)[:, None]
 
     return lax.fori_loop(0, iterations, refine, atoms)
 
 
 def cluster_sums(signals, code, num_atoms):
-    """Returns the number `(m,)` and the sum `(m, d)` of the signals of each atom."""
-    flat = signals.reshape(-1, signals.shape[-1])
-    sums = jnp.zeros((num_atoms, flat.shape[-1]), flat.dtype).at[code.indices.ravel()].add(flat)
-    return usage(code, num_atoms), sums
+    """Returns the number `(m,)` and the sum `(m, d)` of the signals of each atom.
+
+    A signal that is not finite, or has coefficient 0, takes no part.
+    """
+    flat, indices = signals.reshape(-1, signals.shape[-1]), code.indices.ravel()
+    finite = is_finite(code.coefficients).ravel() & is_finite(flat)[:, 0]
+    used = finite & (code.coefficients.ravel() != 0)
+    rows = jnp.where(used[:, None], flat, 0)
+    return count(indices, num_atoms, where=used), sum_by_atom(indices, rows, num_atoms)
 
 
+@jax.jit
 def ema_update(statistics, signals, code, *, decay):
     """Moves each atom to the decayed mean of the signals that chose it.
+
+    statistics = decay x statistics + (1 - decay) x (counts and sums of these signals): a mean
+    over batches, where those of `online_update` and `ksvd_update` are sums. A signal that is
+    not finite takes no part.
 
     Args:
       statistics: `EmaStatistics` so far.
@@ -187,17 +213,21 @@ def ema_update(statistics, signals, code, *, decay):
     m = max(1, math.prod(jnp.shape(statistics.counts)))
     check_statistics(statistics, (m,), (m, signals.shape[-1]))
     check_scalars(decay=decay)
+    decay = jnp.asarray(decay, signals.dtype)
     counts, sums = cluster_sums(signals, code, m)
     counts = decay * statistics.counts + (1 - decay) * counts
     sums = decay * statistics.sums + (1 - decay) * sums
     # Laplace smoothing, so that an atom losing its signals does not divide by zero.
-    total, epsilon = jnp.sum(counts), 1e-5
+    total, epsilon = jnp.sum(jnp.where(jnp.isfinite(counts), counts, 0)), 1e-5
     smoothed = (counts + epsilon) * total / (total + m * epsilon)
     return EmaStatistics(counts, sums), sums / jnp.maximum(smoothed, epsilon)[:, None]
 
 
+@jax.jit
 def replace_codes(signals, dictionary, code, dead, *, key):
     """Replaces dead codebook entries by signals drawn in proportion to their squared error.
+
+    A signal that is not finite takes no part; without any, the entries stay.
 
     Args:
       signals: `(..., d)` float array.
@@ -212,9 +242,13 @@ def replace_codes(signals, dictionary, code, dead, *, key):
     signals, dictionary = check_signals(signals, dictionary)
     code = check_code(code, signals)
     m, d = dictionary.shape
-    squared = jnp.sum((signals - decode(code, dictionary)) ** 2, -1).ravel()
+    squared = squared_errors(signals, dictionary, code).ravel()
+    finite = (is_finite(signals) & is_finite(code.coefficients)).ravel()
     # Adding Gumbel noise to log weights and taking the largest draws without replacement.
-    keys = jnp.log(squared) + jax.random.gumbel(key, squared.shape, squared.dtype)
+    weights = jnp.where(finite, jnp.maximum(squared, jnp.finfo(squared.dtype).tiny), 0)
+    keys = jnp.log(weights) + jax.random.gumbel(key, squared.shape, squared.dtype)
     _, picks = lax.top_k(keys, min(m, squared.size))
-    picks = picks[(jnp.cumsum(dead) - 1) % picks.size]
-    return jnp.where(dead[:, None], signals.reshape(-1, d)[picks], dictionary)
+    candidates = jnp.minimum(picks.size, jnp.sum(finite))
+    picks = picks[(jnp.cumsum(dead) - 1) % jnp.maximum(candidates, 1)]
+    replaced = dead & (candidates > 0)
+    return jnp.where(replaced[:, None], signals.reshape(-1, d)[picks], dictionary)

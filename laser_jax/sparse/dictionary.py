@@ -16,7 +16,7 @@ from laser_jax.sparse.checks import (
     check_signals,
     check_weights,
 )
-from laser_jax.sparse.code import decode, usage
+from laser_jax.sparse.code import is_finite, squared_errors, usage
 from laser_jax.sparse.linalg import matmul, safe_norms, scaled
 
 
@@ -74,7 +74,8 @@ def init_from_signals(signals, num_atoms, *, max_coherence=0.95, key):
 
     An untrained encoder's latents are nearly parallel: picks taken blindly would give
     hundreds of copies of one atom. Where the signals run out, atoms are random directions;
-    only where no room is left (m large for d) are those more coherent than the bound.
+    only where no room is left (m large for d) are those more coherent than the bound. A
+    signal that is not finite takes no part.
 
     Args:
       signals: `(..., d)` float array.
@@ -91,7 +92,10 @@ def init_from_signals(signals, num_atoms, *, max_coherence=0.95, key):
     signals = check_rows(signals, num_atoms)
     check_scalars(max_coherence=max_coherence)
     order_key, random_key = jax.random.split(key)
-    picks = jax.random.permutation(order_key, signals.shape[0])[: _TRIES * num_atoms]
+    order = jax.random.permutation(order_key, signals.shape[0])
+    # Those that are not finite come last and are never taken.
+    order = order[jnp.argsort(~is_finite(signals)[order, 0], stable=True)]
+    picks = order[: _TRIES * num_atoms]
     atoms = jnp.zeros((num_atoms, signals.shape[-1]), signals.dtype)
     vacant = jnp.ones(num_atoms, bool)
     return _fill(atoms, vacant, signals[picks], max_coherence, random_key)
@@ -103,7 +107,8 @@ def replace_atoms(signals, dictionary, code, *, max_coherence, key, counts=None,
 
     Of two atoms more coherent than `max_coherence` the less used one goes. The new
     ones are in turn at most that coherent with every other atom; where the signals
-    with any error run out, they are random directions.
+    with any error run out, they are random directions. A signal that is not finite takes no
+    part; an atom that is not finite is replaced.
 
     Args:
       signals: `(..., d)` float array.
@@ -129,7 +134,7 @@ def replace_atoms(signals, dictionary, code, *, max_coherence, key, counts=None,
     m, d = dictionary.shape
     counts = usage(code, m) if counts is None else check_weights("counts", counts, m)
     vacant = vacant_atoms(dictionary, counts, min_count, max_coherence)
-    squared = jnp.sum((signals - decode(code, dictionary)) ** 2, -1).ravel()
+    squared = squared_errors(signals, dictionary, code).ravel()
     worst, picks = lax.top_k(squared, min(_TRIES * m, squared.size))
     candidates = jnp.where(worst[:, None] > 0, signals.reshape(-1, d)[picks], 0)
     return _fill(dictionary, vacant, candidates, max_coherence, key)

@@ -14,7 +14,7 @@ from laser_jax.sparse.checks import (
     check_scalars,
     check_sparsity,
 )
-from laser_jax.sparse.code import SparseCode, decode
+from laser_jax.sparse.code import SparseCode, is_finite, squared_errors
 from laser_jax.sparse.dictionary import init_from_signals, replace_atoms
 from laser_jax.sparse.ksvd import ksvd_sweep
 from laser_jax.sparse.omp import omp
@@ -29,7 +29,7 @@ class FitResult(NamedTuple):
     Attributes:
       dictionary: `(m, d)`, unit-norm atoms.
       code: `SparseCode` of the signals, `(..., k)`.
-      errors: `(iterations,)`, mean over signals of the squared error ||y - x D||^2 after
+      errors: `(iterations,)`, mean over finite signals of the squared error ||y - x D||^2 after
         each iteration's coding and update. The last is that of `dictionary` and `code`.
     """
 
@@ -95,7 +95,9 @@ def fit_dictionary(
         dictionary = state[0]
         code = omp(flat, dictionary, sparsity=sparsity)
         dictionary, code = learn(dictionary, code)
-        error = jnp.mean(jnp.sum((flat - decode(code, dictionary)) ** 2, axis=-1))
+        coded = is_finite(flat) & is_finite(code.coefficients)
+        squared = squared_errors(flat, dictionary, code)
+        error = jnp.sum(squared) / jnp.maximum(jnp.sum(coded), 1)
         replaced = replace_atoms(flat, dictionary, code, max_coherence=max_coherence, key=key)
         return (replaced, dictionary, code), error
 

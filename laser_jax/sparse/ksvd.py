@@ -34,7 +34,7 @@ from laser_jax.sparse.checks import (
     check_signals,
     check_statistics,
 )
-from laser_jax.sparse.code import SparseCode, decode, drop_nonfinite
+from laser_jax.sparse.code import SparseCode, decode, drop_nonfinite, is_finite
 from laser_jax.sparse.dictionary import unit_norm
 from laser_jax.sparse.linalg import each_matrix, matmul, safe_norms, scaled
 from laser_jax.sparse.support import least_squares
@@ -53,7 +53,8 @@ def ksvd_sweep(signals, dictionary, code, *, method="exact"):
 
     Returns:
       `(dictionary, code)`. Atoms that were used have unit norm and point to the old
-      atom's side; unused ones, and those whose SVD is not finite, are untouched.
+      atom's side; unused ones, and those whose SVD is not finite, are untouched. A signal
+      or atom that is not finite takes no part: it gets coefficients 0.
 
     Raises:
       ValueError: if widths differ or `method` is unknown.
@@ -105,8 +106,9 @@ def _update(statistics, signals, dictionary, code, decay, method):
     memory = None if statistics is None else decay * statistics
     if signals.size == 0:
         return memory, dictionary, code
-    flat, flat_code = drop_nonfinite(
-        signals.reshape(-1, d), SparseCode(*(x.reshape(-1, k) for x in code))
+    old, finite = dictionary, is_finite(dictionary)
+    flat, dictionary, flat_code = drop_nonfinite(
+        signals.reshape(-1, d), dictionary, SparseCode(*(x.reshape(-1, k) for x in code))
     )
     errors = flat - decode(flat_code, dictionary)
     if method == "parallel":
@@ -119,6 +121,7 @@ def _update(statistics, signals, dictionary, code, decay, method):
         memory, new, coefficients = _one_by_one(memory, errors, dictionary, pairs, method)
         coefficients = jnp.zeros_like(coefficients).at[pairs.order].set(coefficients)
         new_code = flat_code._replace(coefficients=coefficients.reshape(-1, k))
+    new = jnp.where(finite, new, old)
     return memory, new, SparseCode(code.indices, new_code.coefficients.reshape(code.indices.shape))
 
 

@@ -97,16 +97,28 @@ def map_blocks(function, arrays, block_size):
 def sum_blocks(function, arrays, block_size):
     """Returns the sum of `function` over blocks of signals; zero rows must add nothing.
 
+    What rounding loses at each addition is carried along (Kahan).
+
     Args and function as for `map_blocks`, but it returns a pytree of any shapes.
     """
     blocks = _in_blocks(arrays, block_size)
     shapes = jax.eval_shape(function, jax.tree.map(lambda x: x[0], blocks))
     empty = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
 
-    def add(total, block):
-        return jax.tree.map(jnp.add, total, function(block)), None
+    def add(sums, block):
+        totals, lost = sums
+        new = jax.tree.map(jnp.add, function(block), lost)
+        return (jax.tree.map(jnp.add, totals, new), jax.tree.map(_lost, totals, new)), None
 
-    return lax.scan(add, empty, blocks)[0]
+    return lax.scan(add, (empty, empty), blocks)[0][0]
+
+
+def _lost(a, b):
+    """Returns what rounding takes from a + b, exactly; 0 where the sum is not finite."""
+    total = a + b
+    part = total - a
+    lost = (a - (total - part)) + (b - part)
+    return jnp.where(jnp.isfinite(total), lost, 0)
 
 
 def _in_blocks(arrays, block_size):

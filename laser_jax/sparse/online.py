@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from laser_jax.sparse.checks import check_code, check_scalars, check_signals, check_statistics
-from laser_jax.sparse.code import decode, drop_nonfinite, to_dense, usage
+from laser_jax.sparse.code import decode, drop_nonfinite, is_finite, to_dense, usage
 from laser_jax.sparse.dictionary import unit_norm
 from laser_jax.sparse.linalg import default_block_size, matmul, sum_blocks
 
@@ -30,8 +30,8 @@ def online_update(statistics, signals, dictionary, code, *, decay):
     """Moves each atom to its best place given all codes so far, the old ones decayed.
 
     One pass of block coordinate descent over ||Y - X D||^2; atoms that were used are
-    then scaled to norm 1, the others are untouched. A signal that is not finite takes
-    no part.
+    then scaled to norm 1, the others are untouched. A signal or atom that is not finite
+    takes no part.
 
     Args:
       statistics: `OnlineStatistics` so far; `online_statistics(dictionary)` at first.
@@ -55,7 +55,8 @@ def online_update(statistics, signals, dictionary, code, *, decay):
     m, d = dictionary.shape
     check_statistics(statistics, (m, m), (m, d))
     check_scalars(decay=decay)
-    signals, code = drop_nonfinite(signals, code)
+    old, finite = dictionary, is_finite(dictionary)
+    signals, dictionary, code = drop_nonfinite(signals, dictionary, code)
     moments = _sum_over_signals(
         lambda x, y: OnlineStatistics(matmul(x.T, x), matmul(x.T, y)),
         code,
@@ -71,7 +72,8 @@ def online_update(statistics, signals, dictionary, code, *, decay):
         usable = (row[j] > 0) & jnp.any(new != 0) & jnp.all(jnp.isfinite(new))
         return dictionary.at[j].set(jnp.where(usable, new, dictionary[j]))
 
-    return statistics, lax.fori_loop(0, m, update_atom, dictionary)
+    new = lax.fori_loop(0, m, update_atom, dictionary)
+    return statistics, jnp.where(finite, new, old)
 
 
 @jax.jit
@@ -80,7 +82,7 @@ def residual_update(signals, dictionary, code, *, learning_rate):
 
     D += learning_rate x (X^T R) / uses, R the residuals; an atom's step is the mean
     over the signals that use it, so rare atoms learn as fast as frequent ones. A signal
-    that is not finite takes no part.
+    or atom that is not finite takes no part.
 
     Args:
       signals: `(..., d)` float array.
@@ -97,11 +99,12 @@ def residual_update(signals, dictionary, code, *, learning_rate):
     signals, dictionary = check_signals(signals, dictionary)
     code = check_code(code, signals)
     check_scalars(learning_rate=learning_rate)
-    signals, code = drop_nonfinite(signals, code)
-    m = dictionary.shape[0]
+    m, old, finite = dictionary.shape[0], dictionary, is_finite(dictionary)
+    signals, dictionary, code = drop_nonfinite(signals, dictionary, code)
     residual = signals - decode(code, dictionary)
     gradient = _sum_over_signals(lambda x, r: matmul(x.T, r), code, residual, m)
-    return dictionary + learning_rate * gradient / jnp.maximum(usage(code, m), 1)[:, None]
+    new = dictionary + learning_rate * gradient / jnp.maximum(usage(code, m), 1)[:, None]
+    return jnp.where(finite, new, old)
 
 
 def _sum_over_signals(function, code, signals, num_atoms):
