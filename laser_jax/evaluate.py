@@ -18,6 +18,7 @@ from laser_jax.metrics import active_atoms, psnr, squared_error_to_psnr, ssim
 from laser_jax.perceptual import load_networks, perceptual_quality
 from laser_jax.progress import table
 from laser_jax.run_config import check_same_run
+from laser_jax.settings import check_config
 from laser_jax.sharding import check_batch_size, data_mesh, put_batch
 from laser_jax.sparse import coherence, energy, perplexity, usage
 from laser_jax.step import load_lpips_params
@@ -42,6 +43,7 @@ def evaluate(config, workdir):
       ValueError: if the workdir holds another run than the config describes.
       FileNotFoundError: if it holds none, or weights that the config names are not there.
     """
+    check_config(config)
     check_same_run(workdir, config)
     mesh = data_mesh()
     check_batch_size("eval.batch_size", config.eval.batch_size, mesh)

@@ -32,15 +32,17 @@ class Progress:
         if self._bar:
             self._bar.set_postfix_str(f"loss {loss:.4f}, PSNR {psnr:.2f} dB")
             return
+        # The first step compiles and is not timed: a report of it alone has no speed.
+        speed = scalars.get("train/images_per_second")
         first, begin = self._begin
         left = (time.monotonic() - begin) / max(step - first, 1) * (self._num_steps - step)
         log.info(
-            "step %d/%d  loss %.4f  PSNR %.2f dB  %.0f images/s  %s left",
+            "step %d/%d  loss %.4f  PSNR %.2f dB  %s%s left",
             step,
             self._num_steps,
             loss,
             psnr,
-            scalars["train/images_per_second"],
+            "" if speed is None else f"{speed:.0f} images/s  ",
             tqdm.tqdm.format_interval(left),
         )
 

@@ -25,9 +25,6 @@ from laser_jax.run_config import flat_config
 log = logging.getLogger("laser_jax")
 
 
-NOT_FINITE = ("stop", "skip")  # what a run does at a step whose numbers are not finite
-
-
 class NotFiniteError(FloatingPointError):
     """The loss, a gradient or the state after a step is not finite."""
 

@@ -7,14 +7,14 @@ import pathlib
 import jax
 
 from laser_jax.adversary import build_adversary
-from laser_jax.checkpoint import BEST_METRICS, WHICH, Checkpoints
+from laser_jax.checkpoint import Checkpoints
 from laser_jax.data import open_split, train_batches
 from laser_jax.models import build_model
 from laser_jax.optimizer import build_optimizer
-from laser_jax.report import NOT_FINITE, Reporter
+from laser_jax.report import Reporter
 from laser_jax.run_config import check_same_run, write_config
+from laser_jax.settings import check_config
 from laser_jax.sharding import check_batch_size, data_mesh, put_batch
-from laser_jax.sparse.checks import check_at_least, check_choice
 from laser_jax.step import (
     abstract_state,
     init_dictionary,
@@ -51,9 +51,9 @@ def train(config, workdir):
       LostProcess: if another process of the job is gone.
     """
     workdir, mesh = pathlib.Path(workdir), data_mesh()
+    check_config(config)
     check_batch_size("data.batch_size", config.data.batch_size, mesh)
     check_batch_size("eval.batch_size", config.eval.batch_size, mesh)
-    check_settings(config)
     model, adversary = build_model(config), build_adversary(config)
     optimizer = build_optimizer(config, learns_by_gradient=model.bottleneck.learns_by_gradient)
     check_same_run(workdir, config)
@@ -119,17 +119,3 @@ def batches(config, source, start_step):
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
-
-
-def check_settings(config):
-    """Raises ValueError unless the loop's own settings are such as it can follow."""
-    counts = {
-        **dict.fromkeys(("num_train_steps", "log_every_steps", "eval_every_steps"), 1),
-        **dict.fromkeys(("checkpoint_every_steps", "keep_checkpoints"), 1),
-        "max_skipped_steps": 0,
-    }
-    for name, least in counts.items():
-        check_at_least(name, config[name], least)
-    check_choice("best_metric", config.best_metric, BEST_METRICS)
-    check_choice("not_finite", config.not_finite, NOT_FINITE)
-    check_choice("eval.checkpoint", config.eval.checkpoint, WHICH)

@@ -423,7 +423,11 @@ def test_counts_and_batches_that_cannot_be_are_refused(tiny_config, tmp_path):
     [
         ("loss", {"mr_dct_weight": -1.0}, "mr_dct_weight must not be negative, got -1"),
         ("loss", {"mr_grad_weight": 1.0, "mr_grad_levels": 6}, "got 6 levels for 32x32"),
-        ("loss", {"perceptual_weight": 1.0, "perceptual_net": "vgg19"}, "unknown net 'vgg19'"),
+        (
+            "loss",
+            {"perceptual_weight": 1.0, "perceptual_net": "vgg19"},
+            "perceptual_net 'vgg19'",
+        ),
         ("adversarial", {"weight": 1.0}, "must hold, got 200, 500 and 40"),
         ("model", {"coherence_weight": 1.0}, "acts through the dictionary's gradient"),
     ],

@@ -1,0 +1,135 @@
+"""Every key has a type and a range, checked before a run makes anything."""
+
+import math
+
+import pytest
+
+from configs import default
+from docs import settings_table
+from laser_jax import evaluate, train
+from laser_jax.run_config import flat_config
+from laser_jax.settings import SETTINGS, check_config
+
+BELOW_1 = (0, -1)
+NEGATIVE = (-1, -0.5, math.nan)
+NOT_POSITIVE = (0.0, *NEGATIVE)
+NOT_A_SHARE = (1.0, *NEGATIVE)
+REFUSED = {
+    "seed": (-1, 2**32, 0.5, True),
+    "num_train_steps": (*BELOW_1, 2**31),
+    "log_every_steps": BELOW_1,
+    "eval_every_steps": BELOW_1,
+    "checkpoint_every_steps": BELOW_1,
+    "keep_checkpoints": BELOW_1,
+    "best_metric": ("lpips", ""),
+    "not_finite": ("ignore",),
+    "max_skipped_steps": (-1,),
+    "data.name": ("", " "),
+    "data.data_dir": ("",),
+    "data.image_size": (8, 10, 0, -32),
+    "data.channels": (2, 4, 0, True),
+    "data.batch_size": BELOW_1,
+    "data.flip": (1, "yes"),
+    "data.crop_padding": (-1,),
+    "data.num_threads": BELOW_1,
+    "model.bottleneck": ("ksv",),
+    "model.num_hiddens": (0, -2, 1, 3),
+    "model.num_residual_blocks": (-1,),
+    "model.num_residual_hiddens": BELOW_1,
+    "model.num_downsamples": (*BELOW_1, 10**6),
+    "model.dtype": ("float16",),
+    "model.num_embeddings": BELOW_1,
+    "model.embedding_dim": BELOW_1,
+    "model.commitment_cost": (*NEGATIVE, math.inf),
+    "model.usage_decay": NOT_A_SHARE,
+    "model.min_usage": NOT_A_SHARE,
+    "model.replace_every_steps": (-1,),
+    "model.num_stages": BELOW_1,
+    "model.use_ema": (0,),
+    "model.decay": NOT_A_SHARE,
+    "model.fsq_levels": ((), (8, 1), (8, 5.0), 8),
+    "model.sparsity_level": BELOW_1,
+    "model.patch_size": (0, True, (2,), (2, 2, 2), (2, 0), "2"),
+    "model.sparse_coder": ("omg",),
+    "model.tolerance": (*NEGATIVE, math.inf),
+    "model.bit_price": NEGATIVE,
+    "model.coefficient_step": NOT_POSITIVE,
+    "model.dictionary_update": ("adam",),
+    "model.dictionary_weight": NEGATIVE,
+    "model.coefficient_l1_weight": NEGATIVE,
+    "model.coherence_weight": NEGATIVE,
+    "model.dict_learning_rate": NOT_POSITIVE,
+    "model.ksvd_iterations": BELOW_1,
+    "model.ksvd_method": ("svd",),
+    "model.dictionary_decay": NOT_A_SHARE,
+    "model.update_every_steps": BELOW_1,
+    "model.normalize_atoms": ("",),
+    "model.max_coherence": (*NOT_POSITIVE, 1.5),
+    "loss.mse_weight": (*NEGATIVE, math.inf),
+    "loss.l1_weight": NEGATIVE,
+    "loss.perceptual_weight": NEGATIVE,
+    "loss.perceptual_net": ("vgg19",),
+    "loss.mr_dct_weight": NEGATIVE,
+    "loss.mr_dct_levels": (*BELOW_1, 10**6),
+    "loss.mr_grad_weight": NEGATIVE,
+    "loss.mr_grad_levels": BELOW_1,
+    "adversarial.weight": NEGATIVE,
+    "adversarial.start_step": BELOW_1,
+    "adversarial.warmup_steps": (-1,),
+    "adversarial.num_hiddens": BELOW_1,
+    "adversarial.num_downsamples": BELOW_1,
+    "adversarial.learning_rate": NOT_POSITIVE,
+    "optimizer.learning_rate": NOT_POSITIVE,
+    "optimizer.warmup_steps": (-1,),
+    "optimizer.b1": NOT_A_SHARE,
+    "optimizer.b2": NOT_A_SHARE,
+    "optimizer.weight_decay": NEGATIVE,
+    "optimizer.grad_clip_norm": NOT_POSITIVE,
+    "optimizer.ema_decay": NOT_A_SHARE,
+    "eval.batch_size": BELOW_1,
+    "eval.coefficient_bits": BELOW_1,
+    "eval.checkpoint": ("last",),
+    "eval.perceptual": (1,),
+    "weights.lpips": ("",),
+    "weights.inception": ("",),
+}
+
+
+def with_values(config, values):
+    """The config with values that ml_collections itself might refuse."""
+    for key, value in values.items():
+        *groups, name = key.split(".")
+        group = config
+        for part in groups:
+            group = group[part]
+        with group.ignore_type():
+            group[name] = value
+    return config
+
+
+def test_every_key_has_a_type_and_a_range():
+    keys = flat_config(default.get_config()).keys()
+    assert set(SETTINGS) == set(keys), (
+        "configs/default.py and SETTINGS in laser_jax/settings.py must have the same keys: add the "
+        "type and range of a new key there, values out of its range to REFUSED here, and run "
+        f"python -m docs.settings_table. They differ in {set(SETTINGS) ^ set(keys)}."
+    )
+    assert set(REFUSED) == set(SETTINGS), "REFUSED lacks values, or has a key that is none."
+
+
+def test_the_guide_holds_the_generated_table():
+    guide = settings_table.GUIDE.read_text()
+    assert settings_table.updated(guide) == guide, "Run python -m docs.settings_table."
+    assert settings_table.table() in guide
+    assert all(settings_table.meanings().get(key) for key in SETTINGS), "a key has no comment"
+
+
+@pytest.mark.parametrize("key", REFUSED)
+def test_values_out_of_range_are_refused_before_anything_is_made(key, tmp_path, refuses):
+    for value in REFUSED[key]:
+        config = with_values(default.get_config(), {key: value})
+        with pytest.raises(ValueError, match=rf"{key} "):
+            check_config(config)
+        for command in (train.train, evaluate.evaluate):
+            refuses(command, config, tmp_path / "run")
+    assert not list(tmp_path.iterdir())
