@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from laser_jax.sparse.linalg import matmul, row_argmax
+from laser_jax.sparse.loops import fori_loop
 
 # Rows of a matrix added up in one pass over the sum: reading and writing the sum for each row
 # takes half as long again.
@@ -143,7 +144,7 @@ def _add_rows(total, weights, indices, count, matrix, axis):
             total = total + weight * _take(matrix, indices[rows * i + j], axis)
         return total
 
-    return lax.fori_loop(0, -(-count // rows), add, total)
+    return fori_loop(0, -(-count // rows), add, total)
 
 
 @_add_rows.defjvp
@@ -159,4 +160,4 @@ def _add_rows_jvp(axis, primals, tangents):
         d_row = _take(d_matrix, indices[j], axis)
         return d_total + d_weight * _take(matrix, indices[j], axis) + weight * d_row
 
-    return _add_rows(*primals, axis), lax.fori_loop(0, len(weights), add, d_total)
+    return _add_rows(*primals, axis), fori_loop(0, len(weights), add, d_total)

@@ -8,15 +8,15 @@ shape `(m, d)`:
 Vector quantisation is the case k = 1 with coefficient 1.
 """
 
-import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from laser_jax.sparse.checks import check_at_least, check_code, check_dictionary, check_weights
+from laser_jax.sparse.entry import entry
 from laser_jax.sparse.linalg import sum_blocks
+from laser_jax.sparse.loops import scan
 
 
 class SparseCode(NamedTuple):
@@ -32,7 +32,7 @@ class SparseCode(NamedTuple):
     coefficients: jax.Array
 
 
-@jax.jit
+@entry(like="code")
 def decode(code, dictionary):
     """Returns the signals a code stands for, `sum_j c_j d_j`.
 
@@ -58,10 +58,10 @@ def decode(code, dictionary):
     indices, coefficients = (jnp.moveaxis(x, -1, 0) for x in code)
     dtype = jnp.result_type(coefficients, dictionary)
     zeros = jnp.zeros((*indices.shape[1:], dictionary.shape[-1]), dtype)
-    return lax.scan(add_atom, zeros, (indices, coefficients))[0]
+    return scan(add_atom, zeros, (indices, coefficients))[0]
 
 
-@functools.partial(jax.jit, static_argnames="num_atoms")
+@entry(static=("num_atoms",), like="code")
 def to_dense(code, num_atoms):
     """Returns the coefficients as full vectors, `(..., num_atoms)`."""
     code = check_code(code)
@@ -71,6 +71,7 @@ def to_dense(code, num_atoms):
     return add(dense, *code)
 
 
+@entry(static=("num_atoms",))
 def usage(code, num_atoms):
     """Returns how many signals use each atom, `(num_atoms,)` int32.
 
@@ -81,6 +82,7 @@ def usage(code, num_atoms):
     return count(code.indices, num_atoms, where=code.coefficients != 0)
 
 
+@entry(static=("num_atoms",))
 def energy(code, num_atoms):
     """Returns the squared coefficients each atom has, summed over signals, `(num_atoms,)`.
 
@@ -93,6 +95,7 @@ def energy(code, num_atoms):
     return sum_by_atom(code.indices.ravel(), squares.reshape(-1, 1), num_atoms)[:, 0]
 
 
+@entry()
 def perplexity(counts):
     """Returns the effective number of atoms in use, exp of the usage's entropy.
 

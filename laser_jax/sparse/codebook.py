@@ -1,6 +1,5 @@
 """Vector quantisation: the code of one atom and coefficient 1, and residual stages of it."""
 
-import functools
 import math
 from typing import NamedTuple
 
@@ -27,7 +26,9 @@ from laser_jax.sparse.code import (
     sum_by_atom,
 )
 from laser_jax.sparse.coder import coder_block_size
+from laser_jax.sparse.entry import entry
 from laser_jax.sparse.linalg import map_blocks
+from laser_jax.sparse.loops import fori_loop
 
 
 class EmaStatistics(NamedTuple):
@@ -37,7 +38,7 @@ class EmaStatistics(NamedTuple):
     sums: jax.Array
 
 
-@functools.partial(jax.jit, static_argnames="block_size")
+@entry(static=("block_size",), like="signals")
 def nearest_atom(signals, dictionary, *, block_size=None):
     """Returns the nearest atom of each signal as a `SparseCode`, k = 1, coefficient 1.
 
@@ -73,7 +74,7 @@ def nearest_atom(signals, dictionary, *, block_size=None):
     return SparseCode(indices, jnp.where(is_finite(signals), 1, jnp.nan).astype(signals.dtype))
 
 
-@functools.partial(jax.jit, static_argnames="stages")
+@entry(static=("stages",), like="signals")
 def residual_nearest_atoms(signals, dictionary, *, stages):
     """Codes each signal with one atom a stage, each nearest to what the stages before left.
 
@@ -117,7 +118,7 @@ def stage_targets(signals, dictionary, code):
     return signals[..., None, :] - (jnp.cumsum(atoms, axis=-2) - atoms)
 
 
-@functools.partial(jax.jit, static_argnames=("num_atoms", "iterations"))
+@entry(static=("num_atoms", "iterations"))
 def kmeans_init(signals, num_atoms, *, key, iterations=10):
     """Returns k-means centroids of the signals, seeded by k-means++.
 
@@ -157,7 +158,7 @@ def kmeans_init(signals, num_atoms, *, key, iterations=10):
         return atoms.at[i].set(signals[pick]), squared
 
     squared = jnp.full(signals.shape[0], jnp.inf, signals.dtype)
-    atoms, _ = lax.fori_loop(1, num_atoms, seed, (atoms, squared))
+    atoms, _ = fori_loop(1, num_atoms, seed, (atoms, squared))
 
     def refine(_, atoms):
         code = nearest_atom(signals, atoms)
@@ -166,7 +167,7 @@ def kmeans_init(signals, num_atoms, *, key, iterations=10):
         counts, moves = cluster_sums(signals - decode(code, atoms), code, num_atoms)
         return atoms + moves / jnp.maximum(counts, 1)[:, None]
 
-    return lax.fori_loop(0, iterations, refine, atoms)
+    return fori_loop(0, iterations, refine, atoms)
 
 
 def cluster_sums(signals, code, num_atoms):
@@ -181,7 +182,7 @@ def cluster_sums(signals, code, num_atoms):
     return count(indices, num_atoms, where=used), sum_by_atom(indices, rows, num_atoms)
 
 
-@jax.jit
+@entry(like=("statistics", None))
 def ema_update(statistics, signals, code, *, decay):
     """Moves each atom to the decayed mean of the signals that chose it.
 

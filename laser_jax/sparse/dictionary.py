@@ -1,7 +1,5 @@
 """Dictionaries: unit norm, coherence, where atoms come from and how dead ones are replaced."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -17,9 +15,12 @@ from laser_jax.sparse.checks import (
     check_weights,
 )
 from laser_jax.sparse.code import is_finite, squared_errors, usage
+from laser_jax.sparse.entry import entry
 from laser_jax.sparse.linalg import matmul, safe_norms, scaled
+from laser_jax.sparse.loops import while_loop
 
 
+@entry(like="vectors")
 def unit_norm(vectors):
     """Returns `(..., d)` vectors scaled to norm 1; zero vectors stay zero."""
     check_floating(vectors=vectors)
@@ -29,6 +30,7 @@ def unit_norm(vectors):
     return vectors / safe_norms(vectors)
 
 
+@entry()
 def coherence(dictionary):
     """Returns each atom's largest |cosine| with another atom, `(m,)`.
 
@@ -40,6 +42,7 @@ def coherence(dictionary):
     return jnp.max(jnp.where(jnp.eye(m, dtype=bool), 0, cosines), axis=-1)
 
 
+@entry(static=("patch_size", "num_frequencies"))
 def dct_dictionary(patch_size, num_frequencies):
     """Returns the overcomplete separable DCT of gray patches, what a dictionary begins with.
 
@@ -68,7 +71,7 @@ def dct_dictionary(patch_size, num_frequencies):
     return jnp.kron(*2 * [unit_norm(waves - means[:, None])])
 
 
-@functools.partial(jax.jit, static_argnames="num_atoms")
+@entry(static=("num_atoms",))
 def init_from_signals(signals, num_atoms, *, max_coherence=0.95, key):
     """Returns a dictionary of signals, unit norm, no two more coherent than `max_coherence`.
 
@@ -101,7 +104,7 @@ def init_from_signals(signals, num_atoms, *, max_coherence=0.95, key):
     return _fill(atoms, vacant, signals[picks], max_coherence, random_key)
 
 
-@jax.jit
+@entry(like="dictionary")
 def replace_atoms(signals, dictionary, code, *, max_coherence, key, counts=None, min_count=0):
     """Replaces unused and near-duplicate atoms by the worst-approximated signals.
 
@@ -177,7 +180,7 @@ def _fill(atoms, vacant, candidates, max_coherence, key):
         slot = jnp.where(fresh, places[jnp.minimum(filled, m - 1)], m)
         return i + 1, filled + fresh, held.at[slot].set(candidate, mode="drop")
 
-    _, _, held = lax.while_loop(more, place, (0, 0, held))
+    _, _, held = while_loop(more, place, (0, 0, held))
     found = jnp.any(held != 0, axis=-1, keepdims=True)
     new = jnp.where(found, held, candidates[-m:])
     return jnp.where(vacant[:, None], new, atoms)

@@ -1,11 +1,9 @@
 """Dictionary learning in one call: code, update the atoms, replace the useless ones, repeat."""
 
-import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from laser_jax.sparse.checks import (
     check_at_least,
@@ -16,7 +14,9 @@ from laser_jax.sparse.checks import (
 )
 from laser_jax.sparse.code import SparseCode, is_finite, squared_errors
 from laser_jax.sparse.dictionary import init_from_signals, replace_atoms
+from laser_jax.sparse.entry import entry
 from laser_jax.sparse.ksvd import ksvd_sweep
+from laser_jax.sparse.loops import scan
 from laser_jax.sparse.omp import omp
 from laser_jax.sparse.online import online_statistics, online_update
 
@@ -38,7 +38,9 @@ class FitResult(NamedTuple):
     errors: jax.Array
 
 
-@functools.partial(jax.jit, static_argnames=("num_atoms", "sparsity", "method", "iterations"))
+@entry(
+    static=("num_atoms", "sparsity", "method", "iterations"), like=FitResult(None, "signals", None)
+)
 def fit_dictionary(
     signals,
     *,
@@ -105,6 +107,6 @@ def fit_dictionary(
     no_code = SparseCode(jnp.zeros(shape, jnp.int32), jnp.zeros(shape, flat.dtype))
     # The next iteration starts from the replaced atoms; what is returned fits the code.
     state = dictionary, dictionary, no_code
-    (_, dictionary, code), errors = lax.scan(iterate, state, jax.random.split(key, iterations))
+    (_, dictionary, code), errors = scan(iterate, state, jax.random.split(key, iterations))
     code = SparseCode(*(x.reshape(*jnp.shape(signals)[:-1], sparsity) for x in code))
     return FitResult(dictionary, code, errors)

@@ -36,12 +36,15 @@ from laser_jax.sparse.checks import (
 )
 from laser_jax.sparse.code import SparseCode, decode, drop_nonfinite, is_finite
 from laser_jax.sparse.dictionary import unit_norm
+from laser_jax.sparse.entry import entry
 from laser_jax.sparse.linalg import each_matrix, matmul, safe_norms, scaled
+from laser_jax.sparse.loops import fori_loop
 from laser_jax.sparse.support import least_squares
 
 METHODS = ("exact", "approximate", "parallel")
 
 
+@entry(static=("method",), like=("dictionary", "code"))
 def ksvd_sweep(signals, dictionary, code, *, method="exact"):
     """Updates every atom once, with the coefficients of its users.
 
@@ -77,6 +80,7 @@ def ksvd_statistics(dictionary, *, method):
     return jnp.zeros((m, d) if method == "approximate" else (m, d, d), dictionary.dtype)
 
 
+@entry(static=("method",), like=("statistics", "dictionary", "code"))
 def ksvd_update(statistics, signals, dictionary, code, *, method, decay):
     """One sweep in which each atom's moment is that of these signals plus the decayed past.
 
@@ -193,7 +197,7 @@ def _leading_in_krylov(moments, old):
         return basis.at[:, j + 1].set(new[:, 0])
 
     basis = jnp.zeros((m, size, d), old.dtype).at[:, 0].set(old / safe_norms(old))
-    basis = lax.fori_loop(0, size - 1, extend, basis)
+    basis = fori_loop(0, size - 1, extend, basis)
     projected = matmul(matmul(basis, moments), basis.mT)
     weights = each_matrix(lambda x: jnp.linalg.svd(x, hermitian=True)[0], projected)[..., 0]
     return matmul(weights[:, None], basis)[:, 0]
@@ -223,7 +227,7 @@ def _one_by_one(memory, errors, dictionary, pairs, method):
 
         empty = jnp.zeros(old.shape if method == "approximate" else (old.size, old.size), old.dtype)
         moment = empty if memory is None else memory[j]
-        moment = lax.fori_loop(0, rounds, add_moment, moment)
+        moment = fori_loop(0, rounds, add_moment, moment)
         new = _direction(moment, old, method)
 
         def move_users(i, state):
@@ -234,13 +238,13 @@ def _one_by_one(memory, errors, dictionary, pairs, method):
             errors = errors.at[signal].set(error, mode="drop")
             return errors, coefficients.at[place].set(coefficient, mode="drop")
 
-        errors, coefficients = lax.fori_loop(0, rounds, move_users, (errors, coefficients))
+        errors, coefficients = fori_loop(0, rounds, move_users, (errors, coefficients))
         if memory is not None:
             memory = memory.at[j].set(moment)
         return memory, errors, dictionary.at[j].set(new), coefficients
 
     state = (memory, errors, dictionary, pairs.coefficient)
-    memory, _, dictionary, coefficients = lax.fori_loop(0, dictionary.shape[0], update_atom, state)
+    memory, _, dictionary, coefficients = fori_loop(0, dictionary.shape[0], update_atom, state)
     return memory, dictionary, coefficients
 
 

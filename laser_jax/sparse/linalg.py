@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from laser_jax.sparse.loops import scan
+
 # A plain float32 product is TF32 on a GPU and bfloat16 on a TPU.
 matmul = functools.partial(jnp.matmul, precision=lax.Precision.HIGHEST)
 
@@ -110,7 +112,7 @@ def sum_blocks(function, arrays, block_size):
         new = jax.tree.map(jnp.add, function(block), lost)
         return (jax.tree.map(jnp.add, totals, new), jax.tree.map(_lost, totals, new)), None
 
-    return lax.scan(add, (empty, empty), blocks)[0][0]
+    return scan(add, (empty, empty), blocks)[0][0]
 
 
 def _lost(a, b):

@@ -30,9 +30,12 @@ from jax import lax
 from laser_jax.sparse.checks import check_choice, check_signals
 from laser_jax.sparse.code import SparseCode
 from laser_jax.sparse.coder import run_coder
+from laser_jax.sparse.entry import entry
+from laser_jax.sparse.loops import fori_loop
 from laser_jax.sparse.support import optimal_coefficients
 
 
+@entry(static=("sparsity", "selection", "block_size"), compiled=False, like="signals")
 def omp(signals, dictionary, *, sparsity, tolerance=None, selection="correlation", block_size=None):
     """Codes each signal with at most `sparsity` atoms, chosen greedily.
 
@@ -154,7 +157,7 @@ def _code_block(signals, atoms, sparsity, tolerance, selection):
         remaining=jnp.ones_like(correlations) if selection == "ols" else None,
         code=SparseCode(jnp.full((steps, b), m, jnp.int32), zeros),
     )
-    return lax.fori_loop(0, steps, add_atom, state).code
+    return fori_loop(0, steps, add_atom, state).code
 
 
 def _follow(i, state, atoms, selection):
@@ -203,7 +206,7 @@ def _gram_schmidt(i, index, state, atoms):
         )
 
     unit = jnp.zeros_like(state.combination).at[i].set(1)
-    return lax.fori_loop(0, i, orthogonalise, (atoms.take(index), unit))
+    return fori_loop(0, i, orthogonalise, (atoms.take(index), unit))
 
 
 def _batch_omp(i, index, state, atoms):
@@ -215,7 +218,7 @@ def _batch_omp(i, index, state, atoms):
         def add(j, total):
             return total + weights[j][None, :] * matrix[j]
 
-        return lax.fori_loop(0, i, add, jnp.zeros_like(weights))
+        return fori_loop(0, i, add, jnp.zeros_like(weights))
 
     parts = sum_rows(transposed, products)
     combination = -sum_rows(combinations, parts)

@@ -4,12 +4,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from laser_jax.sparse.checks import check_code, check_scalars, check_signals, check_statistics
 from laser_jax.sparse.code import decode, drop_nonfinite, is_finite, to_dense, usage
 from laser_jax.sparse.dictionary import unit_norm
+from laser_jax.sparse.entry import entry
 from laser_jax.sparse.linalg import default_block_size, matmul, sum_blocks
+from laser_jax.sparse.loops import fori_loop
 
 
 class OnlineStatistics(NamedTuple):
@@ -25,7 +26,7 @@ def online_statistics(dictionary):
     return OnlineStatistics(jnp.zeros((m, m), dictionary.dtype), jnp.zeros_like(dictionary))
 
 
-@jax.jit
+@entry(like=("statistics", "dictionary"))
 def online_update(statistics, signals, dictionary, code, *, decay):
     """Moves each atom to its best place given all codes so far, the old ones decayed.
 
@@ -72,11 +73,11 @@ def online_update(statistics, signals, dictionary, code, *, decay):
         usable = (row[j] > 0) & jnp.any(new != 0) & jnp.all(jnp.isfinite(new))
         return dictionary.at[j].set(jnp.where(usable, new, dictionary[j]))
 
-    new = lax.fori_loop(0, m, update_atom, dictionary)
+    new = fori_loop(0, m, update_atom, dictionary)
     return statistics, jnp.where(finite, new, old)
 
 
-@jax.jit
+@entry(like="dictionary")
 def residual_update(signals, dictionary, code, *, learning_rate):
     """Moves each atom along the mean residual of its users, weighted by their coefficients.
 

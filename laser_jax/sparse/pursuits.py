@@ -19,8 +19,11 @@ from jax import lax
 from laser_jax.sparse.checks import check_at_least
 from laser_jax.sparse.code import SparseCode
 from laser_jax.sparse.coder import run_coder
+from laser_jax.sparse.entry import entry
+from laser_jax.sparse.loops import fori_loop
 
 
+@entry(static=("sparsity", "block_size"), compiled=False, like="signals")
 def matching_pursuit(signals, dictionary, *, sparsity, tolerance=None, block_size=None):
     """Codes each signal greedily, each coefficient the inner product with the residual.
 
@@ -41,6 +44,7 @@ def matching_pursuit(signals, dictionary, *, sparsity, tolerance=None, block_siz
     )
 
 
+@entry(static=("sparsity", "block_size"), compiled=False, like="signals")
 def gradient_pursuit(signals, dictionary, *, sparsity, tolerance=None, block_size=None):
     """Codes each signal greedily, with one exact-step gradient descent over the support an atom.
 
@@ -62,6 +66,7 @@ def gradient_pursuit(signals, dictionary, *, sparsity, tolerance=None, block_siz
     )
 
 
+@entry(static=("sparsity", "iterations", "block_size"), compiled=False, like="signals")
 def iterative_hard_thresholding(
     signals, dictionary, *, sparsity, iterations=20, tolerance=None, block_size=None
 ):
@@ -92,6 +97,7 @@ def iterative_hard_thresholding(
     )
 
 
+@entry(static=("sparsity", "block_size"), compiled=False, like="signals")
 def top_k(signals, dictionary, *, sparsity, tolerance=None, block_size=None):
     """Codes each signal with its k largest inner products. Args, Returns and Raises as for `omp`.
 
@@ -137,7 +143,7 @@ def _greedy_block(signals, atoms, sparsity, tolerance, refine, changed):
     correlations = atoms.correlations(signals)
     change = jax.tree.map(lambda x: x[:changed], code)
     state = (code, signals, correlations, change, jnp.zeros(correlations.shape, bool))
-    return lax.fori_loop(0, sparsity, add_atom, state)[0]
+    return fori_loop(0, sparsity, add_atom, state)[0]
 
 
 def _project(i, code, correlations, residual, useful, atoms):
@@ -193,7 +199,7 @@ def _largest(values, sparsity, atoms):
 
     if jax.default_backend() == "cpu":
         empty = jnp.zeros((sparsity, b), jnp.int32)
-        indices, _ = lax.fori_loop(0, sparsity, take_largest, (empty, size))
+        indices, _ = fori_loop(0, sparsity, take_largest, (empty, size))
     else:
         indices = lax.top_k(size, sparsity)[1].astype(jnp.int32).T
     return SparseCode(indices, atoms.pick(values, indices))
@@ -222,7 +228,7 @@ def _threshold_block(signals, atoms, sparsity, tolerance, iterations):
     # The first step starts from zero, on the support of the largest correlations.
     start = _largest(first, sparsity, atoms)
     start = start._replace(coefficients=jnp.zeros_like(start.coefficients))
-    state = lax.fori_loop(0, iterations, step, (start, first, start, squared))
+    state = fori_loop(0, iterations, step, (start, first, start, squared))
     small = squared <= tolerance
     best = state[2]
     return best._replace(coefficients=jnp.where(small[None, :], 0, best.coefficients))

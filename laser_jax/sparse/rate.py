@@ -25,7 +25,6 @@ References:
   Chou, Lookabaugh and Gray, Entropy-constrained vector quantization, 1989.
 """
 
-import functools
 import math
 from typing import NamedTuple
 
@@ -46,9 +45,12 @@ from laser_jax.sparse.checks import (
 from laser_jax.sparse.code import SparseCode
 from laser_jax.sparse.codebook import check_stages
 from laser_jax.sparse.coder import fill_unused
+from laser_jax.sparse.entry import entry
 from laser_jax.sparse.linalg import default_block_size, map_blocks, matmul, row_argmax, safe_norms
+from laser_jax.sparse.loops import fori_loop, while_loop
 
 
+@entry(static=("bits",), like="code")
 def quantize_coefficients(code, scales, *, bits):
     """Returns the code with integer coefficients, the nearest multiples of the scales.
 
@@ -76,6 +78,7 @@ def quantize_coefficients(code, scales, *, bits):
     return code._replace(coefficients=jnp.clip(levels, -largest, largest).astype(jnp.int32))
 
 
+@entry(like="code")
 def dequantize_coefficients(code, scales):
     """Returns the code that integer coefficients stand for; the inverse up to rounding.
 
@@ -120,6 +123,7 @@ class RateModel(NamedTuple):
     count_bits: jax.Array
 
 
+@entry(static=("num_atoms", "sparsity", "max_level"))
 def uniform_rate_model(num_atoms, *, sparsity, max_level):
     """Returns the `RateModel` before anything is known: all symbols alike.
 
@@ -137,7 +141,7 @@ def uniform_rate_model(num_atoms, *, sparsity, max_level):
     )
 
 
-@functools.partial(jax.jit, static_argnames=("num_atoms", "max_level", "stages"))
+@entry(static=("num_atoms", "max_level", "stages"))
 def fit_rate_model(code, *, num_atoms, max_level, stages=None, smoothing=0.5):
     """Returns the `RateModel` of the symbols in a code.
 
@@ -183,7 +187,7 @@ def _count(symbols, weights, num_symbols):
     return counts.astype(jnp.float32)
 
 
-@jax.jit
+@entry(like="code")
 def code_bits(code, model):
     """Returns the bits `(...,)` of each signal of an integer `SparseCode` under a `RateModel`.
 
@@ -201,7 +205,7 @@ def code_bits(code, model):
     return jnp.sum(jnp.where(used, each, 0), -1) + model.count_bits[jnp.sum(used, -1)]
 
 
-@functools.partial(jax.jit, static_argnames=("sparsity", "block_size"))
+@entry(static=("sparsity", "block_size"), like="signals")
 def rate_distortion_pursuit(
     signals, dictionary, model, *, sparsity, step, bit_price, block_size=None
 ):
@@ -328,7 +332,7 @@ def _pursue_block(signals, problem, sparsity):
         level = jnp.where(grows, level, 0)
         indices = code.indices.at[t].set(jnp.where(grows, index, m))
         residual = residual - (steps[index] * level)[:, None] * atoms[index]
-        residual, levels, *_ = lax.fori_loop(
+        residual, levels, *_ = fori_loop(
             0, t + 1, revisit, (residual, code.coefficients.at[t].set(level), indices, active)
         )
         taken |= lax.broadcasted_iota(jnp.int32, taken.shape, 1) == index[:, None]
@@ -346,11 +350,11 @@ def _pursue_block(signals, problem, sparsity):
         jnp.zeros_like(signals[:, :1], bool) | ~problem.usable[None, :],
         jnp.ones_like(signals[:, 0], bool),
     )
-    code = lax.while_loop(unfinished, add_atom, start).code
+    code = while_loop(unfinished, add_atom, start).code
     return code._replace(coefficients=code.coefficients.astype(jnp.int32))
 
 
-@functools.partial(jax.jit, static_argnames=("stages",))
+@entry(static=("stages",), like="signals")
 def rate_distortion_stages(signals, dictionary, model, *, stages, bit_price):
     """Codes each signal by residual vector quantisation with as many stages as are worth it.
 

@@ -1,17 +1,17 @@
 """Coefficients over a held support: least squares, and the gradient through OMP."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from laser_jax.sparse.checks import check_at_least, check_code, check_signals
 from laser_jax.sparse.code import decode
+from laser_jax.sparse.entry import entry
 from laser_jax.sparse.linalg import default_block_size, map_blocks, matmul
+from laser_jax.sparse.loops import fori_loop
 
 
-@functools.partial(jax.jit, static_argnames="block_size")
+@entry(static=("block_size",), like="signals")
 def least_squares(signals, dictionary, code, *, block_size=None):
     """Returns the code with least-squares coefficients over the atoms it uses.
 
@@ -94,4 +94,4 @@ def _eliminate(gram, right):
         column = lax.dynamic_index_in_dim(system, i, axis=-1)
         return lax.dynamic_update_index_in_dim(system - column * row, row, i, axis=-2)
 
-    return lax.fori_loop(0, k, eliminate, system)[..., -1]
+    return fori_loop(0, k, eliminate, system)[..., -1]

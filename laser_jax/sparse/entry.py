@@ -1,0 +1,86 @@
+"""What every public function does before its own work."""
+
+import functools
+import inspect
+import operator
+
+import jax
+from jax.sharding import NamedSharding, PartitionSpec
+
+
+def entry(*, static=(), compiled=True, like=None):
+    """Decorates a public function.
+
+    It then takes any integer type for static numbers, refuses sparse matrices by name, is
+    compiled by `jax.jit`, and computes arrays on a mesh of Explicit axes as on one of Auto
+    axes: rules for the sharding of every gather and scatter in it would say the same.
+
+    Args:
+      static: names of the arguments that are static: integers, strings or None.
+      compiled: whether to compile it; False for a function that does so in parts.
+      like: names of the arguments that the results are sharded like, as a pytree prefix of the
+        results. "signals" and "code" stand for their leading axes, None for no sharding.
+    """
+
+    def decorate(function):
+        signature = inspect.signature(function)
+        call = jax.jit(function, static_argnames=static) if compiled else function
+
+        @functools.wraps(function)
+        def checked(*args, **kwargs):
+            arguments = signature.bind(*args, **kwargs).arguments
+            fixed = {name: _fixed(name, x) for name, x in arguments.items() if name in static}
+            arrays = {name: x for name, x in arguments.items() if name not in static}
+            for name, x in arrays.items():
+                _check_dense(name, x)
+            mesh = _explicit_mesh(arrays)
+            if mesh is None:
+                return call(**arrays, **fixed)
+            automatic = jax.sharding.auto_axes(
+                lambda arrays: call(**arrays, **fixed),
+                out_sharding=_shardings(like, arrays, mesh),
+            )
+            return automatic(arrays)
+
+        return checked
+
+    return decorate
+
+
+def _fixed(name, value):
+    """A static argument, an integer of any type as Python's."""
+    if value is None or isinstance(value, str):
+        return value
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise ValueError(f"{name} must be a static integer, got {value!r}.") from None
+
+
+def _check_dense(name, value):
+    if hasattr(value, "toarray"):
+        raise ValueError(
+            f"{name} must be a dense array, got {type(value).__name__}; pass {name}.toarray()."
+        )
+
+
+def _explicit_mesh(arrays):
+    """The mesh of Explicit axes on which an array lies or which is set, or None."""
+    leaves = [x for x in jax.tree.leaves(arrays) if isinstance(x, jax.Array)]
+    meshes = [jax.typeof(x).sharding.mesh for x in leaves] + [jax.sharding.get_abstract_mesh()]
+    return next((mesh for mesh in meshes if mesh.explicit_axes), None)
+
+
+def _shardings(like, arrays, mesh):
+    def sharding(x, axes=None):
+        spec = jax.typeof(x).sharding.spec if isinstance(x, jax.Array) else PartitionSpec()
+        return NamedSharding(mesh, PartitionSpec(*spec[:axes]))
+
+    def shardings_of(name):
+        if name is None:
+            return NamedSharding(mesh, PartitionSpec())
+        if name in ("signals", "code"):
+            return sharding(jax.tree.leaves(arrays[name])[0], axes=-1)
+        return jax.tree.map(sharding, arrays[name])
+
+    return jax.tree.map(shardings_of, like, is_leaf=lambda x: x is None)
