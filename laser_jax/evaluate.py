@@ -92,7 +92,8 @@ def make_eval_step(model, config, lpips_params=None):
     """Returns the jitted function of one batch's sums.
 
     It maps `(variables, images uint8 (b, H, W, C), mask (b,))` to a dict of sums over the
-    images whose mask is True, and to the uses and the energy `(m,)` of each atom in them.
+    images whose mask is True, and to the uses and the energy of each of the bottleneck's
+    entries in them, `(num_entries,)`.
 
     Args:
       model: the `Autoencoder`.
@@ -123,9 +124,10 @@ def make_eval_step(model, config, lpips_params=None):
             "images": jnp.ones(images.shape[0]),
         }
         sums = {name: jnp.sum(jnp.where(mask, x, 0)) for name, x in per_image.items()}
-        coefficients = jnp.where(mask[:, None, None, None], output.code.coefficients, 0)
-        code, m = output.code._replace(coefficients=coefficients), _num_atoms(model)
-        return sums, {"uses": usage(code, m), "energy": energy(code, m)}
+        entries, count = model.bottleneck.entries(output.code), model.bottleneck.num_entries
+        coefficients = jnp.where(mask[:, None, None, None], entries.coefficients, 0)
+        entries = entries._replace(coefficients=coefficients)
+        return sums, {"uses": usage(entries, count), "energy": energy(entries, count)}
 
     return functools.partial(eval_step, lpips_params=lpips_params)
 
@@ -140,8 +142,9 @@ def evaluate_split(eval_step, model, variables, source, *, mesh, config):
 
     `psnr` is the mean over images, `psnr_pooled` that of the pooled squared error;
     `bits_per_signal` and `bits_per_pixel` the rate of the fixed-length code. `dictionary_usage`
-    is the share of atoms used at all, `dictionary_unused` the others'; `dictionary_perplexity` the
-    effective number of atoms by count, `dictionary_perplexity_energy` that by squared coefficients.
+    is the share of the bottleneck's entries used at all (atoms; for FSQ points of its grid),
+    `dictionary_unused` the others'; `dictionary_perplexity` their effective number by count,
+    `dictionary_perplexity_energy` that by squared coefficients.
 
     Args:
       eval_step: from `make_eval_step`.
@@ -169,7 +172,7 @@ def evaluate_split(eval_step, model, variables, source, *, mesh, config):
     used = float(np.mean(shares["uses"] > 0))
     return {
         **means,
-        "sparsity": means["active_atoms"] / _num_atoms(model),
+        "sparsity": means["active_atoms"] / model.bottleneck.num_embeddings,
         "bits_per_signal": model.bottleneck.bits_per_signal(config.eval.coefficient_bits),
         "bits_per_pixel": bits_per_pixel(model, config),
         "dictionary_usage": used,
@@ -184,7 +187,3 @@ def evaluate_split(eval_step, model, variables, source, *, mesh, config):
 def bits_per_pixel(model, config):
     """Returns the rate of the fixed-length code, coefficients at `eval.coefficient_bits`."""
     return model.bottleneck.bits_per_signal(config.eval.coefficient_bits) / model.signal_pixels
-
-
-def _num_atoms(model):
-    return model.bottleneck.num_embeddings

@@ -154,15 +154,16 @@ def make_train_step(model, optimizer, config, mesh, lpips_params=None):
             config.optimizer.ema_decay,
         )
         reconstruction = to_unit(output.reconstruction)
-        m = model.bottleneck.num_embeddings
+        bottleneck = model.bottleneck
+        uses = usage(bottleneck.entries(code), bottleneck.num_entries)
         atoms_used = jnp.mean(active_atoms(output.code) * 1.0)
         metrics = {
             **terms,
             "psnr": jnp.mean(psnr(to_unit(inputs), reconstruction)),
             "active_atoms": atoms_used,
-            "sparsity": atoms_used / m,
-            "dictionary_perplexity": perplexity(usage(code, m)),
-            "dictionary_usage": jnp.mean(dictionary["usage"] >= config.model.min_usage),
+            "sparsity": atoms_used / bottleneck.num_embeddings,
+            "dictionary_perplexity": perplexity(uses),
+            "dictionary_usage": bottleneck.share_in_use(dictionary, code),
             "grad_norm": optax.global_norm(grads),
             "learning_rate": optimizer.schedule(state.step),
         }

@@ -11,7 +11,7 @@ from laser_jax.optimizer import build_optimizer
 from laser_jax.run_config import read_config
 from laser_jax.sharding import data_mesh
 from laser_jax.sparse import SparseCode
-from laser_jax.sparse.checks import check_choice
+from laser_jax.sparse.checks import check_choice, check_code
 from laser_jax.step import abstract_state
 
 
@@ -45,32 +45,64 @@ class TrainedAutoencoder:
         return inference.encode(self.model, self.variables, _check(images))
 
     def decode(self, code):
-        """Returns the images `(b, H, W, 3)`, float in [0, 1], of a `SparseCode` `(b, h, w, k)`."""
+        """Returns the images `(b, H, W, C)`, float in [0, 1], of a `SparseCode` `(b, h, w, k)`.
+
+        Raises:
+          ValueError: if the code is of another shape or type, an index is not in [0, m), or a
+            coefficient is not finite.
+        """
+        code = SparseCode(*map(np.asarray, code))
+        check_code(code)
+        if code.indices.ndim != 4:
+            raise ValueError(f"a code must have shape (b, h, w, k), got {code.indices.shape}.")
+        _check_range("indices of the code", code.indices, self.model.bottleneck.num_embeddings)
+        if not np.all(np.isfinite(code.coefficients)):
+            raise ValueError("coefficients of the code must be finite, and some are not.")
         return np.asarray(inference.decode(self.model, self.variables, code))
 
     def encode_to_indices(self, images):
-        """Returns `(indices (b, h w) int32, h, w)`: tokens for a prior; `vq` only.
+        """Returns `(indices (b, h w) int32, h, w)`: tokens for a prior; `vq` and `fsq` only.
+
+        `vq`: atoms. `fsq`: points of the grid, the first of `fsq_levels` counting fastest.
 
         Raises:
-          ValueError: if the code is more than one index a position.
+          ValueError: as `reconstruct` does, or if the code is more than one index a position.
         """
         self._check_tokens()
-        indices = self.encode(images).indices[..., 0]
+        indices = self.model.bottleneck.to_indices(self.encode(images))
         b, h, w = indices.shape
         return np.asarray(indices).reshape(b, h * w), h, w
 
     def decode_from_indices(self, indices, h, w):
-        """Returns the images `(b, H, W, 3)`, float in [0, 1], of `(b, h w)` tokens; `vq` only."""
+        """Returns the images `(b, H, W, C)`, float in [0, 1], of `encode_to_indices`' tokens.
+
+        Args:
+          indices: `(b, h w)` integers in [0, `model.bottleneck.num_codes`).
+          h, w: rows and columns of the latent grid.
+
+        Raises:
+          ValueError: if the indices have another shape, type or range, or the code is more than
+            one index a position.
+        """
         self._check_tokens()
-        indices = jnp.asarray(indices, jnp.int32).reshape(-1, h, w, 1)
-        return self.decode(SparseCode(indices, jnp.ones(indices.shape)))
+        indices, bottleneck = np.asarray(indices), self.model.bottleneck
+        if not np.issubdtype(indices.dtype, np.integer):
+            raise ValueError(f"indices must be integers, got {indices.dtype}.")
+        if min(h, w) < 1 or indices.ndim != 2 or indices.shape[1] != h * w:
+            raise ValueError(
+                f"indices must have shape (b, h w) with h, w = {h}, {w}, both at least 1, "
+                f"got {indices.shape}."
+            )
+        _check_range("indices", indices, bottleneck.num_codes)
+        indices = jnp.asarray(indices.reshape(-1, h, w), jnp.int32)
+        return self.decode(bottleneck.from_indices(indices))
 
     def _check_tokens(self):
         kind = self.config.model.bottleneck
-        if kind != "vq":
+        if kind not in ("vq", "fsq"):
             raise ValueError(
-                f"tokens need one index a position, as bottleneck 'vq' gives; this is {kind!r}. "
-                "Use encode and decode, which take any SparseCode."
+                "tokens need one index a position, as bottlenecks 'vq' and 'fsq' give; this is "
+                f"{kind!r}. Use encode and decode, which take any SparseCode."
             )
 
 
@@ -95,6 +127,12 @@ def load(workdir, *, mesh=None, checkpoint="newest"):
     with Checkpoints(workdir, best_metric=config.best_metric) as checkpoints:
         state = checkpoints.restore(abstract_state(config, model, optimizer, mesh), checkpoint)
     return TrainedAutoencoder(config, model, state)
+
+
+def _check_range(what, integers, end):
+    """Raises ValueError unless all integers are in [0, end)."""
+    if integers.size and not (0 <= integers.min() and integers.max() < end):
+        raise ValueError(f"{what} must be in [0, {end}), got {integers.min()} to {integers.max()}.")
 
 
 def _check(images):

@@ -22,6 +22,7 @@ from laser_jax.pretrained import WeightsUnavailable
 from laser_jax.report import NotFiniteError
 from laser_jax.run_config import read_config
 from laser_jax.sharding import data_mesh, put_batch
+from laser_jax.sparse import SparseCode
 
 BOTTLENECKS = {
     "vq": {"bottleneck": "vq"},
@@ -212,6 +213,19 @@ def test_a_finished_run_is_not_trained_again(runs, caplog):
     caplog.set_level("INFO", "laser_jax")
     assert_same_state(train.train(config, workdir), state)
     assert "going on from step 40" in caplog.text
+
+
+def test_evaluation_counts_all_codes_of_fsq_and_no_padding(runs):
+    config, workdir, _ = runs("fsq")
+    source = evaluate.open_split(config.data, "test")
+    assert len(source) % config.eval.batch_size  # the last batch has padding
+    tokens = laser_jax.load(workdir).encode_to_indices(np.stack(list(source)))[0]
+    _, counts = np.unique(tokens, return_counts=True)
+    metrics = evaluate.evaluate(config, workdir)
+    assert metrics["dictionary_usage"] == pytest.approx(len(counts) / 240)
+    entropy = -np.sum(counts / tokens.size * np.log(counts / tokens.size))
+    for name in ("dictionary_perplexity", "dictionary_perplexity_energy"):
+        assert metrics[name] == pytest.approx(np.exp(entropy), rel=1e-5)
 
 
 def test_evaluation_averages_over_exactly_the_test_images(runs):
@@ -478,10 +492,13 @@ class TestLoad:
         assert out.shape == images.shape and 0 <= out.min() and out.max() <= 1
         np.testing.assert_allclose(model.reconstruct(images / 255.0), out, atol=1e-4)
 
-    def test_tokens_of_a_vq_code_decode_to_the_reconstruction(self, runs, images):
-        model = laser_jax.load(str(runs("vq")[1]))
+    @pytest.mark.parametrize("name, vocabulary", [("vq", 32), ("fsq", 8 * 6 * 5)])
+    def test_tokens_decode_to_the_reconstruction(self, name, vocabulary, runs):
+        images = np.random.default_rng(0).integers(256, size=(5, 32, 32, 3), dtype=np.uint8)
+        model = laser_jax.load(str(runs(name)[1]))
         indices, h, w = model.encode_to_indices(images)
-        assert indices.shape == (5, 64) and (h, w) == (8, 8)
+        assert indices.shape == (5, 64) and indices.dtype == np.int32 and (h, w) == (8, 8)
+        assert 0 <= indices.min() and indices.max() < vocabulary
         np.testing.assert_allclose(
             model.decode_from_indices(indices, h, w), model.reconstruct(images), atol=1e-5
         )
@@ -489,6 +506,41 @@ class TestLoad:
     def test_tokens_are_refused_where_a_position_has_more(self, runs, images):
         with pytest.raises(ValueError, match="this is 'ksvd'"):
             laser_jax.load(runs("ksvd")[1]).encode_to_indices(images)
+
+    @pytest.mark.parametrize("name, vocabulary", [("vq", 32), ("fsq", 8 * 6 * 5)])
+    def test_indices_that_are_no_tokens_are_refused(self, name, vocabulary, runs):
+        model, right = laser_jax.load(runs(name)[1]), np.zeros((2, 16), int)
+        assert model.decode_from_indices(right + vocabulary - 1, 4, 4).shape == (2, 16, 16, 3)
+        for value in (vocabulary, -1, 2**32):
+            with pytest.raises(
+                ValueError, match=rf"must be in \[0, {vocabulary}\), got 0 to|got -1"
+            ):
+                model.decode_from_indices(np.where(np.arange(16) == 3, value, right), 4, 4)
+        for dtype in (float, bool):
+            with pytest.raises(ValueError, match="indices must be integers"):
+                model.decode_from_indices(right.astype(dtype), 4, 4)
+        for shape in ((2, 64), (1, 32), (2, 4, 4), (32,)):
+            with pytest.raises(ValueError, match="shape .b, h w. with h, w = 4, 4"):
+                model.decode_from_indices(np.zeros(shape, int), 4, 4)
+        with pytest.raises(ValueError, match="both at least 1"):
+            model.decode_from_indices(right, -4, -4)
+
+    @pytest.mark.parametrize("name, atoms", [("vq", 32), ("fsq", 3), ("ksvd", 32)])
+    def test_codes_out_of_range_are_refused(self, name, atoms, runs):
+        model = laser_jax.load(runs(name)[1])
+        indices, ones = np.zeros((2, 4, 4, 1), int), np.ones((2, 4, 4, 1), np.float32)
+        assert model.decode(SparseCode(indices + atoms - 1, ones)).shape == (2, 16, 16, 3)
+        flaws = {
+            rf"indices of the code must be in \[0, {atoms}\)": (indices + atoms, ones),
+            r"got -1 to -1": (indices - 1, ones),
+            "coefficients of the code must be finite": (indices, ones * np.nan),
+            "integer indices and real coefficients": (ones, ones),
+            "one shape": (indices, ones[..., 0]),
+            r"shape \(b, h, w, k\), got \(4, 4, 1\)": (indices[0], ones[0]),
+        }
+        for message, code in flaws.items():
+            with pytest.raises(ValueError, match=message):
+                model.decode(SparseCode(*code))
 
     def test_images_out_of_range_are_refused(self, runs, images):
         with pytest.raises(ValueError, match=r"float in \[0, 1\], got float32 in \[3.0, 44.0\]"):

@@ -11,6 +11,7 @@ from jax import lax
 from laser_jax.losses import coefficient_l1, coherence_penalty
 from laser_jax.metrics import sparse_bits
 from laser_jax.models.bottlenecks.output import (
+    AtomUse,
     BottleneckOutput,
     as_pair,
     check_latents,
@@ -59,7 +60,7 @@ MAX_LEVEL = 31  # largest integer coefficient of that coder
 DICTIONARY_UPDATES = ("gradient", "online", "ksvd")
 
 
-class DictionaryLearning(nn.Module):
+class DictionaryLearning(AtomUse, nn.Module):
     """Each patch of latents becomes at most `sparsity_level` atoms of one dictionary.
 
     `dictionary_update="gradient"` is the DL-VAE; "ksvd" the K-SVD-VAE, or LASER.

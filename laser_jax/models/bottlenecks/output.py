@@ -24,6 +24,23 @@ class BottleneckOutput(NamedTuple):
     code: SparseCode
 
 
+class AtomUse:
+    """What a bottleneck counts the use of: its atoms."""
+
+    @property
+    def num_entries(self):
+        """Entries whose use is counted, m."""
+        return self.num_embeddings
+
+    def entries(self, code):
+        """Returns the code over the entries, to count their use."""
+        return code
+
+    def share_in_use(self, dictionary, code):
+        """Returns the share of atoms whose recent use is at least `min_usage` of the mean."""
+        return jnp.mean(dictionary["usage"] >= self.min_usage)
+
+
 def straight_through(latents, approximation):
     """Returns the approximation's value with the latents' gradient (Bengio et al. 2013)."""
     return latents + lax.stop_gradient(approximation - latents)

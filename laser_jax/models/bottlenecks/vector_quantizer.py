@@ -7,6 +7,7 @@ from jax import lax
 
 from laser_jax.metrics import vq_bits
 from laser_jax.models.bottlenecks.output import (
+    AtomUse,
     BottleneckOutput,
     check_latents,
     mean_square,
@@ -27,7 +28,7 @@ from laser_jax.sparse import (
 from laser_jax.sparse.codebook import replace_codes, stage_targets
 
 
-class VectorQuantizer(nn.Module):
+class VectorQuantizer(AtomUse, nn.Module):
     """Each latent becomes its nearest atom, or the sum of `num_stages` atoms (residual VQ).
 
     Attributes:
@@ -64,6 +65,11 @@ class VectorQuantizer(nn.Module):
     def patch_size(self):
         return (1, 1)
 
+    @property
+    def num_codes(self):
+        """Codes of a position, m for one stage."""
+        return (self.num_embeddings // self.num_stages) ** self.num_stages
+
     @nn.compact
     def __call__(self, latents):
         """Codes `(b, h, w, embedding_dim)` latents; returns a `BottleneckOutput`."""
@@ -95,6 +101,14 @@ class VectorQuantizer(nn.Module):
     def decode(self, atoms, code):
         """Returns the latents `(b, h, w, c)` that a code stands for."""
         return decode(code, atoms)
+
+    def to_indices(self, code):
+        """Returns the atom `(b, h, w)` of each position; of one stage only."""
+        return code.indices[..., 0]
+
+    def from_indices(self, indices):
+        """Returns the `SparseCode` of atoms `(b, h, w)`; the inverse of `to_indices`."""
+        return SparseCode(indices[..., None], jnp.ones((*indices.shape, 1)))
 
     def bits_per_signal(self, coefficient_bits):
         """Returns the bits of a latent's code; there are no coefficients."""
