@@ -370,7 +370,7 @@ def ksvd_table():
         runs[method] = functools.partial(_sweep, y, dictionary, code, method)
         fit = sparse.fit_dictionary(
             y, num_atoms=m, sparsity=k, iterations=30, key=jax.random.key(0),
-            method="ksvd" if method == "exact" else method,
+            method=method,
         )  # fmt: skip
         left = test - sparse.decode(sparse.omp(test, fit.dictionary, sparsity=k), fit.dictionary)
         held_out[method] = float(jnp.sum(left**2))

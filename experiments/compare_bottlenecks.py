@@ -82,7 +82,7 @@ def compute(size, source):
             dictionary = kmeans_init(pixels, size.num_embeddings, key=jax.random.key(0))
         else:  # from 3 atoms on every dictionary is exact, and nothing is left to learn from
             dictionary = fit_dictionary(
-                pixels, num_atoms=size.num_embeddings, sparsity=min(k, 2),
+                pixels, num_atoms=size.num_embeddings, sparsity=min(k, 2), method="exact",
                 iterations=size.iterations, key=jax.random.key(0), max_coherence=0.999,
             ).dictionary  # fmt: skip
         code = encode(images, dictionary)

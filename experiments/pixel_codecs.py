@@ -23,6 +23,7 @@ from laser_jax.sparse import (
     kmeans_init,
     nearest_atom,
     omp,
+    online_statistics,
     online_update,
     quantize_coefficients,
     rate_distortion_pursuit,
@@ -31,7 +32,6 @@ from laser_jax.sparse import (
     residual_nearest_atoms,
     uniform_rate_model,
 )
-from laser_jax.sparse.online import online_statistics
 
 LEVEL_BITS = 9
 MAX_LEVEL = 2 ** (LEVEL_BITS - 1) - 1

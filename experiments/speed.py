@@ -91,7 +91,7 @@ def measure(size, source):
     key = jax.random.key(0)
     codebook = kmeans_init(pixels, size.num_embeddings, key=key)
     atoms = fit_dictionary(
-        pixels, num_atoms=size.num_embeddings, sparsity=2, iterations=3, key=key
+        pixels, num_atoms=size.num_embeddings, sparsity=2, method="exact", iterations=3, key=key
     ).dictionary
     run, times = programs(size), {}
     for batch in size.batches:

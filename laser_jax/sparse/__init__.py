@@ -28,9 +28,14 @@ from laser_jax.sparse.dictionary import (
     unit_norm,
 )
 from laser_jax.sparse.fit import FitResult, fit_dictionary
-from laser_jax.sparse.ksvd import ksvd_sweep, ksvd_update
+from laser_jax.sparse.ksvd import ksvd_statistics, ksvd_sweep, ksvd_update
 from laser_jax.sparse.omp import omp
-from laser_jax.sparse.online import OnlineStatistics, online_update, residual_update
+from laser_jax.sparse.online import (
+    OnlineStatistics,
+    online_statistics,
+    online_update,
+    residual_update,
+)
 from laser_jax.sparse.pursuits import (
     gradient_pursuit,
     iterative_hard_thresholding,
@@ -68,12 +73,14 @@ __all__ = [
     "init_from_signals",
     "iterative_hard_thresholding",
     "kmeans_init",
+    "ksvd_statistics",
     "ksvd_sweep",
     "ksvd_update",
     "least_squares",
     "matching_pursuit",
     "nearest_atom",
     "omp",
+    "online_statistics",
     "online_update",
     "perplexity",
     "quantize_coefficients",

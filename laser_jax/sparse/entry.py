@@ -77,7 +77,7 @@ def _shardings(like, arrays, mesh):
         return NamedSharding(mesh, PartitionSpec(*spec[:axes]))
 
     def shardings_of(name):
-        if name is None:
+        if name is None or arrays.get(name) is None:
             return NamedSharding(mesh, PartitionSpec())
         if name in ("signals", "code"):
             return sharding(jax.tree.leaves(arrays[name])[0], axes=-1)

@@ -10,17 +10,19 @@ from laser_jax.sparse.checks import (
     check_choice,
     check_rows,
     check_scalars,
+    check_signals,
     check_sparsity,
 )
 from laser_jax.sparse.code import SparseCode, is_finite, squared_errors
-from laser_jax.sparse.dictionary import init_from_signals, replace_atoms
+from laser_jax.sparse.dictionary import init_from_signals, replace_atoms, unit_norm
 from laser_jax.sparse.entry import entry
+from laser_jax.sparse.ksvd import METHODS as SWEEPS
 from laser_jax.sparse.ksvd import ksvd_sweep
-from laser_jax.sparse.loops import scan
+from laser_jax.sparse.loops import while_loop
 from laser_jax.sparse.omp import omp
-from laser_jax.sparse.online import online_statistics, online_update
+from laser_jax.sparse.online import online_update
 
-METHODS = ("ksvd", "approximate", "parallel", "online")
+METHODS = (*SWEEPS, "online")
 
 
 class FitResult(NamedTuple):
@@ -30,7 +32,8 @@ class FitResult(NamedTuple):
       dictionary: `(m, d)`, unit-norm atoms.
       code: `SparseCode` of the signals, `(..., k)`.
       errors: `(iterations,)`, mean over finite signals of the squared error ||y - x D||^2 after
-        each iteration's coding and update. The last is that of `dictionary` and `code`.
+        each iteration's coding and update. The last is that of `dictionary` and `code`; it is
+        repeated for iterations that `tolerance` saved.
     """
 
     dictionary: jax.Array
@@ -46,32 +49,39 @@ def fit_dictionary(
     *,
     num_atoms,
     sparsity,
-    method="ksvd",
+    method="approximate",
     iterations=50,
     max_coherence=0.99,
+    dictionary=None,
+    tolerance=0.0,
     key,
 ):
     """Learns a dictionary in which the signals are sparse.
 
     Approximates argmin over D, X of ||Y - X D||^2 subject to ||x_i||_0 <= k, in turn
     over X (by `omp`) and over D. Atoms start as signals; between iterations those that
-    go unused, or nearly equal another, are replaced by signals approximated badly.
+    go unused, or nearly equal another, are replaced by signals approximated badly. A
+    signal that is not finite takes no part.
 
     Args:
       signals: `(..., d)` float array, one signal a row.
       num_atoms: m, at least 1.
       sparsity: atoms per signal, `1 <= sparsity <= num_atoms`.
-      method: how atoms learn: "ksvd" (exact sweeps), "approximate" or "parallel" sweeps,
-        or "online" (block coordinate descent, no SVD), all signals in each iteration.
+      method: how atoms learn: "exact", "approximate" or "parallel" sweeps as in `ksvd_sweep`,
+        or "online" (`online_update`, no SVD), all signals in each iteration.
       iterations: codings and updates, at least 1.
       max_coherence: |cosine| above which of two atoms the less used one is replaced.
+      dictionary: `(m, d)` float array to start from; None for signals. Atoms of any norm.
+      tolerance: stops after an iteration that lowers the error by less than this share of
+        it, at least 0; 0 never stops early.
       key: PRNG key.
 
     Returns:
       `FitResult(dictionary, code, errors)`.
 
     Raises:
-      ValueError: if there is no signal, `method` is unknown or a number out of range.
+      ValueError: if there is no signal, `method` is unknown, a number is out of range or
+        `dictionary` does not fit.
 
     References:
       Aharon, Elad and Bruckstein, K-SVD: an algorithm for designing overcomplete
@@ -81,32 +91,45 @@ def fit_dictionary(
     check_sparsity(sparsity, num_atoms)
     check_choice("method", method, METHODS)
     check_at_least("iterations", iterations, 1)
-    check_scalars(max_coherence=max_coherence)
+    check_scalars(max_coherence=max_coherence, tolerance=tolerance)
     init_key, key = jax.random.split(key)
-    dictionary = init_from_signals(flat, num_atoms, max_coherence=max_coherence, key=init_key)
-
-    def learn(dictionary, code):
-        if method == "online":
-            _, dictionary = online_update(
-                online_statistics(dictionary), flat, dictionary, code, decay=0.0
+    if dictionary is None:
+        dictionary = init_from_signals(flat, num_atoms, max_coherence=max_coherence, key=init_key)
+    else:
+        flat, dictionary = check_signals(flat, dictionary)
+        if dictionary.shape[0] != num_atoms:
+            raise ValueError(
+                f"dictionary must have num_atoms = {num_atoms} rows, got {dictionary.shape}."
             )
-            return dictionary, code
-        return ksvd_sweep(flat, dictionary, code, method="exact" if method == "ksvd" else method)
+        dictionary = unit_norm(dictionary)
+    keys, places = jax.random.split(key, iterations), jnp.arange(iterations)
 
-    def iterate(state, key):
-        dictionary = state[0]
-        code = omp(flat, dictionary, sparsity=sparsity)
-        dictionary, code = learn(dictionary, code)
+    def iterate(state):
+        i, _, start, _, _, errors = state
+        code = omp(flat, start, sparsity=sparsity)
+        dictionary, code = _learn(flat, start, code, method)
         coded = is_finite(flat) & is_finite(code.coefficients)
         squared = squared_errors(flat, dictionary, code)
         error = jnp.sum(squared) / jnp.maximum(jnp.sum(coded), 1)
-        replaced = replace_atoms(flat, dictionary, code, max_coherence=max_coherence, key=key)
-        return (replaced, dictionary, code), error
+        next_start = replace_atoms(flat, dictionary, code, max_coherence=max_coherence, key=keys[i])
+        last = errors[i - 1]
+        stop = (i > 0) & (tolerance > 0) & (last - error < tolerance * last)
+        return i + 1, stop, next_start, dictionary, code, jnp.where(places < i, errors, error)
 
     shape = flat.shape[0], sparsity
     no_code = SparseCode(jnp.zeros(shape, jnp.int32), jnp.zeros(shape, flat.dtype))
+    errors = jnp.zeros(iterations, flat.dtype)
     # The next iteration starts from the replaced atoms; what is returned fits the code.
-    state = dictionary, dictionary, no_code
-    (_, dictionary, code), errors = scan(iterate, state, jax.random.split(key, iterations))
+    *_, dictionary, code, errors = while_loop(
+        lambda state: (state[0] < iterations) & ~state[1],
+        iterate,
+        (0, False, dictionary, dictionary, no_code, errors),
+    )
     code = SparseCode(*(x.reshape(*jnp.shape(signals)[:-1], sparsity) for x in code))
     return FitResult(dictionary, code, errors)
+
+
+def _learn(signals, dictionary, code, method):
+    if method == "online":
+        return online_update(None, signals, dictionary, code, decay=0.0)[1], code
+    return ksvd_sweep(signals, dictionary, code, method=method)

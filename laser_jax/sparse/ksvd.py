@@ -20,7 +20,6 @@ cost is O(n k d^2 + m d^3) a sweep (`approximate`: O(n k d)) and not O(n m d^2).
 Memory: O(n (k + d)) for the sequential methods, O(m d^2) more for `parallel`.
 """
 
-import functools
 from typing import NamedTuple
 
 import jax
@@ -30,6 +29,7 @@ from jax import lax
 from laser_jax.sparse.checks import (
     check_choice,
     check_code,
+    check_dictionary,
     check_scalars,
     check_signals,
     check_statistics,
@@ -70,12 +70,20 @@ def ksvd_sweep(signals, dictionary, code, *, method="exact"):
       Irofti and Dumitrescu, GPU parallel implementation of the approximate K-SVD
       algorithm using OpenCL, 2014 ("parallel").
     """
-    _, dictionary, code = ksvd_update(None, signals, dictionary, code, method=method, decay=0.0)
+    signals, dictionary, code = _checked(signals, dictionary, code, method)
+    _, dictionary, code = _sweep(None, signals, dictionary, code, method)
     return dictionary, code
 
 
 def ksvd_statistics(dictionary, *, method):
-    """Returns the empty memory of `ksvd_update`: `(m, d, d)` moments, `(m, d)` if "approximate"."""
+    """Returns the empty memory of `ksvd_update`: `(m, d, d)` moments, `(m, d)` if "approximate".
+
+    Args:
+      dictionary: `(m, d)` float array.
+      method: "exact", "approximate" or "parallel", as for `ksvd_update`.
+    """
+    dictionary = check_dictionary(dictionary)
+    check_choice("method", method, METHODS)
     m, d = dictionary.shape
     return jnp.zeros((m, d) if method == "approximate" else (m, d, d), dictionary.dtype)
 
@@ -84,8 +92,11 @@ def ksvd_statistics(dictionary, *, method):
 def ksvd_update(statistics, signals, dictionary, code, *, method, decay):
     """One sweep in which each atom's moment is that of these signals plus the decayed past.
 
+    statistics = decay x statistics + (moments of these signals): a sum over batches, as in
+    `online_update`; in `ema_update` it is a mean, of which the new part is (1 - decay).
+
     Args:
-      statistics: array from `ksvd_statistics` or the last update; None for no memory.
+      statistics: array from `ksvd_statistics` or the last update; None for an empty one.
       decay: share of the past kept, in [0, 1). The others as for `ksvd_sweep`.
 
     Returns:
@@ -94,20 +105,24 @@ def ksvd_update(statistics, signals, dictionary, code, *, method, decay):
     Raises:
       ValueError: if the shapes do not fit or `method` is unknown.
     """
-    signals, dictionary = check_signals(signals, dictionary)
-    code = check_code(code, signals)
-    check_choice("method", method, METHODS)
+    signals, dictionary, code = _checked(signals, dictionary, code, method)
     check_scalars(decay=decay)
-    if statistics is not None:
-        like = jax.eval_shape(functools.partial(ksvd_statistics, method=method), dictionary)
-        check_statistics(statistics, like.shape)
-    return _update(statistics, signals, dictionary, code, decay, method)
+    empty = ksvd_statistics(dictionary, method=method)
+    statistics = empty if statistics is None else statistics
+    check_statistics(statistics, empty.shape)
+    memory = jnp.asarray(decay, dictionary.dtype) * statistics
+    return _sweep(memory, signals, dictionary, code, method)
 
 
-@functools.partial(jax.jit, static_argnames="method")
-def _update(statistics, signals, dictionary, code, decay, method):
+def _checked(signals, dictionary, code, method):
+    signals, dictionary = check_signals(signals, dictionary)
+    check_choice("method", method, METHODS)
+    return signals, dictionary, check_code(code, signals)
+
+
+def _sweep(memory, signals, dictionary, code, method):
+    """Returns memory with these signals' moments added, None if it is None, and the results."""
     (m, d), k = dictionary.shape, code.indices.shape[-1]
-    memory = None if statistics is None else decay * statistics
     if signals.size == 0:
         return memory, dictionary, code
     old, finite = dictionary, is_finite(dictionary)

@@ -5,7 +5,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from laser_jax.sparse.checks import check_code, check_scalars, check_signals, check_statistics
+from laser_jax.sparse.checks import (
+    check_code,
+    check_dictionary,
+    check_scalars,
+    check_signals,
+    check_statistics,
+)
 from laser_jax.sparse.code import decode, drop_nonfinite, is_finite, to_dense, usage
 from laser_jax.sparse.dictionary import unit_norm
 from laser_jax.sparse.entry import entry
@@ -21,9 +27,10 @@ class OnlineStatistics(NamedTuple):
 
 
 def online_statistics(dictionary):
-    """Returns the empty statistics of a `(m, d)` dictionary."""
-    m = dictionary.shape[0]
-    return OnlineStatistics(jnp.zeros((m, m), dictionary.dtype), jnp.zeros_like(dictionary))
+    """Returns the empty `OnlineStatistics` of a `(m, d)` dictionary."""
+    dictionary = check_dictionary(dictionary)
+    m, d = dictionary.shape
+    return OnlineStatistics(*(jnp.zeros(shape, dictionary.dtype) for shape in ((m, m), (m, d))))
 
 
 @entry(like=("statistics", "dictionary"))
@@ -34,8 +41,12 @@ def online_update(statistics, signals, dictionary, code, *, decay):
     then scaled to norm 1, the others are untouched. A signal or atom that is not finite
     takes no part.
 
+    statistics = decay x statistics + (moments of these signals): a sum over batches, as in
+    `ksvd_update`; in `ema_update` it is a mean, of which the new part is (1 - decay).
+
     Args:
-      statistics: `OnlineStatistics` so far; `online_statistics(dictionary)` at first.
+      statistics: `OnlineStatistics` from `online_statistics` or the last update; None for an
+        empty one.
       signals: `(..., d)` float array.
       dictionary: `(m, d)` float array.
       code: `SparseCode` of the signals.
@@ -54,8 +65,10 @@ def online_update(statistics, signals, dictionary, code, *, decay):
     signals, dictionary = check_signals(signals, dictionary)
     code = check_code(code, signals)
     m, d = dictionary.shape
+    statistics = online_statistics(dictionary) if statistics is None else statistics
     check_statistics(statistics, (m, m), (m, d))
     check_scalars(decay=decay)
+    decay = jnp.asarray(decay, dictionary.dtype)
     old, finite = dictionary, is_finite(dictionary)
     signals, dictionary, code = drop_nonfinite(signals, dictionary, code)
     moments = _sum_over_signals(
@@ -100,6 +113,7 @@ def residual_update(signals, dictionary, code, *, learning_rate):
     signals, dictionary = check_signals(signals, dictionary)
     code = check_code(code, signals)
     check_scalars(learning_rate=learning_rate)
+    learning_rate = jnp.asarray(learning_rate, dictionary.dtype)
     m, old, finite = dictionary.shape[0], dictionary, is_finite(dictionary)
     signals, dictionary, code = drop_nonfinite(signals, dictionary, code)
     residual = signals - decode(code, dictionary)

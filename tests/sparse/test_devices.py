@@ -47,6 +47,8 @@ def memory(method):
 
 
 CALLS = {
+    "ksvd_statistics": ({}, {"dictionary": ATOMS}, {"method": "exact"}),
+    "online_statistics": ({}, {"dictionary": ATOMS}, {}),
     "ksvd_sweep": with_(CODED, method="exact"),
     "ksvd_sweep-parallel": with_(CODED, method="parallel"),
     "ksvd_update": with_(CODED, memory("approximate"), method="approximate"),
@@ -69,6 +71,7 @@ CALLS = {
         {"statistics": EmaStatistics(np.ones(M, "f"), np.ones((M, D), "f")), "decay": 0.5},
         {},
     ),
+    "online_update-first": with_(CODED, {"statistics": None, "decay": 0.5}),
     "online_update": with_(
         CODED, {"statistics": OnlineStatistics(np.eye(M, dtype="f"), ATOMS), "decay": 0.5}
     ),
@@ -80,7 +83,9 @@ CALLS = {
     "init_from_signals": LEARNER,
     "replace_atoms": with_(CODED, {"max_coherence": 0.9, "key": KEY}),
     "fit_dictionary": with_(LEARNER, sparsity=K, iterations=2),
-    "fit_dictionary-online": with_(LEARNER, sparsity=K, iterations=2, method="online"),
+    "fit_dictionary-online": with_(
+        LEARNER, {"dictionary": ATOMS, "tolerance": 0.1}, sparsity=K, iterations=2, method="online"
+    ),
     "quantize_coefficients": ({"code": CODE}, {"scales": np.full(M, 0.1, "f")}, {"bits": 8}),
     "dequantize_coefficients": ({"code": LEVELS}, {"scales": np.full(M, 0.1, "f")}, {}),
     "uniform_rate_model": ({}, {}, {"num_atoms": M, "sparsity": K, "max_level": 4}),

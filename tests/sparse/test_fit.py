@@ -1,3 +1,5 @@
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,6 +32,7 @@ def test_ksvd_recovers_nine_of_ten_atoms_at_20_db():
             jnp.float32(signals),
             num_atoms=50,
             sparsity=3,
+            method="exact",
             iterations=80,
             key=jax.random.key(seed),
         ).dictionary
@@ -59,6 +62,34 @@ def check_fit(method, dtype):
     np.testing.assert_allclose(np.linalg.norm(result.dictionary, axis=-1), 1, rtol=1e-5)
 
 
+def test_the_default_method_is_approximate():
+    assert inspect.signature(fit_dictionary).parameters["method"].default == "approximate"
+
+
+def test_a_fit_starts_from_the_dictionary_given():
+    signals, _ = synthetic(0, snr=20)
+    signals = jnp.float32(signals[:300])
+    settings = {"num_atoms": 25, "sparsity": 3, "key": KEY}
+    long = fit_dictionary(signals, iterations=6, **settings)
+    again = fit_dictionary(signals, iterations=6, dictionary=3 * long.dictionary, **settings)
+    assert again.errors[0] <= 1.05 * long.errors[-1]
+    np.testing.assert_allclose(np.linalg.norm(again.dictionary, axis=-1), 1, rtol=1e-5)
+
+
+def test_a_fit_stops_where_the_error_hardly_falls():
+    signals, _ = synthetic(0, snr=20)
+    signals = jnp.float32(signals[:300])
+    settings = {"num_atoms": 25, "sparsity": 3, "key": KEY, "iterations": 6}
+    whole, early = (fit_dictionary(signals, tolerance=t, **settings) for t in (0.0, 0.1))
+    errors = np.asarray(whole.errors)
+    stop = 1 + np.argmax(errors[:-1] - errors[1:] < 0.1 * errors[:-1])
+    assert 1 < stop < 5
+    np.testing.assert_allclose(early.errors[: stop + 1], errors[: stop + 1], rtol=1e-5)
+    np.testing.assert_array_equal(early.errors[stop:], early.errors[stop])
+    squares = np.sum((signals - decode(early.code, early.dictionary)) ** 2, -1)
+    np.testing.assert_allclose(early.errors[-1], np.mean(squares), rtol=1e-5)
+
+
 def test_ksvd_on_photo_patches_beats_the_cosine_transform(patches):
     from scipy.fft import dct
 
@@ -83,10 +114,13 @@ def test_atoms_nobody_uses_are_replaced():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"method": "mod"}, "'mod'; choose from approximate, ksvd, online, parallel"),
+        ({"method": "mod"}, "'mod'; choose from approximate, exact, online, parallel"),
         ({"sparsity": 9}, r"\[1, 8\].*got 9"),
         ({"num_atoms": 0}, "num_atoms must be at least 1, got 0"),
         ({"iterations": 0}, "iterations must be at least 1, got 0"),
+        ({"dictionary": jnp.ones((7, 4))}, r"num_atoms = 8 rows, got \(7, 4\)"),
+        ({"dictionary": jnp.ones((8, 3))}, r"\(5, 4\).*\(8, 3\)"),
+        ({"tolerance": jnp.ones(2)}, r"tolerance must be a scalar, got shape \(2,\)"),
         ({"signals": jnp.ones((0, 4))}, r"not be empty, got \(0, 4\)"),
         ({"signals": jnp.ones((3, 4), int)}, "floating point, got int32"),
     ],

@@ -4,8 +4,16 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from laser_jax.sparse import SparseCode, decode, ksvd_sweep, ksvd_update, least_squares, omp
-from laser_jax.sparse.ksvd import METHODS, ksvd_statistics
+from laser_jax.sparse import (
+    SparseCode,
+    decode,
+    ksvd_statistics,
+    ksvd_sweep,
+    ksvd_update,
+    least_squares,
+    omp,
+)
+from laser_jax.sparse.ksvd import METHODS
 
 N, D, M, K = 300, 12, 30, 4
 methods = pytest.mark.parametrize("method", METHODS)
@@ -213,6 +221,18 @@ def test_without_decay_memory_changes_nothing(rng, float64, method):
     expected, expected_code = ksvd_sweep(*problem, method=method)
     np.testing.assert_allclose(new, expected, atol=1e-10)
     np.testing.assert_allclose(code.coefficients, expected_code.coefficients, atol=1e-10)
+
+
+@methods
+def test_no_memory_is_an_empty_memory(rng, method):
+    problem = coded_problem(rng, np.float32)
+    expected = ksvd_statistics(problem[1], method=method)
+    found = None
+    for _ in range(2):
+        found, new, _ = ksvd_update(found, *problem, method=method, decay=0.9)
+        expected, new_expected, _ = ksvd_update(expected, *problem, method=method, decay=0.9)
+        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_array_equal(new, new_expected)
 
 
 def test_decay_may_be_traced(rng):

@@ -14,9 +14,11 @@ from laser_jax.sparse import (
     fit_dictionary,
     init_from_signals,
     kmeans_init,
+    ksvd_statistics,
     ksvd_sweep,
     ksvd_update,
     nearest_atom,
+    online_statistics,
     online_update,
     perplexity,
     replace_atoms,
@@ -25,8 +27,7 @@ from laser_jax.sparse import (
     usage,
 )
 from laser_jax.sparse.codebook import replace_codes
-from laser_jax.sparse.ksvd import METHODS, ksvd_statistics
-from laser_jax.sparse.online import online_statistics
+from laser_jax.sparse.ksvd import METHODS
 
 N, D, M, K = 60, 6, 12, 3
 KEY = jax.random.key(0)

@@ -2,9 +2,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
 
-from laser_jax.sparse import SparseCode, decode, omp, online_update, residual_update, to_dense
-from laser_jax.sparse.online import online_statistics
+from laser_jax.sparse import (
+    EmaStatistics,
+    SparseCode,
+    decode,
+    ema_update,
+    ksvd_statistics,
+    ksvd_update,
+    nearest_atom,
+    omp,
+    online_statistics,
+    online_update,
+    residual_update,
+    to_dense,
+)
+from laser_jax.sparse.ksvd import METHODS
 
 N, D, M, K = 300, 12, 30, 4
 
@@ -61,6 +75,43 @@ def test_decay_may_be_traced(rng):
     update = jax.jit(lambda d: online_update(statistics, signals, dictionary, code, decay=d))
     update(0.5), update(0.9)
     assert update._cache_size() == 1
+
+
+def test_the_first_online_update_needs_no_statistics(rng):
+    problem = coded_problem(rng, np.float32)
+    expected = online_update(online_statistics(problem[1]), *problem, decay=0.9)
+    found = online_update(None, *problem, decay=0.9)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+@pytest.mark.parametrize("name", ["online", "residual", "ema", *METHODS])
+def test_float64_scalars_change_no_dtype_of_a_scan(rng, float64, name):
+    signals, dictionary, code = coded_problem(rng, np.float32)
+    decay = np.float64(0.9)
+
+    def update(state, _):
+        statistics, atoms = state
+        if name == "online":
+            state = online_update(statistics, signals, atoms, code, decay=decay)
+        elif name == "residual":
+            state = None, residual_update(signals, atoms, code, learning_rate=decay)
+        elif name == "ema":
+            code_of_one = nearest_atom(signals, atoms)
+            state = ema_update(statistics, signals, code_of_one, decay=decay)
+        else:
+            state = ksvd_update(statistics, signals, atoms, code, method=name, decay=decay)[:2]
+        return state, None
+
+    if name in METHODS:
+        empty = ksvd_statistics(dictionary, method=name)
+    else:
+        empty = {
+            "online": online_statistics(dictionary),
+            "residual": None,
+            "ema": EmaStatistics(jnp.ones(M, np.float32), dictionary),
+        }[name]
+    state, _ = lax.scan(update, (empty, dictionary), length=2)
+    assert {x.dtype for x in jax.tree.leaves(state)} == {np.dtype("float32")}
 
 
 def test_residual_update_is_its_formula(rng, dtype):

@@ -10,7 +10,7 @@ import pytest
 from jax import lax
 
 from laser_jax import sparse
-from laser_jax.sparse import codebook, ksvd, online
+from laser_jax.sparse import codebook, ksvd
 
 N, D, M, K = 40, 6, 12, 3
 SIGNALS, DICTIONARY = jnp.ones((N, D)), jnp.ones((M, D))
@@ -32,7 +32,7 @@ def gradient(signals, dictionary):
 CALLS = {
     "SparseCode": lambda: CODE,
     "RateModel": lambda: RATES,
-    "OnlineStatistics": lambda: online.online_statistics(DICTIONARY),
+    "OnlineStatistics": lambda: sparse.online_statistics(DICTIONARY),
     "EmaStatistics": lambda: sparse.EmaStatistics(jnp.ones(M), DICTIONARY),
     "FitResult": lambda: sparse.FitResult(DICTIONARY, CODE, jnp.ones(1)),
     "code_bits": lambda: sparse.code_bits(LEVELS, RATES),
@@ -54,12 +54,13 @@ CALLS = {
         SIGNALS, DICTIONARY, sparsity=K
     ),
     "kmeans_init": lambda: sparse.kmeans_init(SIGNALS, M, key=KEY),
+    "ksvd_statistics": lambda: sparse.ksvd_statistics(DICTIONARY, method="exact"),
     "ksvd_sweep": lambda: [
         sparse.ksvd_sweep(SIGNALS, DICTIONARY, CODE, method=m) for m in ksvd.METHODS
     ],
     "ksvd_update": lambda: [
         sparse.ksvd_update(
-            ksvd.ksvd_statistics(DICTIONARY, method=m),
+            sparse.ksvd_statistics(DICTIONARY, method=m),
             SIGNALS,
             DICTIONARY,
             CODE,
@@ -76,8 +77,9 @@ CALLS = {
         sparse.omp(SIGNALS, DICTIONARY, sparsity=K, selection="ols"),
         gradient(SIGNALS, DICTIONARY),
     ],
+    "online_statistics": lambda: sparse.online_statistics(DICTIONARY),
     "online_update": lambda: sparse.online_update(
-        online.online_statistics(DICTIONARY), SIGNALS, DICTIONARY, CODE, decay=0.9
+        sparse.online_statistics(DICTIONARY), SIGNALS, DICTIONARY, CODE, decay=0.9
     ),
     "perplexity": lambda: sparse.perplexity(jnp.ones(M)),
     "quantize_coefficients": lambda: sparse.quantize_coefficients(CODE, 0.1, bits=8),

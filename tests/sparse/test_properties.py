@@ -255,6 +255,11 @@ def is_swept(p, a, out):
         assert after <= 1.001 * before + TINY
 
 
+def is_empty_memory(p, a, out):
+    arrays = jax.tree.leaves(out)
+    assert all(len(x) == p.m and x.dtype == "float32" and not np.any(x) for x in arrays)
+
+
 def is_online(p, a, out):
     (moment, cross), dictionary = out
     x, y = dense(p.code, p.m), rows(p.signals)
@@ -416,6 +421,11 @@ ROWS = {
         lambda p: {"signals": p.signals, "code": single(p), "statistics": ema(p), "decay": 0.5},
         is_ema,
     ),
+    "ksvd_statistics": (
+        lambda p: {"dictionary": p.dictionary, "method": p.by_shape(*ksvd.METHODS)},
+        is_empty_memory,
+    ),
+    "online_statistics": (lambda p: {"dictionary": p.dictionary}, is_empty_memory),
     "ksvd_sweep": (swept, is_swept),
     "ksvd_update": (updated, is_swept),
     "online_update": (lambda p: {**coded(p), "statistics": online(p), "decay": 0.5}, is_online),
@@ -453,7 +463,7 @@ ROWS = {
             **learner(p),
             "sparsity": p.sparsity,
             "iterations": 2,
-            "method": p.by_shape("ksvd", "approximate", "parallel", "online"),
+            "method": p.by_shape("exact", "approximate", "parallel", "online"),
         },
         is_fit,
     ),

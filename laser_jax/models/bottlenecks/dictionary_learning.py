@@ -29,9 +29,12 @@ from laser_jax.sparse import (
     gradient_pursuit,
     init_from_signals,
     iterative_hard_thresholding,
+    ksvd_statistics,
+    ksvd_sweep,
     ksvd_update,
     matching_pursuit,
     omp,
+    online_statistics,
     online_update,
     rate_distortion_pursuit,
     replace_atoms,
@@ -42,8 +45,7 @@ from laser_jax.sparse import (
     usage,
 )
 from laser_jax.sparse.checks import check_choice, check_sparsity
-from laser_jax.sparse.ksvd import METHODS, ksvd_statistics
-from laser_jax.sparse.online import online_statistics
+from laser_jax.sparse.ksvd import METHODS
 from laser_jax.sparse.support import optimal_coefficients
 
 SPARSE_CODERS = {
@@ -285,13 +287,15 @@ class DictionaryLearning(AtomUse, nn.Module):
     def _update(self, dictionary, signals, code):
         atoms, statistics = dictionary["atoms"], dictionary.get("statistics")
         if self.dictionary_update == "ksvd":
-            memory = statistics
+            memory, method = statistics, self.ksvd_method
             for _ in range(self.ksvd_iterations):
+                if memory is None:
+                    atoms, code = ksvd_sweep(signals, atoms, code, method=method)
+                    continue
                 # Each sweep starts from the same past, or the batch would count twice.
                 statistics, atoms, code = ksvd_update(
-                    memory, signals, atoms, code,
-                    method=self.ksvd_method, decay=self.dictionary_decay,
-                )  # fmt: skip
+                    memory, signals, atoms, code, method=method, decay=self.dictionary_decay
+                )
         elif self._has_memory:
             statistics, atoms = online_update(
                 statistics, signals, atoms, code, decay=self.dictionary_decay
