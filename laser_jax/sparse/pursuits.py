@@ -6,41 +6,60 @@ All take what `omp` takes and return a `SparseCode`:
 |---|---|---|
 | `matching_pursuit` | inner products with the residual | speed matters more than the error |
 | `gradient_pursuit` | one gradient step over the support an atom | k is large |
-| `iterative_hard_thresholding` | gradient steps over all atoms | the dictionary is incoherent |
+| `iterative_hard_thresholding` | least squares over the support | the dictionary is incoherent |
 | `top_k` | inner products with the signal | the dictionary is orthonormal, or learned for it |
+
+All are differentiable with the support held. A gradient computes the coefficients anew over
+the support, block by block, instead of keeping what the coder did in memory.
 """
 
+import functools
 import math
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from laser_jax.sparse.checks import check_at_least
+from laser_jax.sparse.checks import check_at_least, check_signals
 from laser_jax.sparse.code import SparseCode
 from laser_jax.sparse.coder import run_coder
 from laser_jax.sparse.entry import entry
-from laser_jax.sparse.loops import fori_loop
+from laser_jax.sparse.linalg import default_block_size, map_blocks, safe_norms
+from laser_jax.sparse.loops import fori_loop, scan
+from laser_jax.sparse.support import least_squares
 
 
-@entry(static=("sparsity", "block_size"), compiled=False, like="signals")
-def matching_pursuit(signals, dictionary, *, sparsity, tolerance=None, block_size=None):
+@entry(static=("sparsity", "revisit", "block_size"), compiled=False, like="signals")
+def matching_pursuit(
+    signals, dictionary, *, sparsity, tolerance=None, revisit=False, block_size=None
+):
     """Codes each signal greedily, each coefficient the inner product with the residual.
 
-    No least squares; no atom is chosen twice. Args, Returns and Raises as for `omp`.
+    Args:
+      revisit: False takes a new atom in each of the `sparsity` steps. True is the textbook's
+        form: a step may choose an atom again and correct its coefficient, so that a code
+        has at most `sparsity` atoms, and the coefficients approach the least-squares ones.
+        Not differentiable. Static.
+      The others as for `omp`.
+
+    Returns: as for `omp`.
+
+    Raises:
+      ValueError: as for `omp`; also where a gradient goes through `revisit=True`.
 
     References:
       Mallat and Zhang, Matching pursuits with time-frequency dictionaries, 1993.
     """
-    return run_coder(
+    return _run(
         _greedy_block,
+        _no_gradient if revisit else _projections,
         signals,
         dictionary,
         sparsity=sparsity,
         rows_a_step=1,
         tolerance=tolerance,
         block_size=block_size,
-        options=(_project, 1),
+        options=(_project, 1, bool(revisit)),
     )
 
 
@@ -54,15 +73,16 @@ def gradient_pursuit(signals, dictionary, *, sparsity, tolerance=None, block_siz
     References:
       Blumensath and Davies, Gradient pursuits, IEEE Trans. Signal Processing, 2008.
     """
-    return run_coder(
+    return _run(
         _greedy_block,
+        _descents,
         signals,
         dictionary,
         sparsity=sparsity,
         rows_a_step=sparsity / 2,
         tolerance=tolerance,
         block_size=block_size,
-        options=(_descend, sparsity),
+        options=(_descend, sparsity, False),
     )
 
 
@@ -72,11 +92,13 @@ def iterative_hard_thresholding(
 ):
     """Codes each signal by gradient steps, each followed by keeping the k largest coefficients.
 
-    The step is the best one over the current support (normalised IHT), and the best
-    code met on the way is returned.
+    A step has the length that is best over the current support (normalised IHT). One that does
+    not lower the error, as the support changes, is tried again half as long in the next
+    iteration. The coefficients are the least-squares ones over the last support; with a
+    tolerance only the largest of them, as many as reach it.
 
     Args:
-      iterations: gradient steps, at least 1. The others as for `omp`.
+      iterations: gradient steps tried, at least 1. The others as for `omp`.
 
     Returns and Raises: as for `omp`.
 
@@ -85,16 +107,18 @@ def iterative_hard_thresholding(
       Topics in Signal Processing, 2010.
     """
     check_at_least("iterations", iterations, 1)
-    return run_coder(
+    signals, dictionary = check_signals(signals, dictionary)
+    code = run_coder(
         _threshold_block,
-        signals,
-        dictionary,
+        lax.stop_gradient(signals),
+        lax.stop_gradient(dictionary),
         sparsity=sparsity,
         rows_a_step=sparsity,
         tolerance=tolerance,
         block_size=block_size,
-        options=(iterations,),
+        options=(iterations, tolerance is not None),
     )
+    return least_squares(signals, dictionary, code)
 
 
 @entry(static=("sparsity", "block_size"), compiled=False, like="signals")
@@ -104,8 +128,9 @@ def top_k(signals, dictionary, *, sparsity, tolerance=None, block_size=None):
     The best code if the dictionary is orthonormal; otherwise the crudest one here.
     With a tolerance, a signal already that small gets zero coefficients.
     """
-    return run_coder(
+    return _run(
         _top_k_block,
+        _inner_products,
         signals,
         dictionary,
         sparsity=sparsity,
@@ -115,7 +140,87 @@ def top_k(signals, dictionary, *, sparsity, tolerance=None, block_size=None):
     )
 
 
-def _greedy_block(signals, atoms, sparsity, tolerance, refine, changed):
+def _run(code_block, replay, signals, dictionary, **options):
+    """`run_coder`, and the gradient of the function `replay` through the coefficients."""
+    signals, dictionary = check_signals(signals, dictionary)
+    code = run_coder(code_block, *map(lax.stop_gradient, (signals, dictionary)), **options)
+    return code._replace(coefficients=_coefficients(signals, dictionary, code, replay))
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
+def _coefficients(signals, dictionary, code, replay):
+    """Returns `code.coefficients`, with the gradient of `replay` attached."""
+    del signals, dictionary, replay
+    return code.coefficients
+
+
+@_coefficients.defjvp
+def _coefficients_jvp(replay, primals, tangents):
+    signals, dictionary, code = primals
+    indices, used = code.indices, code.coefficients != 0
+
+    def replay_all(signals, dictionary):
+        return _replay_blocks(signals, dictionary, indices, used, replay)
+
+    _, tangent = jax.jvp(replay_all, (signals, dictionary), tangents[:2])
+    return _coefficients(*primals, replay), tangent
+
+
+@functools.partial(jax.jit, static_argnums=4)
+def _replay_blocks(signals, dictionary, indices, used, replay):
+    floats = indices.shape[-1] * (signals.shape[-1] + indices.shape[-1])
+    # On accelerators too a gradient keeps several times this at hand.
+    block_size = min(default_block_size(floats), max(32, 2**22 // floats))
+
+    @jax.checkpoint  # of each block only its signals and support stay in memory
+    def replay_rows(dictionary, block):
+        rows, indices, used = block
+        atoms = dictionary[indices.T]
+        norms = safe_norms(atoms)
+        return (replay(rows, atoms / norms, used.T) / norms[..., 0]).T
+
+    return map_blocks(
+        functools.partial(replay_rows, dictionary), (signals, indices, used), block_size
+    )
+
+
+# Coefficients anew over a held support: signals `(b, d)`, unit atoms `(k, b, d)` in the order
+# of their choice, and whether each place is used, `(k, b)`.
+
+
+def _inner_products(signals, atoms, used):
+    return jnp.where(used, jnp.sum(atoms * signals[None, :, :], -1), 0)
+
+
+def _projections(signals, atoms, used):
+    def step(residual, place):
+        atom, used = place
+        value = jnp.where(used, jnp.sum(residual * atom, -1), 0)
+        return residual - value[:, None] * atom, value
+
+    return scan(step, signals, (atoms, used))[1]
+
+
+def _descents(signals, atoms, used):
+    def step(residual, i):
+        held = used & used[i][None, :] & (jnp.arange(len(used))[:, None] <= i)
+        gradient = jnp.where(held, _inner_products(residual, atoms, held), 0)
+        direction = jnp.sum(gradient[..., None] * atoms, 0)
+        squared = jnp.sum(direction**2, -1)
+        length = jnp.sum(gradient**2, 0) / jnp.where(squared > 0, squared, 1)
+        return residual - length[:, None] * direction, length[None, :] * gradient
+
+    return jnp.sum(scan(step, signals, jnp.arange(len(used)))[1], 0)
+
+
+def _no_gradient(signals, atoms, used):
+    raise ValueError(
+        "matching_pursuit(..., revisit=True) is not differentiable; take least_squares(signals, "
+        "dictionary, code) of its code with stop_gradient, which is, or revisit=False."
+    )
+
+
+def _greedy_block(signals, atoms, sparsity, tolerance, refine, changed, revisit):
     """Greedy coding; `refine` gives the coefficients, of which a step changes so many."""
     b, m = signals.shape[1 - atoms.axis], atoms.vectors.shape[0]
 
@@ -127,7 +232,8 @@ def _greedy_block(signals, atoms, sparsity, tolerance, refine, changed):
             correlations = atoms.add_correlations(
                 correlations, -change.coefficients, change.indices, 1 if changed == 1 else i
             )
-        index, score = atoms.argmax(jnp.where(taken, -1, jnp.abs(correlations)))
+        score = jnp.abs(correlations)
+        index, score = atoms.argmax(score if revisit else jnp.where(taken, -1, score))
         useful = (score > 0) & (atoms.dot(residual, residual) > tolerance)
         indices = code.indices.at[i].set(jnp.where(useful, index, m))
         coefficients, change, approximation = refine(
@@ -143,7 +249,19 @@ def _greedy_block(signals, atoms, sparsity, tolerance, refine, changed):
     correlations = atoms.correlations(signals)
     change = jax.tree.map(lambda x: x[:changed], code)
     state = (code, signals, correlations, change, jnp.zeros(correlations.shape, bool))
-    return fori_loop(0, sparsity, add_atom, state)[0]
+    code = fori_loop(0, sparsity, add_atom, state)[0]
+    return fori_loop(0, sparsity, functools.partial(_merge, m), code) if revisit else code
+
+
+def _merge(num_atoms, i, code):
+    """Moves to place i what later places hold of its atom."""
+    same = code.indices == code.indices[i][None, :]
+    later = same & (jnp.arange(len(same))[:, None] > i)
+    total = code.coefficients[i] + jnp.sum(jnp.where(later, code.coefficients, 0), 0)
+    return SparseCode(
+        jnp.where(later, num_atoms, code.indices),
+        jnp.where(later, 0, code.coefficients).at[i].set(total),
+    )
 
 
 def _project(i, code, correlations, residual, useful, atoms):
@@ -205,30 +323,52 @@ def _largest(values, sparsity, atoms):
     return SparseCode(indices, atoms.pick(values, indices))
 
 
-def _threshold_block(signals, atoms, sparsity, tolerance, iterations):
-    squared = atoms.dot(signals, signals)
+def _threshold_block(signals, atoms, sparsity, tolerance, iterations, prune):
     first = atoms.correlations(signals)
 
     def step(_, state):
-        code, gradient, best, best_error = state
-        on_support = atoms.pick(gradient, code.indices)
-        length, _ = _best_step(on_support, code.indices, sparsity, atoms)
-        moved = atoms.add_at(atoms.each(length) * gradient, code)
-        code = _largest(moved, sparsity, atoms)
-        residual = atoms.add(signals, -code.coefficients, code.indices, sparsity)
+        code, residual, error, longest = state
         if atoms.gram is None:
             gradient = atoms.correlations(residual)
         else:
             gradient = atoms.add_correlations(first, -code.coefficients, code.indices, sparsity)
-        error = atoms.dot(residual, residual)
-        better = error < best_error
-        best = jax.tree.map(lambda new, old: jnp.where(better[None, :], new, old), code, best)
-        return code, gradient, best, jnp.minimum(error, best_error)
+        on_support = atoms.pick(gradient, code.indices)
+        best, _ = _best_step(on_support, code.indices, sparsity, atoms)
+        length = jnp.minimum(best, longest)
+        moved = atoms.add_at(atoms.each(length) * gradient, code)
+        new = _largest(moved, sparsity, atoms)
+        new_residual = atoms.add(signals, -new.coefficients, new.indices, sparsity)
+        new_error = atoms.dot(new_residual, new_residual)
+        falls = new_error < error
+        new = jax.tree.map(lambda x, y: jnp.where(falls[None, :], x, y), new, code)
+        residual = jnp.where(atoms.each(falls), new_residual, residual)
+        # A step too long is tried again, shorter, in the next iteration: a loop here would run
+        # until the last signal of the block, and over devices communicate.
+        longest = jnp.where(falls, jnp.inf, length / 2)
+        return new, residual, jnp.minimum(error, new_error), longest
 
     # The first step starts from zero, on the support of the largest correlations.
     start = _largest(first, sparsity, atoms)
     start = start._replace(coefficients=jnp.zeros_like(start.coefficients))
-    state = fori_loop(0, iterations, step, (start, first, start, squared))
-    small = squared <= tolerance
-    best = state[2]
-    return best._replace(coefficients=jnp.where(small[None, :], 0, best.coefficients))
+    infinite = jnp.full_like(start.coefficients[0], jnp.inf)
+    state = (start, signals, atoms.dot(signals, signals), infinite)
+    code = fori_loop(0, iterations, step, state)[0]
+    return _prune(signals, atoms, code, tolerance) if prune else code
+
+
+def _prune(signals, atoms, code, tolerance):
+    """Keeps the largest coefficients, as many as the tolerance needs."""
+    rows = signals if atoms.axis == 1 else signals.T
+    code = least_squares(rows, atoms.vectors, SparseCode(*(x.T for x in code)))
+    order = jnp.argsort(-jnp.abs(code.coefficients), axis=-1)
+    code = SparseCode(*(jnp.take_along_axis(x, order, axis=-1).T for x in code))
+
+    def keep(i, state):
+        residual, coefficients = state
+        wanted = atoms.dot(residual, residual) > tolerance
+        value = jnp.where(wanted, coefficients[i], 0)
+        residual = residual - atoms.each(value) * atoms.take(code.indices[i])
+        return residual, coefficients.at[i].set(value)
+
+    _, coefficients = fori_loop(0, len(code.indices), keep, (signals, code.coefficients))
+    return code._replace(coefficients=coefficients)

@@ -60,6 +60,25 @@ def descent(coefficients, support, atoms, residual):
     return coefficients + gradient * (gradient @ gradient) / (direction @ direction)
 
 
+def test_matching_pursuit_that_revisits_is_the_textbooks(rng, float64, form):
+    """An atom may be chosen again, which corrects its coefficient."""
+    signals, dictionary = random_problem(rng, np.float64)
+    norms = np.linalg.norm(dictionary, axis=-1)
+    atoms = np.asarray(dictionary) / norms[:, None]
+    expected = np.zeros((50, 40))
+    for signal, row in zip(np.asarray(signals), expected, strict=True):
+        for _ in range(20):
+            products = atoms @ (signal - row @ atoms)
+            best = np.argmax(np.abs(products))
+            row[best] += products[best]
+    code = matching_pursuit(signals, dictionary, sparsity=20, revisit=True)
+    check_valid(code, 40)
+    np.testing.assert_allclose(to_dense(code, 40), expected / norms, rtol=1e-9, atol=1e-12)
+    once = matching_pursuit(signals, dictionary, sparsity=20)
+    left, left_once = (squared_error(signals, dictionary, c).mean() for c in (code, once))
+    assert left < 0.8 * left_once
+
+
 @pytest.mark.parametrize(
     ("coder", "refine"), [(matching_pursuit, projection), (gradient_pursuit, descent)]
 )
@@ -102,6 +121,38 @@ def test_iterative_hard_thresholding_finds_an_exactly_sparse_code(rng, float64, 
     )
     found = np.all(np.abs(to_dense(code, 128) - dense) < 1e-3, axis=-1)
     assert found.mean() >= 0.95
+
+
+def test_iterative_hard_thresholding_ends_in_least_squares(rng, float64, form):
+    signals, dictionary = random_problem(rng, np.float64)
+    code = iterative_hard_thresholding(signals, dictionary, sparsity=4)
+    residual = np.asarray(signals - decode(code, dictionary))
+    products = np.einsum("nd,nkd->nk", residual, np.asarray(dictionary)[code.indices])
+    np.testing.assert_allclose(products, 0, atol=1e-9)
+
+
+def test_iterative_hard_thresholding_keeps_no_more_atoms_than_the_tolerance_needs(rng, form):
+    dictionary = rng.normal(size=(256, 64)).astype(np.float32)
+    indices = np.stack([rng.choice(256, 2, replace=False) for _ in range(200)])
+    noise = 0.01 * rng.normal(size=(200, 64))
+    signals = np.float32(np.sum(dictionary[indices], 1) + noise)
+    code = iterative_hard_thresholding(signals, dictionary, sparsity=8, tolerance=0.05)
+    reached = squared_error(signals, dictionary, code) <= 0.0501
+    assert reached.mean() > 0.95
+    used = np.sum(np.asarray(code.coefficients) != 0, -1)
+    assert used[reached].mean() < 2.1
+    assert np.all(used[~reached] == 8)
+
+
+def test_iterative_hard_thresholding_does_not_diverge_on_a_coherent_dictionary(rng):
+    """The safeguard: a step that does not lower the error is shortened."""
+    dictionary = (rng.normal(size=(256, 64)) + 1).astype(np.float32)
+    dictionary /= np.linalg.norm(dictionary, axis=-1, keepdims=True)
+    indices = np.stack([rng.choice(256, 2, replace=False) for _ in range(200)])
+    signals = np.float32(np.sum(rng.normal(size=(200, 2, 1)) * dictionary[indices], 1))
+    code = iterative_hard_thresholding(signals, dictionary, sparsity=8, iterations=40)
+    relative = squared_error(signals, dictionary, code) / np.sum(signals**2, -1)
+    assert relative.mean() < 0.02
 
 
 # Properties.
@@ -213,6 +264,44 @@ def test_gradients_through_coefficients_are_finite(rng, coder):
 
     for gradient in jax.jit(jax.grad(loss, argnums=(0, 1)))(signals, dictionary):
         assert np.all(np.isfinite(gradient)) and np.any(np.asarray(gradient) != 0)
+
+
+@coders
+def test_both_derivatives_are_those_of_finite_differences(rng, float64, coder):
+    signals, dictionary = random_problem(rng, np.float64, n=20)
+    direction = random_problem(rng, np.float64, n=20)
+
+    @jax.jit
+    def loss(t):
+        y, d = (x + t * v for x, v in zip((signals, dictionary), direction, strict=True))
+        return jnp.sum(jnp.sin(coder(y, d, sparsity=4, tolerance=3.0).coefficients), -1)
+
+    first = jax.jit(jax.jacfwd(loss))
+    step = 1e-6  # the support stays: the functions are smooth on both sides
+    for function, derivative in ((loss, first), (first, jax.jit(jax.jacfwd(jax.jacrev(loss))))):
+        expected = (np.asarray(function(step)) - np.asarray(function(-step))) / (2 * step)
+        np.testing.assert_allclose(derivative(0.0), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("coder", [matching_pursuit, gradient_pursuit, top_k])
+def test_gradients_take_little_memory(coder):
+    def loss(y, d):
+        return jnp.sum(coder(y, d, sparsity=16).coefficients ** 2)
+
+    shapes = [jax.ShapeDtypeStruct(shape, "float32") for shape in ((65536, 64), (512, 64))]
+    compiled = jax.jit(jax.grad(loss, argnums=(0, 1))).lower(*shapes).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < 250e6
+
+
+def test_a_gradient_through_revisited_atoms_is_refused_with_the_remedy(rng):
+    signals, dictionary = random_problem(rng, np.float32)
+
+    def loss(y):
+        return jnp.sum(matching_pursuit(y, dictionary, sparsity=4, revisit=True).coefficients)
+
+    with pytest.raises(ValueError, match="least_squares"):
+        jax.grad(loss)(signals)
+    assert np.all(jax.grad(lambda y: loss(jax.lax.stop_gradient(y)))(signals) == 0)
 
 
 @coders
