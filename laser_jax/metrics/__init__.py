@@ -1,9 +1,10 @@
 """Metrics: image quality in [0, 1], and what a code costs and uses."""
 
-from laser_jax.metrics.code import active_atoms, sparse_bits, vq_bits
+from laser_jax.metrics.code import active_atoms
 from laser_jax.metrics.frechet import GaussianStatistics, frechet_distance
 from laser_jax.metrics.image import psnr, squared_error_to_psnr, ssim
 from laser_jax.metrics.perceptual import fid, lpips
+from laser_jax.sparse.bits import sparse_bits, vq_bits
 
 __all__ = [
     "GaussianStatistics",

@@ -1,11 +1,8 @@
-"""What a code uses and what it costs."""
-
-import math
+"""What a code uses."""
 
 import jax.numpy as jnp
 
-from laser_jax.sparse.checks import check_at_least, check_code, check_sparsity
-from laser_jax.sparse.codebook import check_stages
+from laser_jax.sparse.checks import check_code
 
 
 def active_atoms(code):
@@ -15,32 +12,3 @@ def active_atoms(code):
     """
     code = check_code(code)
     return jnp.sum(code.coefficients != 0, axis=-1)
-
-
-def vq_bits(num_atoms, *, stages=1):
-    """Returns the bits of a VQ code: an index of m atoms, or k of m / k for residual VQ.
-
-    Raises:
-      ValueError: if there is no atom or `stages` does not divide m.
-    """
-    check_at_least("num_atoms", num_atoms, 1)
-    check_stages(stages, num_atoms)
-    return stages * math.log2(num_atoms / stages)
-
-
-def sparse_bits(num_atoms, *, sparsity, coefficient_bits):
-    """Returns the bits of a fixed-length sparse code: log2 C(m, k) + k coefficients.
-
-    The support is a set: its order carries nothing.
-
-    Args:
-      num_atoms: m.
-      sparsity: k.
-      coefficient_bits: precision of a coefficient.
-
-    Raises:
-      ValueError: if a number is out of range.
-    """
-    check_sparsity(sparsity, num_atoms)
-    check_at_least("coefficient_bits", coefficient_bits, 0)
-    return math.log2(math.comb(num_atoms, sparsity)) + sparsity * coefficient_bits

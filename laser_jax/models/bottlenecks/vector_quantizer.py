@@ -5,7 +5,6 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from laser_jax.metrics import vq_bits
 from laser_jax.models.bottlenecks.output import (
     AtomUse,
     BottleneckOutput,
@@ -25,6 +24,7 @@ from laser_jax.sparse import (
     residual_nearest_atoms,
     usage,
 )
+from laser_jax.sparse.bits import vq_bits
 from laser_jax.sparse.codebook import replace_codes, stage_targets
 
 

@@ -1,10 +1,10 @@
-"""Losses on the sparse code and its dictionary."""
+"""Penalties on a sparse code and its dictionary."""
 
 import jax.numpy as jnp
 from jax import lax
 
-from laser_jax.sparse import unit_norm
 from laser_jax.sparse.checks import check_dictionary, check_floats, check_not_empty
+from laser_jax.sparse.dictionary import unit_norm
 
 
 def coefficient_l1(coefficients):

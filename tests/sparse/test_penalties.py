@@ -2,7 +2,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from laser_jax.losses import coefficient_l1, coherence_penalty
+from laser_jax.sparse.penalties import coefficient_l1, coherence_penalty
 
 
 def test_coefficient_l1_is_the_mean_norm_of_a_signal():
