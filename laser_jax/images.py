@@ -1,8 +1,45 @@
 """Image ranges: uint8 or float in [0, 1] outside, [-1, 1] inside the network and the losses."""
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 
-from laser_jax.sparse.checks import check_floating
+from laser_jax.sparse.checks import check_floating, check_floats
+
+
+def check_images(**images):
+    """Checks that images are uint8, or floats in [0, 1]; values only where they are concrete.
+
+    Raises:
+      ValueError: if an array is of another type, or has a value out of range or NaN.
+    """
+    for name, x in images.items():
+        x = x if isinstance(x, jax.Array) else np.asarray(x)
+        if x.dtype == jnp.uint8:
+            continue
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            raise ValueError(f"{name} must be uint8 or floating point, got {x.dtype}.")
+        if isinstance(x, jax.core.Tracer) or x.size == 0:
+            continue
+        low, high = float(x.min()), float(x.max())
+        if not (0 <= low and high <= 1):
+            raise ValueError(
+                f"{name} must be uint8 or float in [0, 1], got {x.dtype} in [{low}, {high}]."
+            )
+
+
+def as_unit(**images):
+    """Returns images, uint8 or in [0, 1], as floats in [0, 1] of one type, float32 at least.
+
+    Raises:
+      ValueError: as `check_images`.
+    """
+    check_images(**images)
+    arrays = {name: jnp.asarray(x) for name, x in images.items()}
+    for name, x in arrays.items():
+        if x.dtype == jnp.uint8:
+            arrays[name] = x.astype(jnp.float32) / 255
+    return check_floats(**arrays)
 
 
 def to_network(images):

@@ -6,6 +6,7 @@ import numpy as np
 
 from laser_jax import inference
 from laser_jax.checkpoint import WHICH, Checkpoints
+from laser_jax.images import check_images
 from laser_jax.models import build_model
 from laser_jax.optimizer import build_optimizer
 from laser_jax.run_config import read_config
@@ -38,11 +39,11 @@ class TrainedAutoencoder:
         Raises:
           ValueError: if the shape does not fit the model or the floats leave [0, 1].
         """
-        return np.asarray(inference.reconstruct(self.model, self.variables, _check(images)))
+        return np.asarray(inference.reconstruct(self.model, self.variables, _checked(images)))
 
     def encode(self, images):
         """Returns the `SparseCode` of images, leading axes `(b, h, w)`; as for `reconstruct`."""
-        return inference.encode(self.model, self.variables, _check(images))
+        return inference.encode(self.model, self.variables, _checked(images))
 
     def decode(self, code):
         """Returns the images `(b, H, W, C)`, float in [0, 1], of a `SparseCode` `(b, h, w, k)`.
@@ -135,11 +136,7 @@ def _check_range(what, integers, end):
         raise ValueError(f"{what} must be in [0, {end}), got {integers.min()} to {integers.max()}.")
 
 
-def _check(images):
+def _checked(images):
     images = np.asarray(images)
-    if images.dtype != np.uint8 and images.size and not (0 <= images.min() and images.max() <= 1):
-        raise ValueError(
-            "images must be uint8 or float in [0, 1], got "
-            f"{images.dtype} in [{images.min()}, {images.max()}]."
-        )
+    check_images(images=images)
     return images

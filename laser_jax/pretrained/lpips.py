@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from laser_jax.pretrained.trunks import VGG16, AlexNet, Conv
+from laser_jax.pretrained.trunks import VGG16, AlexNet, Conv, as_rgb
 
 TRUNKS = {"alex": AlexNet, "vgg": VGG16}
 SMALLEST_SIDE = {"alex": 31, "vgg": 16}  # sides that the pooling leaves a pixel of
@@ -25,7 +25,7 @@ class NetLinLayer(nn.Module):
 
 
 class Lpips(nn.Module):
-    """The distance `(b,)` of two batches of images `(b, H, W, 3)` in [-1, 1]."""
+    """The distance `(b,)` of two batches of images `(b, H, W, C)` in [-1, 1], C = 1 or 3."""
 
     net: str
 
@@ -43,7 +43,8 @@ def lpips_distance(params, a, b, *, net):
 
     Args:
       params: from `load_lpips(net)`.
-      a, b: `(b, H, W, 3)` float arrays in [-1, 1]; sides at least 31 ("alex") or 16 ("vgg").
+      a, b: `(b, H, W, C)` float arrays in [-1, 1], C = 3, or 1 for gray images; sides at least
+        31 ("alex") or 16 ("vgg").
       net: "alex" or "vgg".
 
     Raises:
@@ -56,10 +57,10 @@ def lpips_distance(params, a, b, *, net):
     check_net(net)
     if a.shape != b.shape:
         raise ValueError(f"LPIPS compares images of one shape, got {a.shape} and {b.shape}.")
-    if a.ndim != 4 or a.shape[-1] != 3 or min(a.shape[1:3]) < SMALLEST_SIDE[net]:
+    if a.ndim != 4 or a.shape[-1] not in (1, 3) or min(a.shape[1:3]) < SMALLEST_SIDE[net]:
         raise ValueError(
-            f"LPIPS with net {net!r} needs images (b, H, W, 3), H and W at least "
-            f"{SMALLEST_SIDE[net]}, got {a.shape}."
+            f"LPIPS with net {net!r} needs images (b, H, W, C), C = 1 or 3, H and W at "
+            f"least {SMALLEST_SIDE[net]}, got {a.shape}."
         )
     return Lpips(net).apply({"params": params}, a, b)
 
@@ -70,7 +71,7 @@ def vgg16_features(params, images):
 
     Args:
       params: from `load_lpips("vgg")`.
-      images: `(b, H, W, 3)` in [-1, 1].
+      images: `(b, H, W, C)` in [-1, 1], C = 3, or 1 for gray images.
     """
     return jnp.mean(VGG16().apply({"params": params["VGG16_0"]}, _normalised(images))[-1], (1, 2))
 
@@ -83,7 +84,7 @@ def check_net(net):
 
 def _normalised(images):
     shift, scale = (jnp.array(x, jnp.float32).reshape(1, 1, 1, 3) for x in (_SHIFT, _SCALE))
-    return (images - shift) / scale
+    return (as_rgb(images) - shift) / scale
 
 
 def _unit(features):

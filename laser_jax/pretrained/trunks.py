@@ -10,6 +10,11 @@ import jax.numpy as jnp
 from jax import lax
 
 
+def as_rgb(images):
+    """Returns images `(b, H, W, C)` with three channels; a gray one is repeated."""
+    return jnp.repeat(images, 3, axis=-1) if images.shape[-1] == 1 else images
+
+
 def convolve(x, kernel, strides, padding, **options):
     """`lax.conv_general_dilated`; on a grid of a few positions as one product.
 

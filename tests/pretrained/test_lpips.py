@@ -45,7 +45,9 @@ def test_lpips_is_zero_for_equal_images_symmetric_and_grows_with_noise(net, pair
     np.testing.assert_allclose(lpips(crops, crops, net=net), 0, atol=1e-12)
     np.testing.assert_allclose(lpips(changed, crops, net=net), OFFICIAL[net], rtol=2e-5)
     noise = np.random.default_rng(0).normal(size=crops.shape).astype(np.float32)
-    distances = [lpips(crops, crops + s * noise, net=net) for s in (0.01, 0.03, 0.1, 0.3)]
+    distances = [
+        lpips(crops, np.clip(crops + s * noise, 0, 1), net=net) for s in (0.01, 0.03, 0.1, 0.3)
+    ]
     assert np.all(np.diff(distances, axis=0) > 0)
 
 
@@ -77,6 +79,13 @@ def test_images_that_do_not_fit_are_refused(pairs):
     assert lpips(a[:, :16], a[:, 1:17], net="vgg").shape == (3,)
     with pytest.raises(ValueError, match="unknown net 'squeeze'; choose from alex, vgg"):
         lpips(a, a, net="squeeze")
+
+
+@pytest.mark.parametrize("net", OFFICIAL)
+def test_gray_images_are_compared_as_rgb(net, pairs):
+    gray = [x.mean(-1, keepdims=True) for x in pairs]
+    expected = lpips(*(x.repeat(3, -1) for x in gray), net=net)
+    np.testing.assert_allclose(lpips(*gray, net=net), expected, rtol=1e-6)
 
 
 def test_vgg16_features_are_those_lpips_looks_at(pairs):
