@@ -7,10 +7,13 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from laser_jax.images import to_network, to_unit
 from laser_jax.models import VectorQuantizer
 from laser_jax.sparse import SparseCode
+
+_MOST_ATOMS = 1024  # that a figure shows
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -21,14 +24,19 @@ def reconstruct(model, variables, images):
 
 @functools.partial(jax.jit, static_argnums=0)
 def decode_atoms(model, variables):
-    """Returns what each atom looks like, `(m, s, s, C)` in [0, 1]; s spans three signals.
+    """Returns what atoms look like, `(n, s, s, C)` in [0, 1]; s spans three signals.
+
+    All atoms up to 1,024; of more, as many evenly spaced ones, as memory is that of a batch of
+    images.
 
     A codebook entry: a grid of nothing but that entry, decoded. A dictionary's atom has no
     brightness of its own: what it adds, alone in the middle of an empty grid, as contrast around
     gray, each atom to its own maximum.
     """
     m = model.bottleneck.num_embeddings
-    index = jnp.broadcast_to(jnp.arange(m)[:, None, None, None], (m, 3, 3, 1))
+    n = min(m, _MOST_ATOMS)
+    shown = jnp.asarray(np.linspace(0, m - 1, n).round().astype(np.int32))
+    index = jnp.broadcast_to(shown[:, None, None, None], (n, 3, 3, 1))
 
     def decode_with(coefficients):
         code = SparseCode(index, jnp.broadcast_to(coefficients, index.shape))

@@ -16,7 +16,7 @@ from laser_jax.sparse.checks import (
 )
 from laser_jax.sparse.code import is_finite, squared_errors, usage
 from laser_jax.sparse.entry import entry
-from laser_jax.sparse.linalg import matmul, safe_norms, scaled
+from laser_jax.sparse.linalg import default_block_size, map_blocks, matmul, safe_norms, scaled
 from laser_jax.sparse.loops import while_loop
 
 
@@ -32,14 +32,36 @@ def unit_norm(vectors):
 
 @entry()
 def coherence(dictionary):
-    """Returns each atom's largest |cosine| with another atom, `(m,)`.
+    """Returns each atom's largest |cosine| with another atom, `(m,)`; memory stays of size m.
 
-    Its maximum is the dictionary's mutual coherence (Donoho and Elad 2003).
+    NaN for an atom that is not finite, which no other one is compared with. The maximum is the
+    dictionary's mutual coherence (Donoho and Elad 2003).
     """
-    atoms = unit_norm(check_dictionary(dictionary))
-    m = atoms.shape[0]
-    cosines = jnp.abs(matmul(atoms, atoms.T))
-    return jnp.max(jnp.where(jnp.eye(m, dtype=bool), 0, cosines), axis=-1)
+    dictionary = check_dictionary(dictionary)
+    own = jnp.arange(dictionary.shape[0])
+
+    def largest(cosines, place):
+        return jnp.max(jnp.where(place == own[None, :], 0, cosines), axis=-1)
+
+    finite = is_finite(dictionary)
+    found = _reduce_cosines(largest, jnp.where(finite, dictionary, 0), own)
+    return jnp.where(finite[:, 0], found, jnp.nan)
+
+
+def _reduce_cosines(function, dictionary, numbers):
+    """Returns a value `(m,)` of each atom's |cosines| with all, some atoms at a time.
+
+    Args:
+      function: of `(b, m)` cosines and the `(b, 1)` numbers of their atoms, to `(b,)`.
+      dictionary: `(m, d)`.
+      numbers: `(m,)`, one an atom.
+    """
+    atoms = unit_norm(dictionary)
+
+    def reduce(block):
+        return function(jnp.abs(matmul(block[0], atoms.T)), block[1])
+
+    return map_blocks(reduce, (atoms, numbers[:, None]), default_block_size(len(atoms)))
 
 
 @entry(static=("patch_size", "num_frequencies"))
@@ -145,11 +167,13 @@ def replace_atoms(signals, dictionary, code, *, max_coherence, key, counts=None,
 
 def vacant_atoms(dictionary, counts, min_count, max_coherence):
     """Returns which atoms are unused or less-used duplicates, `(m,)` bool."""
-    atoms = unit_norm(dictionary)
     # One order of worth, ties broken by place, so that of two twins exactly one goes.
     rank = jnp.argsort(jnp.argsort(-counts, stable=True), stable=True)
-    twins = jnp.abs(matmul(atoms, atoms.T)) > max_coherence
-    worse_twin = jnp.any(twins & (rank[:, None] > rank[None, :]), axis=-1)
+
+    def has_better_twin(cosines, own):
+        return jnp.any((cosines > max_coherence) & (own > rank[None, :]), axis=-1)
+
+    worse_twin = _reduce_cosines(has_better_twin, dictionary, rank)
     square = jnp.sum(dictionary**2, -1)
     return (counts <= min_count) | worse_twin | (square == 0) | ~jnp.isfinite(square)
 

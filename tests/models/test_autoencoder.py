@@ -1,8 +1,11 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from laser_jax.inference import decode_atoms
 from laser_jax.models import Autoencoder, DictionaryLearning, VectorQuantizer, build_model
 
 SMALL = {"num_hiddens": 8, "num_residual_blocks": 1, "num_residual_hiddens": 4}
@@ -48,6 +51,15 @@ def test_bfloat16_network_codes_in_float32(bottleneck):
     # The code is the float32 code of the latents it got.
     again = bottleneck.encode(variables["dictionary"]["bottleneck"]["atoms"], out.latents)
     np.testing.assert_array_equal(again.indices, out.code.indices)
+
+
+@pytest.mark.parametrize(("m", "shown"), [(16, 16), (65_536, 1024)])
+def test_a_figure_of_atoms_decodes_at_most_1024(m, shown):
+    model = Autoencoder(bottleneck=VectorQuantizer(m, 4), **SMALL)
+    init = functools.partial(model.init, jax.random.key(0))
+    variables = jax.eval_shape(init, jnp.zeros((1, 16, 16, 3)))
+    images = jax.eval_shape(lambda variables: decode_atoms(model, variables), variables)
+    assert images.shape == (shown, 12, 12, 3)
 
 
 def test_images_that_do_not_fit_are_refused_with_their_shape():

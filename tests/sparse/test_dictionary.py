@@ -54,6 +54,36 @@ def test_coherence_is_the_largest_cosine_with_another_atom(dtype):
     np.testing.assert_array_equal(coherence(jnp.ones((1, 4), dtype)), 0)
 
 
+def test_coherence_in_blocks_is_that_of_all_cosines(rng, monkeypatch):
+    from laser_jax.sparse import dictionary as module
+
+    monkeypatch.setattr(module, "default_block_size", lambda floats: 5)
+    atoms = rng.normal(size=(17, 7)).astype(np.float32)  # a shape of no other test
+    unit = atoms / np.linalg.norm(atoms, axis=-1, keepdims=True)
+    expected = np.max(np.abs(unit @ unit.T) - 2 * np.eye(17), -1)
+    np.testing.assert_allclose(coherence(atoms), expected, rtol=1e-5)
+    atoms[3, 2] = np.nan
+    unit = np.delete(unit, 3, axis=0)
+    others = np.max(np.abs(unit @ unit.T) - 2 * np.eye(16), -1)
+    np.testing.assert_allclose(coherence(atoms), np.insert(others, 3, np.nan), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["coherence", "replace_atoms"])
+def test_65536_atoms_are_compared_in_bounded_memory(name):
+    m, n = 65_536, 16
+    floats = jax.ShapeDtypeStruct((m, 16), np.float32)
+    signals = jax.ShapeDtypeStruct((n, 16), np.float32)
+    code = SparseCode(
+        jax.ShapeDtypeStruct((n, 2), np.int32), jax.ShapeDtypeStruct((n, 2), np.float32)
+    )
+    if name == "coherence":
+        lowered = jax.jit(coherence).lower(floats)
+    else:
+        lowered = jax.jit(replace).lower(signals, floats, code)
+    # All cosines together take 16 GiB.
+    assert lowered.compile().memory_analysis().temp_size_in_bytes < 512 * 2**20
+
+
 def test_initial_atoms_are_normalised_signals(rng, dtype):
     signals = jnp.asarray(rng.normal(size=(5, 40, D)), dtype)
     atoms = init_from_signals(signals, M, max_coherence=0.95, key=KEY)
