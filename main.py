@@ -39,7 +39,12 @@ def main(argv):
         config = CONFIG.value or run_config.read_config(workdir)
         if MODE.value == "prepare":
             source = config.data
-            data.prepare(source.name, image_size=source.image_size, data_dir=source.data_dir)
+            data.prepare(
+                source.name,
+                image_size=source.image_size,
+                data_dir=source.data_dir,
+                split_rule=source.split_rule,
+            )
             return
         sharding.initialize_distributed()
         {"train": train.train, "evaluate": evaluate.evaluate}[MODE.value](config, workdir)

@@ -31,6 +31,7 @@ def get_config():
     config.data.data_dir = config_dict.placeholder(str)
     config.data.image_size = 32  # pixels a side; divisible by 2^num_downsamples
     config.data.channels = 3  # RGB; 1: gray, the luma of ITU-R 601 of every data set
+    config.data.split_rule = 2  # folder: how it is divided; a run keeps its own (1: before 2026-11)
     config.data.batch_size = 64  # images a step over all devices; a multiple of their number
     config.data.flip = True  # random horizontal flip
     config.data.crop_padding = 4  # pixels of reflection around a random crop; 0: no crop

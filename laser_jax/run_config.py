@@ -20,7 +20,7 @@ _LATER = {
         "bit_price": 0.01,
         "coefficient_step": 0.25,
     },
-    "data": {"channels": 3},
+    "data": {"channels": 3, "split_rule": 1},
     "loss": {"perceptual_weight": 0.0},
     "adversarial": {"weight": 0.0},
     "eval": {"perceptual": True, "checkpoint": "newest"},
@@ -70,12 +70,15 @@ def read_config(workdir):
 def check_same_run(workdir, config):
     """Checks that a config continues the run a workdir holds, if it holds one.
 
+    Sets `data.split_rule` to the run's own.
+
     Raises:
       ValueError: if the workdir holds a run of another architecture, data set or seed.
     """
     if not (_path(workdir) / "config.json").exists():
         return
     stored = read_config(workdir)
+    config.data.split_rule = stored.data.split_rule  # a run keeps the split that it began with
     old, new = flat_config(stored), flat_config(config)
     for values in (old, new):
         values |= {f"{key} > 0": values[key] > 0 for key in _SWITCHES}

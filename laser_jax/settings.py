@@ -11,6 +11,7 @@ import sys
 from typing import ClassVar
 
 from laser_jax.checkpoint import BEST_METRICS, WHICH
+from laser_jax.data.folder import SPLIT_RULES
 from laser_jax.models.bottlenecks import DICTIONARY_UPDATES, SPARSE_CODERS
 from laser_jax.models.bottlenecks.dictionary_learning import RATE_DISTORTION
 from laser_jax.models.build import BOTTLENECKS
@@ -200,6 +201,7 @@ SETTINGS = {
     "data.data_dir": Optional(Text()),
     "data.image_size": Integer(11),  # SSIM's window
     "data.channels": Choice((3, 1)),
+    "data.split_rule": Choice(SPLIT_RULES[::-1]),
     "data.batch_size": _COUNT,
     "data.flip": Flag(),
     "data.crop_padding": _COUNT_OR_NONE,

@@ -7,6 +7,8 @@ os.environ["XLA_FLAGS"] = (
     "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=1"
 )
 os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
+# Matplotlib's list of fonts stays where it is; the rest of the cache becomes a session's own.
+os.environ.setdefault("MPLCONFIGDIR", os.path.expanduser("~/.cache/matplotlib"))
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", os.devnull)
 
@@ -40,6 +42,7 @@ def temporary_files(tmp_path_factory):
     """Where this process and those it starts put theirs: TFDS leaves empty directories behind."""
     path = str(tmp_path_factory.mktemp("tmp"))
     tempfile.tempdir = os.environ["TMPDIR"] = path
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -8,7 +8,7 @@ Images stay uint8 here; a model scales them inside jit.
 """
 
 from laser_jax.data.batches import eval_batches, train_batches
-from laser_jax.data.folder import open_folder
+from laser_jax.data.folder import SPLIT_RULE, open_folder
 from laser_jax.data.images import CHANNELS
 from laser_jax.data.source import SPLITS, DataUnavailable, ImageSource
 from laser_jax.data.tfds_sets import TFDS_SETS, open_tfds
@@ -28,7 +28,7 @@ _FOLDER = "folder:"
 DATASETS = (*TFDS_SETS, f"{_FOLDER}PATH")
 
 
-def open_source(name, *, split, image_size, channels=3, data_dir=None):
+def open_source(name, *, split, image_size, channels=3, data_dir=None, split_rule=SPLIT_RULE):
     """Returns the images of one split of a data set, prepared if they were not.
 
     Args:
@@ -39,6 +39,7 @@ def open_source(name, *, split, image_size, channels=3, data_dir=None):
       channels: 3 for RGB, 1 for gray (the luma of ITU-R 601).
       data_dir: where prepared sets live; None is TFDS's own default
         (`~/tensorflow_datasets`, or `$TFDS_DATA_DIR`). Not used by folders.
+      split_rule: version of the rule that divides a folder; see `laser_jax.data.folder`.
 
     Returns:
       An `ImageSource` of uint8 `(image_size, image_size, channels)` images.
@@ -56,7 +57,7 @@ def open_source(name, *, split, image_size, channels=3, data_dir=None):
         raise ValueError(f"channels must be 1 (gray) or 3 (RGB), got {channels}.")
     shape = {"image_size": image_size, "channels": channels}
     if name.startswith(_FOLDER):
-        return open_folder(name.removeprefix(_FOLDER), split=split, **shape)
+        return open_folder(name.removeprefix(_FOLDER), split=split, split_rule=split_rule, **shape)
     if name not in TFDS_SETS:
         raise ValueError(f"unknown data set {name!r}; choose from {', '.join(DATASETS)}.")
     return open_tfds(name, split=split, data_dir=data_dir, **shape)
@@ -70,10 +71,11 @@ def open_split(data, split):
         image_size=data.image_size,
         channels=data.channels,
         data_dir=data.data_dir,
+        split_rule=data.split_rule,
     )
 
 
-def prepare(name, *, image_size, data_dir=None):
+def prepare(name, *, image_size, data_dir=None, split_rule=SPLIT_RULE):
     """Downloads and prepares a data set, and checks that every split opens.
 
     Does nothing twice: a prepared set is only opened. In a folder every image is
@@ -82,4 +84,6 @@ def prepare(name, *, image_size, data_dir=None):
     Args, Raises: as `open_source`.
     """
     for split in SPLITS:
-        open_source(name, split=split, image_size=image_size, data_dir=data_dir)
+        open_source(
+            name, split=split, image_size=image_size, data_dir=data_dir, split_rule=split_rule
+        )

@@ -1,32 +1,53 @@
 """folder:PATH, a data set made of the images under a directory."""
 
-import concurrent.futures
+import dataclasses
 import functools
 import hashlib
+import itertools
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
-from laser_jax.data.images import DESCRIBED, load_square
+import PIL
+from PIL import Image, ImageOps
+
+from laser_jax.data.images import DESCRIBED, FORMATS, load_square
+from laser_jax.data.index import find_faults
+from laser_jax.data.scan import Scan, folder_split, normal_name, scan
 from laser_jax.data.source import ImageSource
 
 log = logging.getLogger("laser_jax")
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
+# How images are found and divided. A stored run keeps the rule that it began with.
+#   1: files of four suffixes, in hidden folders too, links to folders ignored; the split is a
+#      hash of the name's bytes. Of commit c548257 and before.
+#   2: `scan`; the split is the one that a folder is named for, or a hash of the name in NFC.
+SPLIT_RULES = (1, 2)
+SPLIT_RULE = SPLIT_RULES[-1]
+
+_BY_HASH = "hash of name"
+_DECODER = 2  # to be raised when `load_square` accepts other files than before
+_MOST_LINES = 100  # in the log, about the files of a split
 
 
-def open_folder(path, *, split, image_size, channels=3):
+def open_folder(path, *, split, image_size, channels=3, split_rule=SPLIT_RULE):
     """Returns the images of one split of a folder, subfolders included.
 
-    A file belongs to train (90%), validation (5%) or test (5%) by a hash of its
-    name relative to the folder: adding files moves none. Every file of the split is
-    decoded once here; those that cannot be are named in the log and left out.
+    Folders named `train`, `val`, `validation`, `valid` and `test`, in any case and at any
+    depth, are the splits, unless `train` is the only one of them. A file outside of them belongs
+    to train (90%), validation (5%) or test (5%) by a hash of its name relative to `path`:
+    adding files moves none.
+
+    Images are decoded when they are read. Files that cannot be decoded are found once, named in
+    the log and left out; `laser_jax.data.index` remembers them.
 
     Args:
       path: directory of JPEG, PNG and WebP files.
       split: `train`, `validation` or `test`.
       image_size: side in pixels; smaller images are enlarged to it.
       channels: 3 for RGB, 1 for gray.
+      split_rule: one of `SPLIT_RULES`.
 
     Returns:
       An `ImageSource` in the order of the sorted names.
@@ -37,22 +58,26 @@ def open_folder(path, *, split, image_size, channels=3):
     root = Path(path).expanduser()
     if not root.is_dir():
         raise ValueError(f"folder {root} is not a directory.")
-    files = sorted(f for f in root.rglob("*") if f.suffix.lower() in EXTENSIONS and f.is_file())
-    mine = [file for file in files if split_of(file.relative_to(root).as_posix()) == split]
+    if split_rule not in SPLIT_RULES:
+        raise ValueError(f"split_rule must be one of {SPLIT_RULES}, got {split_rule}.")
+    found = scan(root) if split_rule > 1 else _scan_by_rule_1(root)
+    splits, how = _split_all(found.files, split_rule)
+    mine = [name for name, its_split in splits.items() if its_split == split]
 
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        faults = list(pool.map(functools.partial(_fault, image_size=image_size), mine))
-    readable = [file for file, fault in zip(mine, faults, strict=True) if fault is None]
-    for file, fault in zip(mine, faults, strict=True):
-        if fault is not None:
-            log.warning("skipping unreadable image %s: %r", file, fault)
+    check = functools.partial(_check if split_rule > 1 else _check_by_rule_1, root)
+    version = f"rule {split_rule}, decoder {_DECODER}, Pillow {PIL.__version__}"
+    faults = find_faults(root, found.files, mine, check, version)
+    _warn(f"skipping {problem}" for problem in found.problems)
+    _warn(f"skipping unreadable image {root / name}: {fault}" for name, fault in faults.items())
+    readable = _Paths(root, [name for name in mine if name not in faults])
 
     counts = (
-        f"{len(readable)} of {len(files)} files by hash of name, "
-        f"{len(mine) - len(readable)} unreadable left out"
+        f"{len(readable)} of {len(found.files)} files by {how}, "
+        f"{len(faults)} unreadable left out{found.left_out()}"
     )
     if not readable:
-        raise ValueError(f"too few images for {split} in folder {root}: {counts}.")
+        remedy = "" if how == _BY_HASH else f" To have some, name a folder {split!r}."
+        raise ValueError(f"too few images for {split} in folder {root}: {counts}.{remedy}")
     log.info("folder %s %s: %s", root, split, counts)
     return ImageSource(
         name=f"folder:{path}",
@@ -67,19 +92,65 @@ def open_folder(path, *, split, image_size, channels=3):
 
 
 def split_of(name):
-    """Returns the split of a file, by its name relative to the folder."""
+    """Returns the split of a file by the hash of its name, relative to the folder."""
+    return _hash_split(normal_name(name))
+
+
+def _hash_split(name):
     digest = hashlib.sha256(os.fsencode(name)).digest()
     percent = int.from_bytes(digest[:8], "big") % 100
     return "train" if percent < 90 else "validation" if percent < 95 else "test"
 
 
-def _fault(file, image_size):
-    """Returns what is wrong with an image, or None."""
-    try:
-        load_square(file, image_size)
-    except Exception as error:  # Pillow's decoders raise many kinds for broken files
-        return error
-    return None
+def _split_all(names, split_rule):
+    """Returns name -> split, and how they were divided."""
+    if split_rule == 1:
+        return {name: _hash_split(name) for name in names}, _BY_HASH
+    named = {name: folder_split(name) for name in names}
+    # A `train` alone says nothing of what is held out: it may be a class.
+    if not {"validation", "test"} & set(named.values()):
+        return {name: split_of(name) for name in names}, _BY_HASH
+    how = "folder" if all(named.values()) else "folder, or hash of name outside of split folders"
+    return {name: split or split_of(name) for name, split in named.items()}, how
+
+
+def _check(root, name):
+    load_square(root / name, 1, reduced=True)
+
+
+def _scan_by_rule_1(root):
+    suffixes = (".jpg", ".jpeg", ".png", ".webp")
+    files = sorted(f for f in root.rglob("*") if f.suffix.lower() in suffixes and f.is_file())
+    stats = ((file.relative_to(root).as_posix(), file.stat()) for file in files)
+    return Scan({name: (stat.st_size, stat.st_mtime_ns) for name, stat in stats})
+
+
+def _check_by_rule_1(root, name):
+    """Raises for what could not be read then, though it can be now."""
+    with Image.open(root / name, formats=FORMATS) as image:
+        ImageOps.exif_transpose(image).load()
+
+
+def _warn(lines):
+    lines = list(lines)
+    for line in itertools.islice(lines, _MOST_LINES):
+        log.warning("%s", line)
+    if len(lines) > _MOST_LINES:
+        log.warning("... and %d more", len(lines) - _MOST_LINES)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Paths(Sequence):
+    """Paths made of names when they are asked for: a million of them take a gigabyte."""
+
+    root: Path
+    names: list[str]
+
+    def __len__(self):
+        return len(self.names)
+
+    def __getitem__(self, index):
+        return self.root / self.names[index]
 
 
 def _load(file, image_size, channels):

@@ -6,7 +6,6 @@ The files are pickles, which could run any code; `read_arrays` refuses all but N
 import functools
 import hashlib
 import importlib.util
-import os
 import pathlib
 import pickle
 
@@ -14,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from laser_jax.files import cache_directory
 from laser_jax.pretrained.inception import INPUT_SIZE, InceptionV3
 from laser_jax.pretrained.lpips import Lpips, check_net
 
@@ -67,11 +67,6 @@ def inception_path(path=None):
             "with --config.weights.inception=PATH."
         )
     return path
-
-
-def cache_directory():
-    """Returns the directory of what is kept between runs: `$XDG_CACHE_HOME/laser_jax`."""
-    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "laser_jax"
 
 
 def load_lpips(net, directory=None):
