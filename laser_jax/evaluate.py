@@ -100,7 +100,7 @@ def make_eval_step(model, config, lpips_params=None):
       config: the whole config.
       lpips_params: from `load_lpips_params`.
     """
-    image_loss = ImageLoss(**config.loss)
+    image_loss = ImageLoss(**{**config.loss, "perceptual_precision": "highest"})
 
     @jax.jit
     def eval_step(variables, images, mask, lpips_params):

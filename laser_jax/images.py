@@ -51,6 +51,11 @@ def to_network(images):
     return images.astype(jnp.float32) * (2 / scale) - 1
 
 
+def to_bytes(images):
+    """Returns network images as uint8, rounded, as a file holds them."""
+    return jnp.round(255 * to_unit(images)).astype(jnp.uint8)
+
+
 def to_unit(images):
     """Returns network images as floats in [0, 1], clipped."""
     check_floating(images=images)

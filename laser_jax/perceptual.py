@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from laser_jax.data import eval_batches
-from laser_jax.images import to_network
+from laser_jax.images import to_bytes, to_network
 from laser_jax.metrics import GaussianStatistics, frechet_distance
 from laser_jax.pretrained import (
     WeightsUnavailable,
@@ -62,7 +62,8 @@ def perceptual_quality(networks, model, variables, source, *, mesh, config):
 
     `lpips` (AlexNet) and `lpips_vgg` are means over images. `fd_vgg16`, on pooled VGG16 features,
     and `fid`, on those of FID's Inception, are Fréchet distances between all reconstructions and
-    all originals, with their protocols beside them.
+    all originals, with their protocols beside them. Reconstructions are rounded to uint8 first, as
+    published figures are of images in files.
 
     Args:
       networks: from `load_networks`; what is not in it is not computed.
@@ -78,7 +79,7 @@ def perceptual_quality(networks, model, variables, source, *, mesh, config):
     @jax.jit
     def measure(variables, networks, images, mask):
         original = to_network(images)
-        reconstruction = jnp.clip(model.apply(variables, original).reconstruction, -1, 1)
+        reconstruction = to_network(to_bytes(model.apply(variables, original).reconstruction))
         sums, features = {}, {}
         for net, name in _LPIPS_NAMES.items():
             if net in networks:
@@ -106,9 +107,14 @@ def perceptual_quality(networks, model, variables, source, *, mesh, config):
             statistics[name].add(rows[kept])
 
     result = {name: total / len(source) for name, total in totals.items()}
+    protocol = (
+        f"{len(source)} reconstructions, rounded to uint8, against their originals, "
+        f"{source.description}"
+    )
+    if totals:
+        result["lpips_protocol"] = f"LPIPS 0.1, mean over images; {protocol}"
     if len(source) < 2:
         return result  # one image has no covariance
-    protocol = f"{len(source)} reconstructions against their originals, {source.description}"
     moments = {name: sums.moments() for name, sums in statistics.items()}
     if "vgg" in networks:
         result["fd_vgg16"] = frechet_distance(

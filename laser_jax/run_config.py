@@ -21,7 +21,7 @@ _LATER = {
         "coefficient_step": 0.25,
     },
     "data": {"channels": 3, "split_rule": 1},
-    "loss": {"perceptual_weight": 0.0},
+    "loss": {"perceptual_weight": 0.0, "perceptual_precision": "highest"},
     "adversarial": {"weight": 0.0},
     "eval": {"perceptual": True, "checkpoint": "newest"},
     "weights": {"lpips": None, "inception": None},

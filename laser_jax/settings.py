@@ -16,7 +16,7 @@ from laser_jax.models.bottlenecks import DICTIONARY_UPDATES, SPARSE_CODERS
 from laser_jax.models.bottlenecks.dictionary_learning import RATE_DISTORTION
 from laser_jax.models.build import BOTTLENECKS
 from laser_jax.models.precision import DTYPES
-from laser_jax.pretrained.lpips import TRUNKS
+from laser_jax.pretrained.lpips import PRECISIONS, TRUNKS
 from laser_jax.run_config import flat_config
 from laser_jax.sparse.ksvd import METHODS
 
@@ -243,6 +243,7 @@ SETTINGS = {
     "loss.l1_weight": _WEIGHT,
     "loss.perceptual_weight": _WEIGHT,
     "loss.perceptual_net": Choice(tuple(TRUNKS)),
+    "loss.perceptual_precision": Choice(tuple(PRECISIONS)),
     "loss.mr_dct_weight": _WEIGHT,
     "loss.mr_dct_levels": _LEVELS,
     "loss.mr_grad_weight": _WEIGHT,

@@ -77,7 +77,7 @@ def load_lpips_params(config, mesh):
     if config.loss.perceptual_weight:
         params = load_lpips(config.loss.perceptual_net, config.weights.lpips)
         params = jax.jit(lambda x: x, out_shardings=replicated(mesh))(params)
-    images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+    images = jax.ShapeDtypeStruct((1, size, size, config.data.channels), jnp.float32)
     jax.eval_shape(image_loss, images, images, params)  # for its errors, before any work
     return params
 

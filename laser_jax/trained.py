@@ -34,7 +34,7 @@ class TrainedAutoencoder:
         """Returns images through the autoencoder, float in [0, 1], the shape of `images`.
 
         Args:
-          images: `(b, H, W, 3)`, uint8 or float in [0, 1].
+          images: `(b, H, W, C)`, C = `data.channels`, uint8 or float in [0, 1].
 
         Raises:
           ValueError: if the shape does not fit the model or the floats leave [0, 1].

@@ -42,7 +42,9 @@ def trained(config):
 @pytest.fixture
 def images(trained, source):
     originals = np.stack(source.records)
-    return originals / 255, np.asarray(inference.reconstruct(*trained, originals))
+    reconstruction = np.asarray(inference.reconstruct(*trained, originals))
+    # What the networks see: images as a file holds them.
+    return originals / 255, np.round(255 * reconstruction) / 255
 
 
 def moments(features):
@@ -65,13 +67,14 @@ def test_averages_and_distances_are_over_exactly_the_splits_images(
     original, reconstruction = images
     for name, net in (("lpips", "alex"), ("lpips_vgg", "vgg")):
         expected = np.mean(lpips(original, reconstruction, net=net))
-        np.testing.assert_allclose(result[name], expected, rtol=1e-4)
+        np.testing.assert_allclose(result[name], expected, rtol=1e-5)
     features = [vgg16_features(load_lpips("vgg"), 2 * x - 1) for x in images]
     expected = frechet_distance(*(m for x in features for m in moments(x)))
     np.testing.assert_allclose(result["fd_vgg16"], expected, rtol=1e-4)
     assert result["fd_vgg16_protocol"].endswith(
-        "5 reconstructions against their originals, five windows"
+        "5 reconstructions, rounded to uint8, against their originals, five windows"
     )
+    assert "rounded to uint8" in result["lpips_protocol"]
     # Without its weights there is no FID, and the log says how to get them.
     assert not any(name.startswith("fid") for name in result)
     assert "fid left out" in caplog.text and "laser_jax.pretrained.download" in caplog.text

@@ -69,6 +69,7 @@ REFUSED = {
     "loss.mse_weight": (*NEGATIVE, math.inf),
     "loss.l1_weight": NEGATIVE,
     "loss.perceptual_weight": NEGATIVE,
+    "loss.perceptual_precision": ("high", None),
     "loss.perceptual_net": ("vgg19",),
     "loss.mr_dct_weight": NEGATIVE,
     "loss.mr_dct_levels": (*BELOW_1, 10**6),

@@ -14,7 +14,7 @@ def reconstruction_comparison(original, reconstructions):
     All error maps share one scale, so that a darker one is a better one.
 
     Args:
-      original: `(b, H, W, 3)` in [0, 1].
+      original: `(b, H, W, C)` in [0, 1], C = 3, or 1 for gray images.
       reconstructions: method -> images like `original`.
     """
     b = len(original)
@@ -46,13 +46,14 @@ def channel_slice(original, reconstructions):
     """Returns a figure of one row of pixels, a panel a channel.
 
     Args:
-      original: `(W, 3)` in [0, 1].
+      original: `(W, C)` in [0, 1], C = 3, or 1 for gray images.
       reconstructions: method -> row like `original`; the first is drawn as VQ is, the second
         as dictionaries are.
     """
     figure = style.new_figure(8, 5.5)
-    panels = figure.subplots(3, sharex=True)
-    for channel, (axes, name) in enumerate(zip(panels, ("red", "green", "blue"), strict=True)):
+    names = ("red", "green", "blue") if original.shape[-1] == 3 else ("gray",)
+    panels = figure.subplots(len(names), sharex=True, squeeze=False)[:, 0]
+    for channel, (axes, name) in enumerate(zip(panels, names, strict=True)):
         axes.plot(original[:, channel], **style.ORIGINAL, linewidth=1, label="original")
         for look, (method, row) in zip(LOOKS, reconstructions.items(), strict=False):
             axes.plot(row[:, channel], **look, linewidth=1.4, label=method)

@@ -58,7 +58,7 @@ def heatmap_figure(images, maps, *, title=""):
     """Returns a figure: each image, and beside it its maps, folded out to pixels.
 
     Args:
-      images: `(b, H, W, 3)` in [0, 1].
+      images: `(b, H, W, C)` in [0, 1], C = 3, or 1 for gray images.
       maps: from `code_maps`.
       title: a line above.
     """

@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 
+from laser_jax.figures.style import as_rgb
+
 
 def error_map(original, reconstruction):
     """Returns the absolute error, mean over channels and four times as bright, as gray images."""
@@ -15,7 +17,7 @@ def reconstruction_grid(original, reconstruction):
     """Returns one picture: originals over reconstructions over their error maps.
 
     Args:
-      original, reconstruction: `(b, H, W, 3)` in [0, 1].
+      original, reconstruction: `(b, H, W, C)` in [0, 1], C = 3, or 1 for gray images.
 
     Returns:
       `(3 (H + 2), b (W + 2), 3)` in [0, 1].
@@ -28,7 +30,7 @@ def atom_sheet(atoms):
     """Returns one nearly square picture of all atoms.
 
     Args:
-      atoms: `(m, s, s, 3)` images in [0, 1].
+      atoms: `(m, s, s, C)` images in [0, 1], C = 3, or 1 for gray images.
     """
     return _tile(np.asarray(atoms), columns=math.ceil(math.sqrt(len(atoms))))
 
@@ -37,7 +39,7 @@ def reconstruction_figure(original, reconstruction, path, *, title):
     """Writes a labelled PNG of originals, reconstructions and error maps.
 
     Args:
-      original, reconstruction: `(b, H, W, 3)` in [0, 1].
+      original, reconstruction: `(b, H, W, C)` in [0, 1], C = 3, or 1 for gray images.
       path: where the PNG goes.
       title: a line above it.
     """
@@ -60,7 +62,8 @@ def reconstruction_figure(original, reconstruction, path, *, title):
 
 
 def _tile(images, *, columns):
-    """Images in rows, two white pixels between them."""
+    """Images in rows, in RGB, two white pixels between them."""
+    images = as_rgb(images)
     b, height, width, channels = images.shape
     rows = math.ceil(b / columns)
     sheet = np.ones((rows * columns, height + 2, width + 2, channels), np.float32)

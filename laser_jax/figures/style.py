@@ -1,5 +1,7 @@
 """How every figure looks: its size, its fonts, and colours that the colour-blind tell apart."""
 
+import numpy as np
+
 # Okabe and Ito, Color universal design, 2008: told apart under every common colour blindness.
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PURPLE = (
     "#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7",
@@ -9,6 +11,11 @@ ORIGINAL = {"color": BLACK, "linestyle": "-"}
 VQ = {"color": BLUE, "linestyle": "--"}
 DICTIONARY = {"color": RED, "linestyle": ":"}
 CYCLE = (BLUE, RED, GREEN, ORANGE, PURPLE, SKY, BLACK, YELLOW)
+
+
+def as_rgb(images):
+    """Returns images `(..., C)` with three channels; a gray one is repeated."""
+    return np.repeat(images, 3, axis=-1) if np.shape(images)[-1] == 1 else images
 
 
 def new_figure(width=8.0, height=4.0):
@@ -35,7 +42,9 @@ def clean(axes, *, xlabel="", ylabel="", title="", grid=True):
 
 def picture(axes, image, *, title="", **options):
     """Shows an image, or a map of numbers, with no ticks and no frame; returns what imshow does."""
-    shown = axes.imshow(image, interpolation="nearest", **options)
+    shown = axes.imshow(
+        as_rgb(image) if np.ndim(image) == 3 else image, interpolation="nearest", **options
+    )
     axes.set_title(title, fontsize=9)
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)

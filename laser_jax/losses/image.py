@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from laser_jax.losses.multiresolution import mr_dct_loss, mr_gradient_loss
 from laser_jax.losses.pixel import l1, mse
 from laser_jax.pretrained import lpips_distance
-from laser_jax.pretrained.lpips import check_net
+from laser_jax.pretrained.lpips import check_net, check_precision
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +21,8 @@ class ImageLoss:
       mse_weight, l1_weight: weights of the pixel losses; together `recon_loss`.
       perceptual_weight: weight of LPIPS, which then needs `load_lpips(perceptual_net)`.
       perceptual_net: "alex" or "vgg".
+      perceptual_precision: "highest" or "default", of the products in LPIPS; see
+        `lpips_distance`.
       mr_dct_weight, mr_dct_levels: `mr_dct_loss` and the images in its pyramid.
       mr_grad_weight, mr_grad_levels: `mr_gradient_loss` and the same.
     """
@@ -29,6 +31,7 @@ class ImageLoss:
     l1_weight: float = 0.0
     perceptual_weight: float = 0.0
     perceptual_net: str = "vgg"
+    perceptual_precision: str = "highest"
     mr_dct_weight: float = 0.0
     mr_dct_levels: int = 3
     mr_grad_weight: float = 0.0
@@ -36,6 +39,7 @@ class ImageLoss:
 
     def __post_init__(self):
         check_net(self.perceptual_net)
+        check_precision(self.perceptual_precision)
         weights = {k: v for k, v in dataclasses.asdict(self).items() if k.endswith("_weight")}
         for name, weight in weights.items():
             if not weight >= 0:
@@ -67,7 +71,10 @@ class ImageLoss:
                     f"perceptual_weight {self.perceptual_weight} needs lpips_params, as from "
                     f"load_lpips({self.perceptual_net!r})."
                 )
-            distance = lpips_distance(lpips_params, images, reconstruction, net=self.perceptual_net)
+            distance = lpips_distance(
+                lpips_params, images, reconstruction,
+                net=self.perceptual_net, precision=self.perceptual_precision,
+            )  # fmt: skip
             terms["perceptual_loss"] = self.perceptual_weight, jnp.mean(distance)
         if self.mr_dct_weight:
             distance = mr_dct_loss(images, reconstruction, levels=self.mr_dct_levels)

@@ -39,6 +39,7 @@ def build_model(config):
         )
     autoencoder = Autoencoder(
         bottleneck=build_bottleneck(model),
+        in_channels=config.data.channels,
         num_hiddens=model.num_hiddens,
         num_residual_blocks=model.num_residual_blocks,
         num_residual_hiddens=model.num_residual_hiddens,

@@ -1,6 +1,7 @@
 """The convolutional parts of AlexNet and VGG16, which LPIPS compares images in.
 
-Every product is true float32. Names of modules are those of the weights' files.
+Every product is true float32, unless a module is given another precision. Names of modules are
+those of the weights' files.
 """
 
 import functools
@@ -39,18 +40,23 @@ Conv = functools.partial(nn.Conv, precision=lax.Precision.HIGHEST, conv_general_
 class AlexNet(nn.Module):
     """The five ReLU outputs of AlexNet in one column (Krizhevsky 2014), of normalised images."""
 
+    precision: lax.Precision | None = lax.Precision.HIGHEST
+
     @nn.compact
     def __call__(self, x):
-        features = [nn.relu(Conv(64, (11, 11), strides=4, padding=2)(x))]
-        features.append(nn.relu(Conv(192, (5, 5))(_max_pool(features[-1], window=3))))
-        features.append(nn.relu(Conv(384, (3, 3))(_max_pool(features[-1], window=3))))
+        conv = functools.partial(Conv, precision=self.precision)
+        features = [nn.relu(conv(64, (11, 11), strides=4, padding=2)(x))]
+        features.append(nn.relu(conv(192, (5, 5))(_max_pool(features[-1], window=3))))
+        features.append(nn.relu(conv(384, (3, 3))(_max_pool(features[-1], window=3))))
         for _ in range(2):
-            features.append(nn.relu(Conv(256, (3, 3))(features[-1])))
+            features.append(nn.relu(conv(256, (3, 3))(features[-1])))
         return features
 
 
 class VGG16(nn.Module):
     """The last ReLU outputs of VGG16's five blocks (Simonyan and Zisserman 2014)."""
+
+    precision: lax.Precision | None = lax.Precision.HIGHEST
 
     @nn.compact
     def __call__(self, x):
@@ -59,7 +65,7 @@ class VGG16(nn.Module):
             if features:
                 x = _max_pool(x, window=2)
             for _ in range(depth):
-                x = nn.relu(Conv(channels, (3, 3))(x))
+                x = nn.relu(Conv(channels, (3, 3), precision=self.precision)(x))
             features.append(x)
         return features
 
