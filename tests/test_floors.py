@@ -9,10 +9,10 @@ import pytest
 PACKAGE = pathlib.Path(__file__).parent.parent / "laser_jax"
 FLOORS = {
     "sparse": 0,
-    "pretrained": 0,
+    "pretrained": 0.2,
     "losses": 0.5,
     "metrics": 0.5,
-    "data": 0,
+    "data": 0.2,
     "figures": 0,
     "images": 0.2,
     "files": 0,
