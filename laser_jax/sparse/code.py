@@ -51,6 +51,7 @@ def decode(code, dictionary):
     """
     code, dictionary = check_code(code), check_dictionary(dictionary)
 
+    @jax.checkpoint  # the reverse mode would keep the k atoms of all signals at hand
     def add_atom(total, index_and_coefficient):
         index, coefficient = index_and_coefficient
         return total + coefficient[..., None] * dictionary[index], None

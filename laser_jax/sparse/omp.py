@@ -40,8 +40,8 @@ def omp(signals, dictionary, *, sparsity, tolerance=None, selection="correlation
     """Codes each signal with at most `sparsity` atoms, chosen greedily.
 
     Approximates argmin_x ||y - x D||^2 subject to ||x||_0 <= k. The coefficients
-    are the least-squares ones over the chosen atoms. Differentiable with regard to
-    signals and dictionary through the coefficients, the support held.
+    are the least-squares ones over the chosen atoms. Differentiable twice with regard to
+    signals and dictionary through the coefficients, in both modes, the support held.
 
     Args:
       signals: `(..., d)` float array, one signal a row.

@@ -1,11 +1,24 @@
-"""Coefficients over a held support: least squares, and the gradient through OMP."""
+"""Least squares over a held support, with derivatives of any order in both modes.
+
+For a signal y and the rows A of its atoms the coefficients are c = P y, where P = (A A^T)^-1 A.
+P comes from orthonormal directions Q = W A as P = W^T Q, so the error of c grows with the
+condition number of A and not with its square. With P alone also the derivative is exact:
+
+    dc = P (dy - dA^T c + P^T dA (y - A^T c))
+
+Golub and Pereyra, The differentiation of pseudo-inverses and nonlinear least squares problems
+whose variables separate, 1973.
+
+Memory: signals are taken in blocks, in derivatives too. No array holds the atoms of all signals.
+"""
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from laser_jax.sparse.checks import check_at_least, check_code, check_signals
-from laser_jax.sparse.code import decode
 from laser_jax.sparse.entry import entry
 from laser_jax.sparse.linalg import default_block_size, map_blocks, matmul
 from laser_jax.sparse.loops import fori_loop
@@ -15,7 +28,9 @@ from laser_jax.sparse.loops import fori_loop
 def least_squares(signals, dictionary, code, *, block_size=None):
     """Returns the code with least-squares coefficients over the atoms it uses.
 
-    Unused places keep coefficient 0. Atoms that depend on each other share their part.
+    Differentiable twice with regard to signals and dictionary, in forward and reverse mode, the
+    support held. Unused places keep coefficient 0; so does an atom in the span of those before
+    it in the code.
 
     Args:
       signals: `(..., d)` float array.
@@ -28,17 +43,17 @@ def least_squares(signals, dictionary, code, *, block_size=None):
     """
     signals, dictionary = check_signals(signals, dictionary)
     code = check_code(code, signals)
+    if block_size is not None:
+        check_at_least("block_size", block_size, 1)
+    held, atoms = lax.stop_gradient((signals, dictionary))
 
     def solve(block):
-        signal, indices, used = block
-        atoms = dictionary[indices]
-        return _solve(atoms, used, matmul(atoms, signal[..., None])[..., 0])
+        signal, indices, coefficients = block
+        return _orthonormalise(atoms[indices], coefficients != 0).fit(signal)
 
-    d, k = signals.shape[-1], code.indices.shape[-1]
-    block_size = default_block_size(k * (d + k)) if block_size is None else block_size
-    check_at_least("block_size", block_size, 1)
-    used = code.coefficients != 0
-    return code._replace(coefficients=map_blocks(solve, (signals, code.indices, used), block_size))
+    coefficients = _map_signals(solve, (held, *lax.stop_gradient(code)), block_size)
+    code = code._replace(coefficients=coefficients)
+    return code._replace(coefficients=optimal_coefficients(signals, dictionary, code))
 
 
 @jax.custom_jvp
@@ -50,48 +65,88 @@ def optimal_coefficients(signals, dictionary, code):
 
 @optimal_coefficients.defjvp
 def _optimal_coefficients_jvp(primals, tangents):
-    """Differentiates the normal equations (D_S D_S^T) c = D_S y at a fixed support."""
     signals, dictionary, code = primals
     d_signals, d_dictionary, _ = tangents
-    atoms, d_atoms = dictionary[code.indices], d_dictionary[code.indices]
-    residual = signals - decode(code, dictionary)
-    d_residual = d_signals - matmul(code.coefficients[..., None, :], d_atoms)[..., 0, :]
-    right = matmul(d_atoms, residual[..., None]) + matmul(atoms, d_residual[..., None])
-    return code.coefficients, _solve(atoms, code.coefficients != 0, right[..., 0])
+    # By this very rule, so that the tangent can be differentiated again.
+    coefficients = optimal_coefficients(*primals)
+
+    # The reverse mode would keep the atoms of all signals at hand.
+    @jax.checkpoint
+    def differentiate(block):
+        signal, d_signal, indices, coefficients = block
+        atoms, d_atoms = dictionary[indices], d_dictionary[indices]
+        basis = _orthonormalise(atoms, coefficients != 0)
+        residual = signal - _times(coefficients, atoms)
+        d_residual = d_signal - _times(coefficients, d_atoms)
+        return basis.fit(d_residual + basis.spread(_times(residual, d_atoms.mT)))
+
+    blocks = (signals, d_signals, code.indices, coefficients)
+    return coefficients, _map_signals(differentiate, blocks)
 
 
-def _solve(atoms, used, right):
-    """Solves (A A^T) c = right over the used rows of A, `(..., k, d)`; the others get 0."""
-    k = atoms.shape[-2]
-    used &= jnp.any(atoms != 0, axis=-1)
-    gram = matmul(atoms, atoms.mT) * (used[..., :, None] & used[..., None, :])
-    diagonal = jnp.diagonal(gram, axis1=-2, axis2=-1)
-    # Unused rows become the identity's. The ridge is rounding: dependent atoms share.
-    ridge = jnp.where(used, 8 * jnp.finfo(gram.dtype).eps * diagonal, 1)
-    identity = jnp.broadcast_to(jnp.eye(k, dtype=gram.dtype), gram.shape)
-    gram += ridge[..., None] * identity
-    return lax.custom_linear_solve(
-        lambda x: matmul(gram, x[..., None])[..., 0],
-        jnp.where(used, right, 0),
-        lambda _, b: _eliminate(gram, b),
-        symmetric=True,
-    )
+def _map_signals(function, blocks, block_size=None):
+    d, k = blocks[0].shape[-1], blocks[-1].shape[-1]
+    return map_blocks(function, blocks, block_size or default_block_size(2 * k * (d + k)))
 
 
-def _eliminate(gram, right):
-    """Solves positive definite systems by Gauss-Jordan elimination, all signals at once.
+class _Basis(NamedTuple):
+    """Orthonormal directions that span each signal's atoms; rows of atoms not fitted are 0."""
 
-    No pivots are needed. LAPACK would take one small system after another, and gather
-    a sharded batch.
+    directions: jax.Array  # (..., k, d)
+    combinations: jax.Array  # (..., k, k), lower triangular: directions = combinations @ atoms
+
+    def fit(self, vectors):
+        """Returns P x, the coefficients `(..., k)` of vectors `(..., d)`."""
+        return _times(_times(vectors, self.directions.mT), self.combinations)
+
+    def spread(self, coefficients):
+        """Returns P^T z, the least vectors `(..., d)` whose products with the atoms are z."""
+        return _times(_times(coefficients, self.combinations.mT), self.directions)
+
+
+def _times(vectors, matrices):
+    return matmul(vectors[..., None, :], matrices)[..., 0, :]
+
+
+@jax.custom_jvp
+def _orthonormalise(atoms, used):
+    """Returns the basis of the used atoms `(..., k, d)` by Gram-Schmidt, all signals at once.
+
+    LAPACK would take one small matrix after another, and gather a sharded batch.
     """
-    system = jnp.concatenate([gram, right[..., None]], axis=-1)
-    k = right.shape[-1]
+    k, eps = atoms.shape[-2], jnp.finfo(atoms.dtype).eps
+    largest = jnp.max(jnp.abs(atoms), axis=-1, keepdims=True)  # without it squares would overflow
+    fitted = used[..., None] & (largest > 0)
+    largest = jnp.where(fitted, largest, 1)
+    directions = jnp.where(fitted, atoms / largest, 0)
+    norms = jnp.sqrt(jnp.where(fitted, jnp.sum(directions**2, axis=-1, keepdims=True), 1))
+    identity = jnp.broadcast_to(jnp.eye(k, dtype=atoms.dtype), (*atoms.shape[:-1], k))
+    combinations = jnp.where(fitted, identity / norms / largest, 0)
 
-    def eliminate(i, system):
-        row = lax.dynamic_index_in_dim(system, i, axis=-2)
-        pivot = lax.dynamic_index_in_dim(row, i, axis=-1)
-        row = row / jnp.where(pivot > 0, pivot, 1)  # rounding alone makes it 0 or less
-        column = lax.dynamic_index_in_dim(system, i, axis=-1)
-        return lax.dynamic_update_index_in_dim(system - column * row, row, i, axis=-2)
+    place = lax.broadcasted_iota(jnp.int32, atoms.shape[:-1], atoms.ndim - 2)
 
-    return fori_loop(0, k, eliminate, system)[..., -1]
+    def add_atom(i, basis):
+        new, combination = (x[..., i, :] for x in basis)
+        parts = jnp.zeros_like(combination)
+        for _ in range(2):  # once would leave more than rounding of the directions before
+            part = jnp.where(place < i, _times(new, basis.directions.mT), 0)
+            new, parts = new - _times(part, basis.directions), parts + part
+        combination = combination - _times(parts, basis.combinations)
+        square = jnp.sum(new**2, axis=-1, keepdims=True)
+        independent = square > (32 * eps) ** 2
+        scale = jnp.where(independent, lax.rsqrt(jnp.where(independent, square, 1)), 0)
+        rows = _Basis(scale * new, scale * combination)
+        return jax.tree.map(lambda x, row: x.at[..., i, :].set(row), basis, rows)
+
+    return fori_loop(0, k, add_atom, _Basis(directions / norms, combinations))
+
+
+@_orthonormalise.defjvp
+def _orthonormalise_jvp(primals, tangents):
+    """W dA = S Q + dQ and dW = -S W, where S is lower triangular and dQ Q^T antisymmetric."""
+    basis = _orthonormalise(*primals)
+    change = matmul(basis.combinations, tangents[0])
+    along = matmul(change, basis.directions.mT)
+    lower = jnp.tril(along) + jnp.triu(along, 1).mT
+    d_directions = change - matmul(lower, basis.directions)
+    return basis, _Basis(d_directions, -matmul(lower, basis.combinations))
