@@ -42,7 +42,7 @@ from laser_jax.sparse.checks import (
     check_sparsity,
     is_real,
 )
-from laser_jax.sparse.code import SparseCode
+from laser_jax.sparse.code import SparseCode, count
 from laser_jax.sparse.codebook import check_stages
 from laser_jax.sparse.coder import fill_unused
 from laser_jax.sparse.entry import entry
@@ -165,26 +165,19 @@ def fit_rate_model(code, *, num_atoms, max_level, stages=None, smoothing=0.5):
     check_at_least("max_level", max_level, 1)
     k = code.indices.shape[-1]
     used = code.coefficients != 0
-    uses = _count(code.indices, used, num_atoms)
-    count_bits = _bits(_count(jnp.sum(used, -1), 1, k + 1) + smoothing)
+    uses = count(code.indices, num_atoms, where=used)
+    count_bits = _bits(count(jnp.sum(used, -1), k + 1), smoothing)
     if stages is not None:
         check_stages(stages, num_atoms)
         if stages != k:
             raise ValueError(f"a code of {stages} stages has width {stages}, got {k}.")
-        index_bits = _bits(uses.reshape(stages, -1) + smoothing).ravel()
+        index_bits = _bits(uses.reshape(stages, -1), smoothing).ravel()
         return RateModel(index_bits, jnp.zeros(1), count_bits)
     magnitudes = jnp.clip(jnp.abs(code.coefficients), 1, max_level) - 1
-    levels = _count(magnitudes, used, max_level)
+    levels = count(magnitudes, max_level, where=used)
     return RateModel(
-        _bits(uses + smoothing), 1 + _bits(levels + smoothing), count_bits - _log2_factorials(k)
+        _bits(uses, smoothing), 1 + _bits(levels, smoothing), count_bits - _log2_factorials(k)
     )
-
-
-def _count(symbols, weights, num_symbols):
-    """Returns how often each symbol occurs, of weight 0 or 1, as floats."""
-    # Counted as integers: a float32 sum of ones stops at 2^24.
-    counts = jnp.zeros(num_symbols, jnp.int32).at[symbols].add(jnp.asarray(weights, jnp.int32))
-    return counts.astype(jnp.float32)
 
 
 @entry(like="code")
@@ -273,7 +266,7 @@ class _Problem(NamedTuple):
         norms = safe_norms(dictionary)
         steps = (step * norms[:, 0]).astype(dictionary.dtype)
         usable = jnp.any(dictionary != 0, -1) & jnp.isfinite(steps) & (steps > 0)
-        # An atom that is not usable is multiplied by 0 all the same.
+        # An atom that is not usable is multiplied by 0 all the same: a NaN would spoil the sum.
         return cls(
             jnp.where(usable[:, None], dictionary / norms, 0),
             jnp.where(usable, steps, 1),
@@ -422,8 +415,9 @@ def check_model(model, num_atoms=None, sparsity=None):
         )
 
 
-def _bits(counts):
-    """-log2 of the shares that `(..., n)` positive counts have."""
+def _bits(counts, smoothing):
+    """-log2 of the shares that `(..., n)` counts have, each with the smoothing added."""
+    counts = counts.astype(jnp.float32) + smoothing  # before, as a float16 ends at 65504
     return jnp.log2(jnp.sum(counts, -1, keepdims=True)) - jnp.log2(counts)
 
 

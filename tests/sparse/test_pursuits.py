@@ -283,7 +283,7 @@ def test_both_derivatives_are_those_of_finite_differences(rng, float64, coder):
         np.testing.assert_allclose(derivative(0.0), expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("coder", [matching_pursuit, gradient_pursuit, top_k])
+@coders
 def test_gradients_take_little_memory(coder):
     def loss(y, d):
         return jnp.sum(coder(y, d, sparsity=16).coefficients ** 2)
