@@ -70,7 +70,7 @@ def build_bottleneck(model):
     }
     if model.bottleneck in ("vq", "rvq"):
         stages = model.num_stages if model.bottleneck == "rvq" else 1
-        check_stages(stages, model.num_embeddings)
+        check_stages(stages, model.num_embeddings, "num_embeddings")
         return VectorQuantizer(
             **shared, num_stages=stages, use_ema=model.use_ema, decay=model.decay
         )

@@ -21,7 +21,7 @@ _ROWS_A_PASS = 4
 
 
 def choose_form(num_signals, num_atoms, width, sparsity, rows_a_step):
-    """Returns in which form a block is coded: "columns", "gram" or "rows".
+    """Returns in which form a CPU codes a block: "columns", "gram" or "rows".
 
     columns: signals are columns. A vector instruction then works on one number each of many
       signals, so vectors of 3 numbers waste nothing. Gathering columns is slow, so the
@@ -31,10 +31,10 @@ def choose_form(num_signals, num_atoms, width, sparsity, rows_a_step):
       multiplications an atom. Those of a product run several times as fast, being in cache; and
       the Gram matrix takes one product for every atom, so the signals must be many. At k = d / 2
       OMP is mostly still the faster by it; beyond, supports get too ill-conditioned for it.
-    rows: neither. On accelerators always: gathers are dear there and products cheap.
+    rows: neither. On accelerators always: gathers are dear there and products cheap. Also where
+      the number of signals is symbolic and as far as known 1.
     """
-    if jax.default_backend() != "cpu":
-        return "rows"
+    num_signals = num_signals if isinstance(num_signals, int) else 1
     if width <= 4 and num_atoms * width <= 256:
         return "columns"
     if 4 * rows_a_step <= width and num_signals * (sparsity - 1) >= num_atoms:

@@ -133,6 +133,24 @@ def check_statistics(statistics, *shapes):
         check_floating(statistics=x)
 
 
+def check_tolerance(tolerance, signals):
+    """Returns a tolerance as one number a signal, `(...)`; None is 0.
+
+    Raises:
+      ValueError: unless it is real, and a scalar or of a shape that broadcasts to the signals'.
+    """
+    tolerance, leading = jnp.asarray(0 if tolerance is None else tolerance), signals.shape[:-1]
+    if not is_real(tolerance.dtype):
+        raise ValueError(f"tolerance must be real, got {tolerance.dtype}.")
+    try:
+        return jnp.broadcast_to(tolerance.astype(signals.dtype), leading)
+    except ValueError:
+        raise ValueError(
+            f"tolerance must be a scalar or broadcast to one number a signal, {leading}, got shape "
+            f"{tolerance.shape}."
+        ) from None
+
+
 def check_scalars(**numbers):
     """Raises ValueError unless all are real scalars."""
     for name, x in numbers.items():
@@ -157,10 +175,10 @@ def check_rows(signals, num_atoms):
     return signals.reshape(-1, signals.shape[-1])
 
 
-def check_sparsity(sparsity, num_atoms):
+def check_sparsity(sparsity, num_atoms, limit="the number of atoms"):
     """Raises ValueError unless `1 <= sparsity <= num_atoms`."""
     if not 1 <= sparsity <= num_atoms:
-        raise ValueError(f"sparsity must be in [1, {num_atoms}] (num_embeddings), got {sparsity}.")
+        raise ValueError(f"sparsity must be in [1, {num_atoms}] ({limit}), got {sparsity}.")
 
 
 def check_at_least(what, value, least):

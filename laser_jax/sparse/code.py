@@ -54,7 +54,10 @@ def decode(code, dictionary):
     @jax.checkpoint  # the reverse mode would keep the k atoms of all signals at hand
     def add_atom(total, index_and_coefficient):
         index, coefficient = index_and_coefficient
-        return total + coefficient[..., None] * dictionary[index], None
+        atom, coefficient = dictionary[index], coefficient[..., None]
+        # An unused place takes nothing of an atom that is not finite.
+        atom = jnp.where((coefficient != 0) | jnp.isfinite(atom), atom, 0)
+        return total + coefficient * atom, None
 
     indices, coefficients = (jnp.moveaxis(x, -1, 0) for x in code)
     dtype = jnp.result_type(coefficients, dictionary)

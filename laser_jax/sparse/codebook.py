@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from laser_jax.sparse.atoms import Atoms, choose_form
+from laser_jax.sparse.atoms import Atoms
 from laser_jax.sparse.checks import (
     check_at_least,
     check_code,
@@ -25,9 +25,9 @@ from laser_jax.sparse.code import (
     squared_errors,
     sum_by_atom,
 )
-from laser_jax.sparse.coder import coder_block_size
+from laser_jax.sparse.coder import coding_plans
 from laser_jax.sparse.entry import entry
-from laser_jax.sparse.linalg import map_blocks
+from laser_jax.sparse.linalg import map_blocks, per_platform, power_scales
 from laser_jax.sparse.loops import fori_loop
 
 
@@ -43,7 +43,7 @@ def nearest_atom(signals, dictionary, *, block_size=None):
     """Returns the nearest atom of each signal as a `SparseCode`, k = 1, coefficient 1.
 
     argmin_j ||y - d_j||^2 = argmax_j <y, d_j> - ||d_j||^2 / 2; the first in a tie. A signal
-    that is not finite gets coefficient NaN.
+    that is not finite gets coefficient NaN; an atom that is not finite is never taken.
 
     Args:
       signals: `(..., d)` float array.
@@ -54,10 +54,18 @@ def nearest_atom(signals, dictionary, *, block_size=None):
       ValueError: if widths differ.
     """
     signals, dictionary = check_signals(signals, dictionary)
-    (m, d), n = dictionary.shape, math.prod(signals.shape[:-1])
-    form = choose_form(n, m, d, sparsity=1, rows_a_step=math.inf)
-    block_size = coder_block_size(m, d, 1, form) if block_size is None else block_size
-    check_at_least("block_size", block_size, 1)
+    plans = coding_plans(signals, dictionary, 1, math.inf, block_size)
+    indices = per_platform(lambda plan: _nearest(signals, dictionary, *plan), *plans)[..., None]
+    return SparseCode(indices, jnp.where(is_finite(signals), 1, jnp.nan).astype(signals.dtype))
+
+
+def _nearest(signals, dictionary, form, block_size):
+    """Returns the index `(...)` of each signal's nearest atom."""
+    finite = is_finite(dictionary)
+    dictionary = jnp.where(finite, dictionary, 0)
+    # In units of the largest atom, or of the signal if that is larger, no square overflows.
+    unit = power_scales(dictionary.ravel())
+    dictionary = dictionary / unit[:, None]
     # Where atoms lie far from the origin for their spread, squares would drown the distances in
     # rounding: there all moves to their mean.
     mean = jnp.mean(dictionary, axis=0)[None, :]
@@ -65,13 +73,16 @@ def nearest_atom(signals, dictionary, *, block_size=None):
     center = jnp.where(far, mean, 0)
     atoms = Atoms.in_form(dictionary - center, form)
     half_squares = jnp.expand_dims(jnp.sum(atoms.vectors**2, -1) / 2, 1 - atoms.axis)
+    excluded = jnp.expand_dims(jnp.where(finite[:, 0], 0, jnp.inf), 1 - atoms.axis)
 
     def nearest(signals):
-        block = atoms.block(signals - center)
-        return atoms.argmax(atoms.correlations(block) - half_squares)[0]
+        scale = jnp.maximum(power_scales(signals), unit)
+        size = unit / scale
+        block = atoms.block(signals / scale - size * center)
+        score = atoms.correlations(block) - atoms.each(size[:, 0]) * half_squares - excluded
+        return atoms.argmax(score)[0]
 
-    indices = map_blocks(nearest, signals, block_size)[..., None]
-    return SparseCode(indices, jnp.where(is_finite(signals), 1, jnp.nan).astype(signals.dtype))
+    return map_blocks(nearest, signals, block_size)
 
 
 @entry(static=("stages",), like="signals")
@@ -104,12 +115,10 @@ def residual_nearest_atoms(signals, dictionary, *, stages):
     return SparseCode(*(jnp.concatenate(x, axis=-1) for x in zip(*codes, strict=True)))
 
 
-def check_stages(stages, num_atoms):
+def check_stages(stages, num_atoms, limit="dictionary rows"):
     """Raises ValueError unless the atoms divide evenly among the stages."""
     if stages < 1 or num_atoms % stages:
-        raise ValueError(
-            f"stages must divide the {num_atoms} atoms (num_embeddings), got {stages}."
-        )
+        raise ValueError(f"stages must divide the {num_atoms} atoms ({limit}), got {stages}.")
 
 
 def stage_targets(signals, dictionary, code):

@@ -10,12 +10,18 @@ from jax import lax
 from laser_jax.sparse.atoms import Atoms, choose_form
 from laser_jax.sparse.checks import (
     check_at_least,
-    check_scalars,
     check_signals,
     check_sparsity,
+    check_tolerance,
 )
 from laser_jax.sparse.code import SparseCode
-from laser_jax.sparse.linalg import default_block_size, map_blocks, safe_norms
+from laser_jax.sparse.linalg import (
+    default_block_size,
+    map_blocks,
+    per_platform,
+    power_scales,
+    safe_norms,
+)
 
 
 def run_coder(
@@ -31,9 +37,12 @@ def run_coder(
 ):
     """Codes signals block by block.
 
+    A signal that is not finite gets coefficients NaN; an atom that is not finite is none.
+
     Args:
       code_block: `(block of signals, Atoms, sparsity, tolerance, *options)` -> `SparseCode`
         of `(at most sparsity, b)` in which an unused place holds index m and coefficient 0.
+        All that it is given is finite and has largest entries near 1; tolerance is `(b,)`.
         Static: a function of a module, not a closure.
       signals, dictionary, sparsity, tolerance, block_size: as for `omp`.
       rows_a_step: Gram rows that one of its steps would add up, on average.
@@ -41,37 +50,62 @@ def run_coder(
     """
     signals, dictionary = check_signals(signals, dictionary)
     check_sparsity(sparsity, dictionary.shape[0])
-    tolerance = 0 if tolerance is None else tolerance
-    check_scalars(tolerance=tolerance)
-    (m, d), n = dictionary.shape, math.prod(signals.shape[:-1])
-    form = choose_form(n, m, d, sparsity, rows_a_step)
-    if block_size is None:
-        block_size = coder_block_size(m, d, sparsity, form)
-    check_at_least("block_size", block_size, 1)
     # Where to stop is a choice, like the support: no gradient goes through it.
-    tolerance = lax.stop_gradient(jnp.asarray(tolerance, signals.dtype))
-    return _run(code_block, signals, dictionary, tolerance, sparsity, form, block_size, options)
+    tolerance = lax.stop_gradient(check_tolerance(tolerance, signals))
+    plans = coding_plans(signals, dictionary, sparsity, rows_a_step, block_size)
+    return _run(code_block, signals, dictionary, tolerance, sparsity, plans, options)
 
 
-def coder_block_size(m, d, k, form):
-    """Returns how many signals to code together."""
-    if form == "columns":
-        return default_block_size(128 * m)  # all of a step's numbers in the inner cache
-    # The (b, m) correlations are read all the time, the k directions in turn.
-    return default_block_size(m + min(k, d) * (d + min(k, d)) // 8)
+def coding_plans(signals, dictionary, sparsity, rows_a_step, block_size):
+    """Returns the form of a block and how many signals it holds, on a CPU and on others."""
+    (m, d), n, k = dictionary.shape, math.prod(signals.shape[:-1]), sparsity
+    forms = choose_form(n, m, d, k, rows_a_step), "rows"
+    if block_size is not None:
+        check_at_least("block_size", block_size, 1)
+        return tuple((form, block_size) for form in forms)
+    # Of columns all of a step's numbers stay in the inner cache. Else the (b, m) correlations are
+    # read all the time, the k directions in turn.
+    rows = m + min(k, d) * (d + min(k, d)) // 8
+    sizes = (default_block_size(128 * m if form == "columns" else rows) for form in forms)
+    cpu, other = (size.within(n) for size in sizes)
+    return (forms[0], cpu.cpu), (forms[1], other.other)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 4, 5, 6, 7))
-def _run(code_block, signals, dictionary, tolerance, sparsity, form, block_size, options):
-    norms = safe_norms(dictionary)
-    atoms = Atoms.in_form(dictionary / norms, form)
+@functools.partial(jax.jit, static_argnums=(0, 4, 5, 6))
+def _run(code_block, signals, dictionary, tolerance, sparsity, plans, options):
+    """Codes by the plan of the platform that this is compiled for."""
 
-    def code_rows(signals):
-        code = code_block(atoms.block(signals), atoms, sparsity, tolerance, *options)
+    def run(plan):
+        return _run_plan(code_block, signals, dictionary, tolerance, sparsity, plan, options)
+
+    return per_platform(run, *plans)
+
+
+def _run_plan(code_block, signals, dictionary, tolerance, sparsity, plan, options):
+    form, block_size = plan
+    scales = power_scales(dictionary)
+    vectors = dictionary / scales
+    vectors = jnp.where(jnp.all(jnp.isfinite(vectors), -1, keepdims=True), vectors, 0)
+    norms = safe_norms(vectors)
+    atoms = Atoms.in_form(vectors / norms, form)
+
+    def code_rows(block):
+        signals, largest_residual = block
+        signals = atoms.block(signals)
+        scale = power_scales(signals, atoms.axis)
+        signals, scale = signals / scale, scale.ravel()
+        finite = jnp.all(jnp.isfinite(signals), atoms.axis)
+        signals = jnp.where(atoms.each(finite), signals, 0)
+        # The square of a scale may be too large or small to divide by.
+        tolerance = (largest_residual[:, 0] / scale) ** 2
+        code = code_block(signals, atoms, sparsity, tolerance, *options)
         code = fill_unused(code, sparsity, dictionary.shape[0])
-        return code.indices.T, (code.coefficients / norms[code.indices, 0]).T
+        unit = scale[None, :] / scales[code.indices, 0]
+        coefficients = code.coefficients / norms[code.indices, 0] * unit
+        coefficients = jnp.where(finite[None, :], coefficients, jnp.nan)
+        return code.indices.T, coefficients.T
 
-    return SparseCode(*map_blocks(code_rows, signals, block_size))
+    return SparseCode(*map_blocks(code_rows, (signals, jnp.sqrt(tolerance)[..., None]), block_size))
 
 
 def fill_unused(code, sparsity, num_atoms):

@@ -26,8 +26,9 @@ def unit_norm(vectors):
     check_floating(vectors=vectors)
     if jnp.ndim(vectors) == 0:
         raise ValueError("vectors must have shape (..., d), got ().")
-    vectors = scaled(jnp.asarray(vectors))
-    return vectors / safe_norms(vectors)
+    vectors = jnp.asarray(vectors)
+    wide = scaled(vectors.astype(jnp.promote_types(vectors.dtype, jnp.float32)))
+    return (wide / safe_norms(wide)).astype(vectors.dtype)
 
 
 @entry()

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,14 +19,29 @@ def safe_norms(vectors):
 
     Gradients at a zero vector are finite too.
     """
-    squares = jnp.sum(vectors**2, axis=-1, keepdims=True)
-    return jnp.sqrt(jnp.where(squares > 0, squares, 1))
+    wide = vectors.astype(jnp.promote_types(vectors.dtype, jnp.float32))
+    scales = power_scales(wide)
+    squares = jnp.sum((wide / scales) ** 2, axis=-1, keepdims=True)
+    norms = scales * jnp.sqrt(jnp.where(squares > 0, squares, 1))
+    return norms.astype(vectors.dtype)
+
+
+def power_scales(vectors, axis=-1):
+    """Returns a power of two near each vector's largest entry, of which squares are safe.
+
+    Along `axis`, which is kept. Division by it is exact. 1 where the largest entry is 0 or not
+    finite.
+    """
+    info = jnp.finfo(vectors.dtype)
+    largest = jnp.max(jnp.abs(lax.stop_gradient(vectors)), axis, keepdims=True, initial=0)
+    inside = jnp.clip(largest, float(info.tiny), float(info.max) / 4)
+    power = lax.reduce_precision(inside, info.nexp, 0)
+    return jnp.where((largest >= float(info.tiny)) & jnp.isfinite(largest), power, 1)
 
 
 def scaled(vectors):
-    """Returns `(..., d)` vectors over their largest entries: no square is lost or overflows."""
-    largest = lax.stop_gradient(jnp.max(jnp.abs(vectors), axis=-1, keepdims=True, initial=0))
-    return vectors / jnp.where(largest > 0, largest, 1)
+    """Returns `(..., d)` vectors over `power_scales`: no square is lost or overflows."""
+    return vectors / power_scales(vectors)
 
 
 def each_matrix(function, matrices):
@@ -35,11 +51,13 @@ def each_matrix(function, matrices):
     (virtual) CPU devices may hold, and then all wait for ever; and on hosts of some hundred
     cores batched `eigh` corrupts memory (jax issue 39292).
     """
-    if jax.default_backend() != "cpu":
-        return function(matrices)
-    leading = matrices.shape[:-2]
-    out = lax.map(function, matrices.reshape(-1, *matrices.shape[-2:]))
-    return out.reshape(*leading, *out.shape[1:])
+
+    def one_by_one():
+        leading = matrices.shape[:-2]
+        out = lax.map(function, matrices.reshape(-1, *matrices.shape[-2:]))
+        return out.reshape(*leading, *out.shape[1:])
+
+    return per_platform(lambda apply: apply(), one_by_one, lambda: function(matrices))
 
 
 def row_argmax(x, group=32):
@@ -66,13 +84,37 @@ def _first(x, value):
     return jnp.min(jnp.where(x == value[:, None], place, x.shape[1] - 1), axis=1)
 
 
-def default_block_size(floats):
-    """Returns how many signals to take together if each needs `floats` numbers at hand.
+def per_platform(function, cpu, other):
+    """Returns `function(cpu)` where the program is compiled for a CPU, else `function(other)`.
+
+    By the platform of the arrays or of an export, not by the default one. Both are traced, one
+    is compiled.
+    """
+    if cpu == other:
+        return function(cpu)
+    return lax.platform_dependent(cpu=lambda: function(cpu), default=lambda: function(other))
+
+
+class BlockSize(NamedTuple):
+    """How many signals to take together on a CPU and on others."""
+
+    cpu: int
+    other: int
+
+    def within(self, num_signals):
+        """Returns it cut to the number of signals; all of them if their number is symbolic."""
+        if not isinstance(num_signals, int):
+            return BlockSize(num_signals, num_signals)
+        return BlockSize(*(min(size, max(num_signals, 1)) for size in self))
+
+
+def default_block_size(floats, least=32):
+    """Returns the `BlockSize` if each signal needs `floats` numbers at hand.
 
     4 MB stays in a CPU's cache: 2 to 4 times faster than one big array. On an
     accelerator the bound is memory alone: 1 GB.
     """
-    return max(32, (2**20 if jax.default_backend() == "cpu" else 2**28) // floats)
+    return BlockSize(*(max(least, numbers // floats) for numbers in (2**20, 2**28)))
 
 
 def map_blocks(function, arrays, block_size):
@@ -81,19 +123,22 @@ def map_blocks(function, arrays, block_size):
     Args:
       function: pytree of `(b, width)` -> pytree of `(b, ...)`, row by row.
       arrays: pytree of arrays `(..., width)` with equal leading axes.
-      block_size: upper bound of b.
+      block_size: upper bound of b, or a `BlockSize`.
 
     Returns:
       Pytree of `(..., ...)` arrays, what one call on all rows would return.
     """
     leading = jax.tree.leaves(arrays)[0].shape[:-1]
     n = math.prod(leading)
-    blocks = _in_blocks(arrays, block_size)
 
     def restore(x):
-        return x.swapaxes(0, 1).reshape(-1, *x.shape[2:])[:n].reshape(*leading, *x.shape[2:])
+        blocks, b, *rest = x.shape
+        return x.swapaxes(0, 1).reshape(b * blocks, *rest)[:n].reshape(*leading, *rest)
 
-    return jax.tree.map(restore, lax.map(function, blocks))
+    def map_all(size):
+        return jax.tree.map(restore, lax.map(function, _in_blocks(arrays, size)))
+
+    return _at_block_size(map_all, block_size, n)
 
 
 def sum_blocks(function, arrays, block_size):
@@ -103,16 +148,25 @@ def sum_blocks(function, arrays, block_size):
 
     Args and function as for `map_blocks`, but it returns a pytree of any shapes.
     """
-    blocks = _in_blocks(arrays, block_size)
-    shapes = jax.eval_shape(function, jax.tree.map(lambda x: x[0], blocks))
-    empty = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
 
     def add(sums, block):
         totals, lost = sums
         new = jax.tree.map(jnp.add, function(block), lost)
         return (jax.tree.map(jnp.add, totals, new), jax.tree.map(_lost, totals, new)), None
 
-    return scan(add, (empty, empty), blocks)[0][0]
+    def sum_all(size):
+        blocks = _in_blocks(arrays, size)
+        shapes = jax.eval_shape(function, jax.tree.map(lambda x: x[0], blocks))
+        empty = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        return scan(add, (empty, empty), blocks)[0][0]
+
+    return _at_block_size(sum_all, block_size, math.prod(jax.tree.leaves(arrays)[0].shape[:-1]))
+
+
+def _at_block_size(function, block_size, num_signals):
+    if isinstance(block_size, BlockSize):
+        return per_platform(function, *block_size.within(num_signals))
+    return function(block_size)
 
 
 def _lost(a, b):
@@ -130,11 +184,14 @@ def _in_blocks(arrays, block_size):
     devices along their first axis stay where they are.
     """
     n = math.prod(jax.tree.leaves(arrays)[0].shape[:-1])
-    least = max(1, -(-n // block_size))
-    # Where the blocks divide evenly over the devices no signal moves, and none is padded.
-    even = (q for q in range(least, 2 * least) if n % (q * jax.device_count()) == 0)
-    blocks = next(even, least)
-    b = -(-n // blocks)
+    if isinstance(n, int):
+        least = max(1, -(-n // block_size))
+        # Where the blocks divide evenly over the devices no signal moves, and none is padded.
+        even = (q for q in range(least, 2 * least) if n % (q * jax.device_count()) == 0)
+        blocks = next(even, least)
+        b = -(-n // blocks)
+    else:
+        b, blocks = block_size, -(-n // block_size)
 
     def cut(x):
         flat = jnp.pad(x.reshape(n, x.shape[-1]), ((0, b * blocks - n), (0, 0)))

@@ -125,7 +125,7 @@ def residual_update(signals, dictionary, code, *, learning_rate):
 def _sum_over_signals(function, code, signals, num_atoms):
     """Sums function(X, Y), the dense codes of one block of signals in memory at a time."""
     # Blocks of at least m signals: else adding up (m, m) sums costs more than making them.
-    block_size = max(num_atoms, default_block_size(num_atoms))
+    block_size = default_block_size(num_atoms, least=num_atoms)
     return sum_blocks(
         lambda block: function(to_dense(block[0], num_atoms), block[1]), (code, signals), block_size
     )

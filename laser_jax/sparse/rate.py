@@ -46,7 +46,15 @@ from laser_jax.sparse.code import SparseCode, count
 from laser_jax.sparse.codebook import check_stages
 from laser_jax.sparse.coder import fill_unused
 from laser_jax.sparse.entry import entry
-from laser_jax.sparse.linalg import default_block_size, map_blocks, matmul, row_argmax, safe_norms
+from laser_jax.sparse.linalg import (
+    BlockSize,
+    default_block_size,
+    map_blocks,
+    matmul,
+    per_platform,
+    row_argmax,
+    safe_norms,
+)
 from laser_jax.sparse.loops import fori_loop, while_loop
 
 
@@ -233,9 +241,11 @@ def rate_distortion_pursuit(
     step = _check_scales("step", step, m)
     if block_size is None:
         block_size = default_block_size(2 * m + d)
-    check_at_least("block_size", block_size, 1)
-    block_size = min(block_size, max(1, math.prod(signals.shape[:-1])))
-    flat = lax.stop_gradient(signals.reshape(-1, d))
+    else:
+        check_at_least("block_size", block_size, 1)
+        block_size = BlockSize(block_size, block_size)
+    n = math.prod(signals.shape[:-1])
+    flat = lax.stop_gradient(signals.reshape(n, d))
     # A block takes as long as its longest code: signals of like energy go together.
     order = jnp.argsort(jnp.sum(flat**2, -1))
     problem = _Problem.of(lax.stop_gradient(dictionary), model, step, bit_price)
@@ -244,13 +254,16 @@ def rate_distortion_pursuit(
         code = _pursue_block(block, problem, sparsity)
         return SparseCode(*(x.T for x in fill_unused(code, sparsity, m)))
 
-    # map_blocks deals signals out like cards; dealt this way, blocks are runs of the order.
-    blocks = -(-len(flat) // block_size)
-    padded = jnp.pad(order, (0, blocks * block_size - len(flat)), mode="edge")
-    cut = flat[padded].reshape(blocks, block_size, d)
-    code = jax.tree.map(lambda x: x.reshape(-1, sparsity), lax.map(code_rows, cut))
-    code = jax.tree.map(lambda x: jnp.zeros_like(x[: len(flat)]).at[padded].set(x), code)
-    return jax.tree.map(lambda x: x.reshape(*signals.shape[:-1], sparsity), code)
+    def code_all(size):
+        # map_blocks deals signals out like cards; dealt this way, blocks are runs of the order.
+        blocks = -(-n // size)
+        padded = jnp.pad(order, (0, blocks * size - n), mode="edge")
+        cut = flat[padded].reshape(blocks, size, d)
+        code = jax.tree.map(lambda x: x.reshape(blocks * size, sparsity), lax.map(code_rows, cut))
+        code = jax.tree.map(lambda x: jnp.zeros_like(x[:n]).at[padded].set(x), code)
+        return jax.tree.map(lambda x: x.reshape(*signals.shape[:-1], sparsity), code)
+
+    return per_platform(code_all, *block_size.within(n))
 
 
 class _Problem(NamedTuple):

@@ -126,7 +126,7 @@ class DictionaryLearning(AtomUse, nn.Module):
 
     def __post_init__(self):
         super().__post_init__()
-        check_sparsity(self.sparsity_level, self.num_embeddings)
+        check_sparsity(self.sparsity_level, self.num_embeddings, "num_embeddings")
         check_choice("sparse_coder", self.sparse_coder, (*SPARSE_CODERS, RATE_DISTORTION))
         check_choice("dictionary_update", self.dictionary_update, DICTIONARY_UPDATES)
         check_choice("ksvd_method", self.ksvd_method, METHODS)
