@@ -134,7 +134,7 @@ def check_statistics(statistics, *shapes):
 
 
 def check_tolerance(tolerance, signals):
-    """Returns a tolerance as one number a signal, `(...)`; None is 0.
+    """Returns a tolerance as a scalar or one number a signal, `(...)`; None is 0.
 
     Raises:
       ValueError: unless it is real, and a scalar or of a shape that broadcasts to the signals'.
@@ -143,7 +143,8 @@ def check_tolerance(tolerance, signals):
     if not is_real(tolerance.dtype):
         raise ValueError(f"tolerance must be real, got {tolerance.dtype}.")
     try:
-        return jnp.broadcast_to(tolerance.astype(signals.dtype), leading)
+        tolerance = tolerance.astype(signals.dtype)
+        return jnp.broadcast_to(tolerance, leading) if tolerance.ndim else tolerance
     except ValueError:
         raise ValueError(
             f"tolerance must be a scalar or broadcast to one number a signal, {leading}, got shape "

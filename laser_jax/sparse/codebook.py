@@ -64,8 +64,8 @@ def _nearest(signals, dictionary, form, block_size):
     finite = is_finite(dictionary)
     dictionary = jnp.where(finite, dictionary, 0)
     # In units of the largest atom, or of the signal if that is larger, no square overflows.
-    unit = power_scales(dictionary.ravel())
-    dictionary = dictionary / unit[:, None]
+    unit = power_scales(dictionary.ravel())[0]
+    dictionary = dictionary / unit
     # Where atoms lie far from the origin for their spread, squares would drown the distances in
     # rounding: there all moves to their mean.
     mean = jnp.mean(dictionary, axis=0)[None, :]

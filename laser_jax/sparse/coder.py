@@ -17,6 +17,7 @@ from laser_jax.sparse.checks import (
 from laser_jax.sparse.code import SparseCode
 from laser_jax.sparse.linalg import (
     default_block_size,
+    largest_entries,
     map_blocks,
     per_platform,
     power_scales,
@@ -83,29 +84,29 @@ def _run(code_block, signals, dictionary, tolerance, sparsity, plans, options):
 
 def _run_plan(code_block, signals, dictionary, tolerance, sparsity, plan, options):
     form, block_size = plan
-    scales = power_scales(dictionary)
-    vectors = dictionary / scales
-    vectors = jnp.where(jnp.all(jnp.isfinite(vectors), -1, keepdims=True), vectors, 0)
-    norms = safe_norms(vectors)
-    atoms = Atoms.in_form(vectors / norms, form)
+    dictionary = jnp.where(jnp.isfinite(largest_entries(dictionary)), dictionary, 0)
+    norms = safe_norms(dictionary)
+    atoms = Atoms.in_form(dictionary / norms, form)
 
-    def code_rows(block):
-        signals, largest_residual = block
+    def code_rows(signals, tolerance):
         signals = atoms.block(signals)
+        finite = jnp.isfinite(largest_entries(signals, atoms.axis))
         scale = power_scales(signals, atoms.axis)
-        signals, scale = signals / scale, scale.ravel()
-        finite = jnp.all(jnp.isfinite(signals), atoms.axis)
-        signals = jnp.where(atoms.each(finite), signals, 0)
+        signals = jnp.where(finite, signals / scale, 0)
+        finite, scale = finite.ravel(), scale.ravel()
         # The square of a scale may be too large or small to divide by.
-        tolerance = (largest_residual[:, 0] / scale) ** 2
+        tolerance = (jnp.sqrt(tolerance) / scale) ** 2
         code = code_block(signals, atoms, sparsity, tolerance, *options)
         code = fill_unused(code, sparsity, dictionary.shape[0])
-        unit = scale[None, :] / scales[code.indices, 0]
-        coefficients = code.coefficients / norms[code.indices, 0] * unit
-        coefficients = jnp.where(finite[None, :], coefficients, jnp.nan)
-        return code.indices.T, coefficients.T
+        factor = jnp.where(finite, scale, jnp.nan)[None, :] / norms[code.indices, 0]
+        return code.indices.T, (code.coefficients * factor).T
 
-    return SparseCode(*map_blocks(code_rows, (signals, jnp.sqrt(tolerance)[..., None]), block_size))
+    if tolerance.ndim == 0:
+        code = map_blocks(lambda signals: code_rows(signals, tolerance), signals, block_size)
+    else:
+        rows = signals, tolerance[..., None]
+        code = map_blocks(lambda block: code_rows(block[0], block[1][:, 0]), rows, block_size)
+    return SparseCode(*code)
 
 
 def fill_unused(code, sparsity, num_atoms):

@@ -33,10 +33,15 @@ def power_scales(vectors, axis=-1):
     finite.
     """
     info = jnp.finfo(vectors.dtype)
-    largest = jnp.max(jnp.abs(lax.stop_gradient(vectors)), axis, keepdims=True, initial=0)
+    largest = largest_entries(vectors, axis)
     inside = jnp.clip(largest, float(info.tiny), float(info.max) / 4)
     power = lax.reduce_precision(inside, info.nexp, 0)
     return jnp.where((largest >= float(info.tiny)) & jnp.isfinite(largest), power, 1)
+
+
+def largest_entries(vectors, axis=-1):
+    """Returns the size of each vector's largest entry, along `axis`, which is kept."""
+    return jnp.max(jnp.abs(lax.stop_gradient(vectors)), axis, keepdims=True, initial=0)
 
 
 def scaled(vectors):
@@ -108,13 +113,13 @@ class BlockSize(NamedTuple):
         return BlockSize(*(min(size, max(num_signals, 1)) for size in self))
 
 
-def default_block_size(floats, least=32):
+def default_block_size(floats, *, least=32, most=2**28):
     """Returns the `BlockSize` if each signal needs `floats` numbers at hand.
 
     4 MB stays in a CPU's cache: 2 to 4 times faster than one big array. On an
-    accelerator the bound is memory alone: 1 GB.
+    accelerator the bound is memory alone: `most` numbers, 1 GB.
     """
-    return BlockSize(*(max(least, numbers // floats) for numbers in (2**20, 2**28)))
+    return BlockSize(*(max(least, numbers // floats) for numbers in (2**20, most)))
 
 
 def map_blocks(function, arrays, block_size):

@@ -24,7 +24,7 @@ from laser_jax.sparse.checks import check_at_least, check_signals
 from laser_jax.sparse.code import SparseCode
 from laser_jax.sparse.coder import run_coder
 from laser_jax.sparse.entry import entry
-from laser_jax.sparse.linalg import default_block_size, map_blocks, safe_norms
+from laser_jax.sparse.linalg import default_block_size, map_blocks, per_platform, safe_norms
 from laser_jax.sparse.loops import fori_loop, scan
 from laser_jax.sparse.support import least_squares
 
@@ -170,7 +170,7 @@ def _coefficients_jvp(replay, primals, tangents):
 def _replay_blocks(signals, dictionary, indices, used, replay):
     floats = indices.shape[-1] * (signals.shape[-1] + indices.shape[-1])
     # On accelerators too a gradient keeps several times this at hand.
-    block_size = min(default_block_size(floats), max(32, 2**22 // floats))
+    block_size = default_block_size(floats, most=2**22)
 
     @jax.checkpoint  # of each block only its signals and support stay in memory
     def replay_rows(dictionary, block):
@@ -308,18 +308,22 @@ def _largest(values, sparsity, atoms):
     b = values.shape[1 - atoms.axis]
     size = jnp.nan_to_num(jnp.abs(values))  # of NaNs none is largest: one place would come k times
 
-    # On a CPU `lax.top_k` takes half as long again at k = 8 (on others signals are rows anyway).
+    # On a CPU `lax.top_k` takes half as long again at k = 8.
     def take_largest(i, state):
         indices, size = state
         index, _ = atoms.argmax(size)
         taken = lax.broadcasted_iota(jnp.int32, size.shape, atoms.axis) == atoms.each(index)
         return indices.at[i].set(index), jnp.where(taken, -1, size)
 
-    if jax.default_backend() == "cpu":
+    def one_by_one():
         empty = jnp.zeros((sparsity, b), jnp.int32)
-        indices, _ = fori_loop(0, sparsity, take_largest, (empty, size))
-    else:
-        indices = lax.top_k(size, sparsity)[1].astype(jnp.int32).T
+        return fori_loop(0, sparsity, take_largest, (empty, size))[0]
+
+    def at_once():
+        rows = size if atoms.axis == 1 else size.T
+        return lax.top_k(rows, sparsity)[1].astype(jnp.int32).T
+
+    indices = per_platform(lambda find: find(), one_by_one, at_once)
     return SparseCode(indices, atoms.pick(values, indices))
 
 
