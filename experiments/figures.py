@@ -7,8 +7,6 @@ is used, the atoms decoded, where they lie and how far from each other, training
 first run is drawn as the reference draws VQ, the second as dictionaries.
 """
 
-import pathlib
-
 import numpy as np
 from absl import app, flags
 
@@ -23,6 +21,7 @@ from laser_jax.figures.curves import curve_figure, read_scalars
 from laser_jax.figures.embeddings import distance_figure, embedding_figure
 from laser_jax.figures.heatmaps import code_maps, heatmap_figure
 from laser_jax.inference import atoms_of, decode_atoms
+from laser_jax.paths import resolve_path
 from laser_jax.sparse import usage
 
 RUNS = flags.DEFINE_list("runs", [], "Workdirs of trained runs, comma separated.")
@@ -71,7 +70,7 @@ def load(workdirs):
     """Returns name -> trained run; two runs of one name get their parents' names before it."""
     if not workdirs:
         raise ValueError("--runs is empty; name the workdirs of trained runs, comma separated.")
-    paths = [pathlib.Path(workdir).resolve() for workdir in workdirs]
+    paths = [resolve_path(workdir, "--runs").resolve() for workdir in workdirs]
     names = [path.name for path in paths]
     names = [
         f"{path.parent.name}/{path.name}" if names.count(path.name) > 1 else path.name

@@ -22,6 +22,7 @@ import markdown
 from absl import app
 
 from experiments import results
+from laser_jax.paths import resolve_path
 
 log = logging.getLogger("laser_jax")
 ROOT = pathlib.Path(__file__).parent.parent
@@ -56,7 +57,7 @@ def main(_):
     results.log_plainly()
     size = results.SIZE.value
     default = "report" if size == "small" else "runs/full"
-    workdir = pathlib.Path(results.WORKDIR.value or default).resolve()
+    workdir = resolve_path(results.WORKDIR.value or default, "--workdir")
     start = time.perf_counter()
     for command in commands(size, workdir, results.IMAGES.value):
         log.info("%s", " ".join(command))

@@ -28,6 +28,8 @@ import numpy as np
 from absl import flags
 from absl import logging as absl_logging
 
+from laser_jax.paths import resolve_path
+
 log = logging.getLogger("laser_jax")
 
 WORKDIR = flags.DEFINE_string("workdir", "", "Where results go; default runs/SIZE/NAME.")
@@ -47,7 +49,7 @@ class Results:
     """
 
     def __init__(self, workdir, title, images="photographs"):
-        self.workdir = pathlib.Path(workdir)
+        self.workdir = resolve_path(workdir, "--workdir")
         (self.workdir / "points").mkdir(parents=True, exist_ok=True)
         self.title, self.images, self.blocks = title, images, []
 
@@ -148,8 +150,8 @@ def as_markdown(name):
 
 
 def as_label(name):
-    """Returns a name as text for a figure: no mathematics, no name that a legend would hide."""
-    text = " ".join(name.split()).replace("$", r"\$")
+    """Returns a name as text for a figure: one line, and no name that a legend would hide."""
+    text = " ".join(name.split())
     return f"\u200b{text}" if text.startswith("_") else text
 
 

@@ -8,7 +8,6 @@ damaged/<step>/      checkpoints that could not be read, or whose values are not
 import contextlib
 import logging
 import os
-import pathlib
 import zlib
 
 import jax
@@ -17,6 +16,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental.multihost_utils import sync_global_devices
 
+from laser_jax.paths import resolve_workdir
 from laser_jax.stopping import LostProcess
 
 log = logging.getLogger("laser_jax")
@@ -45,7 +45,7 @@ class Checkpoints:
           best_metric: one of `BEST_METRICS`; the best checkpoint by it stays too.
           keep: newest checkpoints that stay when one is written; None: all, and only to read.
         """
-        self._workdir, self._writes = _path(workdir), keep is not None
+        self._workdir, self._writes = resolve_workdir(workdir), keep is not None
         self._best_metric, self._keep = best_metric, keep
         options = ocp.CheckpointManagerOptions(
             preservation_policy=self if self._writes else None,
@@ -58,6 +58,7 @@ class Checkpoints:
                 options=options,
                 item_handlers=ocp.StandardCheckpointHandler(),  # or reading metadata warns
             )
+        self._reads_back = self.latest_step() is None  # the first checkpoint, once it is written
         self._metrics = {}  # of each step's validation; None where there was none
         for step in self._manager.all_steps():
             with contextlib.suppress(Exception):  # damaged: `restore` says so
@@ -89,7 +90,8 @@ class Checkpoints:
           metrics: of its validation, a dict of floats, if there was one.
 
         Raises:
-          CheckpointNotWritten: if it, or the one before, cannot be written.
+          CheckpointNotWritten: if it, or the one before, cannot be written, or the first one of
+            a run cannot be read back.
         """
         step = int(state.step)
         if step == self.latest_step():
@@ -102,6 +104,24 @@ class Checkpoints:
                 step, args=ocp.args.StandardSave(jax.tree.map(jnp.copy, state)),
                 custom_metadata={"checksums": checksums(state), "metrics": metrics},
             )  # fmt: skip
+        if self._reads_back:
+            self._read_back(step, state)
+            self._reads_back = False
+
+    def _read_back(self, step, state):
+        """Raises CheckpointNotWritten unless a checkpoint holds what was written."""
+        with self._writing():
+            self._manager.wait_until_finished()
+        abstract = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
+        )
+        try:
+            self._read(step, abstract)
+        except Exception as error:
+            raise CheckpointNotWritten(
+                f"checkpoint {step} was written in {self._workdir} and cannot be read back: "
+                f"{_one_line(error)}\nTry another --workdir, on another disk or of another name."
+            ) from error
 
     def check(self):
         """Raises CheckpointNotWritten if a write in the background has failed since."""
@@ -223,7 +243,3 @@ def checksums(state):
         return zlib.crc32(x.tobytes(), zlib.crc32(f"{x.dtype}{x.shape}".encode()))
 
     return {jax.tree_util.keystr(path): checksum(x) for path, x in jax.tree.leaves_with_path(state)}
-
-
-def _path(workdir):
-    return pathlib.Path(workdir).expanduser().absolute()

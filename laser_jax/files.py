@@ -5,11 +5,6 @@ import os
 import pathlib
 
 
-def cache_directory():
-    """Returns the directory of what is kept between runs: `$XDG_CACHE_HOME/laser_jax`."""
-    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "laser_jax"
-
-
 def write_json(path, values):
     """Writes values to a file, to its side first: what was there stays until all is written.
 

@@ -12,6 +12,7 @@ import numpy as np
 from laser_jax.data import eval_batches
 from laser_jax.images import to_bytes, to_network
 from laser_jax.metrics import GaussianStatistics, frechet_distance
+from laser_jax.paths import cache_directory
 from laser_jax.pretrained import (
     WeightsUnavailable,
     inception_features,
@@ -22,7 +23,7 @@ from laser_jax.pretrained import (
 )
 from laser_jax.pretrained.inception import FEATURES, INPUT_SIZE
 from laser_jax.pretrained.lpips import SMALLEST_SIDE
-from laser_jax.pretrained.weights import cache_directory, file_digest, inception_path
+from laser_jax.pretrained.weights import file_digest, inception_path
 from laser_jax.sharding import put_batch, replicated
 
 log = logging.getLogger("laser_jax")
@@ -135,10 +136,8 @@ def _inception_moments(params, source, digest, mesh, config):
     """The originals' moments, kept for the next run that is evaluated on these very images."""
     weights = file_digest(inception_path(config.weights.inception))
     key = hashlib.sha256(digest.digest() + weights.encode()).hexdigest()
-    path = cache_directory() / "statistics" / f"{key}.npz"
-    # Each of several processes may see another cache, and sees other images.
-    cached = jax.process_count() == 1
-    if cached and path.exists():
+    path = _moments_file(key)
+    if path is not None and path.exists():
         with np.load(path) as file:
             return file["mean"], file["covariance"]
 
@@ -152,7 +151,7 @@ def _inception_moments(params, source, digest, mesh, config):
         rows, kept = jax.device_get(features_of(params, *put_batch(batch, mesh)))
         statistics.add(rows[kept])
     mean, covariance = statistics.moments()
-    if cached:
+    if path is not None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             partial = path.with_suffix(f".{os.getpid()}.npz")
@@ -161,6 +160,17 @@ def _inception_moments(params, source, digest, mesh, config):
         except OSError as error:
             log.warning("FID's reference will be computed again: %s", error)
     return mean, covariance
+
+
+def _moments_file(key):
+    """Returns where moments are kept, or None: the cache is for one process with a home."""
+    if jax.process_count() > 1:  # each may see another cache, and sees other images
+        return None
+    try:
+        return cache_directory() / "statistics" / f"{key}.npz"
+    except ValueError as error:
+        log.warning("FID's reference is not kept: %s", error)
+        return None
 
 
 def _batches(source, config):

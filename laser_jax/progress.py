@@ -16,7 +16,7 @@ class Progress:
         self._num_steps = num_steps
         self._begin = (first_step, time.monotonic())
         self._bar = None
-        if sys.stderr.isatty():
+        if sys.stderr is not None and sys.stderr.isatty():
             self._bar = tqdm.tqdm(
                 total=num_steps, initial=first_step, unit="step", dynamic_ncols=True, smoothing=0.05
             )

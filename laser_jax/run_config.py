@@ -1,11 +1,12 @@
 """The config of a run: stored in its workdir, read back, and compared with another."""
 
 import json
-import pathlib
+import shlex
 
 from ml_collections import config_dict
 
 from laser_jax.files import write_json
+from laser_jax.paths import resolve_config, resolve_workdir
 
 # A run goes on only where these are unchanged: shapes, or what the numbers mean, depend on them.
 _FIXED = ("model", "data.name", "data.image_size", "data.channels", "seed")
@@ -23,7 +24,7 @@ _LATER = {
     "data": {"channels": 3, "split_rule": 1},
     "loss": {"perceptual_weight": 0.0, "perceptual_precision": "highest"},
     "adversarial": {"weight": 0.0},
-    "eval": {"perceptual": True, "checkpoint": "newest"},
+    "eval": {"perceptual": True, "checkpoint": "newest", "split": "test"},
     "weights": {"lpips": None, "inception": None},
     "best_metric": "psnr",
     "not_finite": "stop",
@@ -37,7 +38,7 @@ def write_config(workdir, config):
     Raises:
       OSError: if the workdir cannot be written.
     """
-    path = _path(workdir)
+    path = resolve_workdir(workdir)
     try:
         path.mkdir(parents=True, exist_ok=True)
         write_json(path / "config.json", config.to_dict())
@@ -51,11 +52,11 @@ def read_config(workdir):
     Raises:
       FileNotFoundError: if the workdir holds no run.
     """
-    path = _path(workdir) / "config.json"
+    path = resolve_workdir(workdir) / "config.json"
     if not path.exists():
         raise FileNotFoundError(
             f"{path.parent} holds no run (no config.json); train one with "
-            f"python main.py --config=... --workdir={workdir}."
+            f"python main.py --config=... --workdir={shlex.quote(str(path.parent))}."
         )
     values = json.loads(path.read_text())
     for key, value in values["model"].items():
@@ -75,13 +76,15 @@ def check_same_run(workdir, config):
     Raises:
       ValueError: if the workdir holds a run of another architecture, data set or seed.
     """
-    if not (_path(workdir) / "config.json").exists():
+    if not (resolve_workdir(workdir) / "config.json").exists():
         return
     stored = read_config(workdir)
     config.data.split_rule = stored.data.split_rule  # a run keeps the split that it began with
     old, new = flat_config(stored), flat_config(config)
     for values in (old, new):
         values |= {f"{key} > 0": values[key] > 0 for key in _SWITCHES}
+        if values["data.name"].startswith("folder:"):  # wherever the images lie now
+            values["data.name"] = "folder:"
     fixed = (*_FIXED, *(f"{key} > 0" for key in _SWITCHES))
     if old["adversarial.weight"]:
         fixed += ("adversarial.num_hiddens", "adversarial.num_downsamples")
@@ -97,6 +100,28 @@ def check_same_run(workdir, config):
         )
 
 
+def check_same_model(workdir, config):
+    """Returns the config stored in a workdir, after checking that another describes its model.
+
+    Raises:
+      FileNotFoundError: if the workdir holds no run.
+      ValueError: if it holds a run of another `model` or `seed`.
+    """
+    stored = resolve_config(read_config(workdir))
+    old, new = flat_config(stored), flat_config(config)
+    differ = [
+        f"  {key}: {old.get(key)} there, {new.get(key)} now"
+        for key in sorted(old.keys() | new.keys())
+        if key.startswith(("model.", "seed")) and old.get(key) != new.get(key)
+    ]
+    if differ:
+        raise ValueError(
+            f"the workdir {workdir} holds another model:\n" + "\n".join(differ) + "\n"
+            "Leave --config away to evaluate with the workdir's own config."
+        )
+    return stored
+
+
 def flat_config(config):
     """Returns the config's values under their dotted names."""
 
@@ -108,7 +133,3 @@ def flat_config(config):
                 yield prefix + key, value
 
     return dict(walk(config.to_dict(), ""))
-
-
-def _path(workdir):
-    return pathlib.Path(workdir).expanduser().absolute()

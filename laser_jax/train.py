@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-import pathlib
+import shlex
 
 import jax
 
@@ -11,6 +11,7 @@ from laser_jax.checkpoint import Checkpoints
 from laser_jax.data import open_split, train_batches
 from laser_jax.models import build_model
 from laser_jax.optimizer import build_optimizer
+from laser_jax.paths import resolve_config, resolve_workdir
 from laser_jax.report import Reporter
 from laser_jax.run_config import check_same_run, write_config
 from laser_jax.settings import check_config
@@ -50,8 +51,8 @@ def train(config, workdir):
       Stopped: after SIGTERM or SIGINT, the checkpoint of the last step written.
       LostProcess: if another process of the job is gone.
     """
-    workdir, mesh = pathlib.Path(workdir), data_mesh()
     check_config(config)
+    workdir, config, mesh = resolve_workdir(workdir), resolve_config(config), data_mesh()
     check_batch_size("data.batch_size", config.data.batch_size, mesh)
     check_batch_size("eval.batch_size", config.eval.batch_size, mesh)
     model, adversary = build_model(config), build_adversary(config)
@@ -99,7 +100,7 @@ def train(config, workdir):
                 if reason and step != last:
                     raise Stopped(
                         f"stopped by {reason} after step {step}; the same command goes on from "
-                        f"there, or python main.py --workdir={workdir}."
+                        f"there, or python main.py --workdir={shlex.quote(str(workdir))}."
                     )
             report.finish(state, quality)
     return state

@@ -78,6 +78,16 @@ def tiny_config(photo_patches_dir):
 
 
 @pytest.fixture
+def home(tmp_path, monkeypatch):
+    """An empty home directory, and an empty current one beside it."""
+    for name in ("home", "here"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path / "home"
+
+
+@pytest.fixture
 def small_disk(tmp_path):
     """A file system of 2 MB to fill; the test is skipped where none can be mounted."""
     from experiments.faults.small_disk import SmallDisk

@@ -115,6 +115,14 @@ def test_checkpoints_without_checksums_are_those_of_an_older_version(workdir, mo
     assert_step(restore(workdir), 40)
 
 
+def test_first_checkpoint_is_read_back_once_it_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr("laser_jax.checkpoint.resolve_workdir", lambda path: path)
+    path = tmp_path / "[a]"  # orbax writes no index there
+    message = "checkpoint 10 was written in .* and cannot be read back: (.|\n)*another --workdir"
+    with pytest.raises(CheckpointNotWritten, match=message), Checkpoints(path, keep=3) as found:
+        found.save(state_at(10))
+
+
 def steps(workdir):
     return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir())
 

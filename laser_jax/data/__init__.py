@@ -12,9 +12,11 @@ from laser_jax.data.folder import SPLIT_RULE, open_folder
 from laser_jax.data.images import CHANNELS
 from laser_jax.data.source import SPLITS, DataUnavailable, ImageSource
 from laser_jax.data.tfds_sets import TFDS_SETS, open_tfds
+from laser_jax.paths import resolve_data_dir
 
 __all__ = [
     "DATASETS",
+    "SPLITS",
     "DataUnavailable",
     "ImageSource",
     "eval_batches",
@@ -60,7 +62,7 @@ def open_source(name, *, split, image_size, channels=3, data_dir=None, split_rul
         return open_folder(name.removeprefix(_FOLDER), split=split, split_rule=split_rule, **shape)
     if name not in TFDS_SETS:
         raise ValueError(f"unknown data set {name!r}; choose from {', '.join(DATASETS)}.")
-    return open_tfds(name, split=split, data_dir=data_dir, **shape)
+    return open_tfds(name, split=split, data_dir=resolve_data_dir(data_dir), **shape)
 
 
 def open_split(data, split):

@@ -16,6 +16,7 @@ from laser_jax.data.images import DESCRIBED, FORMATS, load_square
 from laser_jax.data.index import find_faults
 from laser_jax.data.scan import Scan, folder_split, normal_name, scan
 from laser_jax.data.source import ImageSource
+from laser_jax.paths import resolve_path
 
 log = logging.getLogger("laser_jax")
 
@@ -55,9 +56,12 @@ def open_folder(path, *, split, image_size, channels=3, split_rule=SPLIT_RULE):
     Raises:
       ValueError: if `path` is no directory or leaves the split without images.
     """
-    root = Path(path).expanduser()
+    root = resolve_path(path, "folder:")
     if not root.is_dir():
-        raise ValueError(f"folder {root} is not a directory.")
+        raise ValueError(
+            f"folder {root} is not a directory. If the images were moved, say where they "
+            "are: --config.data.name=folder:PATH."
+        )
     if split_rule not in SPLIT_RULES:
         raise ValueError(f"split_rule must be one of {SPLIT_RULES}, got {split_rule}.")
     found = scan(root) if split_rule > 1 else _scan_by_rule_1(root)

@@ -15,7 +15,7 @@ import os
 import tempfile
 import time
 
-from laser_jax.files import cache_directory
+from laser_jax.paths import cache_directory
 
 log = logging.getLogger("laser_jax")
 
@@ -52,7 +52,7 @@ class _Index:
         try:
             self._path = cache_directory() / "folders" / f"{digest}.json.gz"
             self._path.parent.mkdir(parents=True, exist_ok=True)
-        except (OSError, RuntimeError) as error:  # RuntimeError: there is no home directory
+        except (OSError, ValueError) as error:  # ValueError: there is no home directory
             self._give_up(error)
         self.read()
 

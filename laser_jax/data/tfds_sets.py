@@ -223,6 +223,6 @@ def _quiet():
     """Keeps TFDS's progress bars out of log files, and its prints out of both."""
     import tensorflow_datasets as tfds
 
-    tfds.display_progress_bar(sys.stderr.isatty())
+    tfds.display_progress_bar(sys.stderr is not None and sys.stderr.isatty())
     with contextlib.redirect_stdout(io.StringIO()):
         yield

@@ -8,7 +8,8 @@ import tempfile
 import urllib.error
 import urllib.request
 
-from laser_jax.pretrained.weights import INCEPTION_FILE, cache_directory, load_inception
+from laser_jax.paths import cache_directory, resolve_path
+from laser_jax.pretrained.weights import INCEPTION_FILE, load_inception
 
 # Converted by the author of jax-fid from the weights of pytorch-fid. No checksum is published:
 # every array's shape is checked instead.
@@ -42,10 +43,10 @@ def download(path, url=URL):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("path", nargs="?", type=pathlib.Path, help="default: %(default)s",
-                        default=cache_directory() / INCEPTION_FILE)  # fmt: skip
+    parser.add_argument("path", nargs="?", help=f"default: ~/.cache/laser_jax/{INCEPTION_FILE}")
     path = parser.parse_args().path
     try:
+        path = cache_directory() / INCEPTION_FILE if path is None else resolve_path(path, "path")
         download(path)
     except (OSError, ValueError) as error:
         sys.exit(str(error))

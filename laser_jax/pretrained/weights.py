@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from laser_jax.files import cache_directory
+from laser_jax.paths import cache_directory, resolve_path
 from laser_jax.pretrained.inception import INPUT_SIZE, InceptionV3
 from laser_jax.pretrained.lpips import Lpips, check_net
 
@@ -41,7 +41,7 @@ def lpips_path(net, directory=None):
                 f"or set weights.lpips to a directory that holds {LPIPS_FILES[net]}."
             )
         directory = pathlib.Path(package.submodule_search_locations[0]) / "weights"
-    path = pathlib.Path(directory).expanduser() / LPIPS_FILES[net]
+    path = resolve_path(directory, "weights.lpips") / LPIPS_FILES[net]
     if not path.is_file():
         raise WeightsUnavailable(
             f"{path} does not exist. The weights of LPIPS come with\n"
@@ -57,7 +57,12 @@ def inception_path(path=None):
     Raises:
       WeightsUnavailable: if there is no file.
     """
-    path = cache_directory() / INCEPTION_FILE if path is None else pathlib.Path(path).expanduser()
+    if path is None:
+        try:
+            path = cache_directory() / INCEPTION_FILE
+        except ValueError as error:  # no home directory
+            raise WeightsUnavailable(f"{error} Or set weights.inception.") from error
+    path = resolve_path(path, "weights.inception")
     if not path.is_file():
         raise WeightsUnavailable(
             f"{path} does not exist. FID needs {INCEPTION_FILE}, the file that jax-fid and fidjax "
