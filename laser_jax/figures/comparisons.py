@@ -38,7 +38,7 @@ def reconstruction_comparison(original, reconstructions):
 def _row(panels, images, label, **options):
     for axes, image in zip(panels, images, strict=True):
         shown = style.picture(axes, image, **options)
-    panels[0].set_ylabel(label, fontsize=8, rotation=0, ha="right", va="center")
+    style.row_label(panels[0], label)
     return shown
 
 
@@ -59,7 +59,7 @@ def channel_slice(original, reconstructions):
             axes.plot(row[:, channel], **look, linewidth=1.4, label=method)
         style.clean(axes, ylabel=name)
     panels[-1].set_xlabel("pixel along the middle row", fontsize=9)
-    panels[0].legend(fontsize=8, frameon=False, ncols=4, loc="lower right", bbox_to_anchor=(1, 1))
+    style.legend(panels[0], ncols=4, loc="lower right", bbox_to_anchor=(1, 1))
     return figure
 
 

@@ -68,5 +68,5 @@ def curve_figure(runs, tags):
     lines = [
         panels[0].plot([], [], color=color)[0] for color, _ in zip(style.CYCLE, runs, strict=False)
     ]
-    figure.legend(lines, list(runs), loc="outside upper center", ncols=4, fontsize=8, frameon=False)
+    style.legend(figure, lines, list(runs), loc="outside upper center", ncols=4)
     return figure

@@ -50,7 +50,7 @@ def embedding_figure(atoms, uses, *, title=""):
     """
     projections = project(atoms)
     figure = style.new_figure(8, 3.2 if len(projections) > 2 else 4)
-    figure.suptitle(title, fontsize=9)
+    style.heading(figure, title)
     share = np.asarray(uses, float) / max(np.sum(uses), 1)
     panels = figure.subplots(1, len(projections))
     for axes, (name, places) in zip(panels, projections.items(), strict=True):
@@ -91,7 +91,7 @@ def distance_figure(atoms, *, signless, title=""):
     values, label = distances(atoms, signless=signless)
     order = _by_likeness(1 - values if signless else values)
     figure = style.new_figure(8, 3.6)
-    figure.suptitle(title, fontsize=9)
+    style.heading(figure, title)
     left, right = figure.subplots(1, 2)
     shown = style.picture(left, values[np.ix_(order, order)], cmap="magma")
     left.set_xlabel("atoms, like ones side by side", fontsize=8)

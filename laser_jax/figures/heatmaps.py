@@ -65,7 +65,7 @@ def heatmap_figure(images, maps, *, title=""):
     b, height, width, _ = images.shape
     columns = 1 + len(maps)
     figure = style.new_figure(8, 0.9 + b * 7.4 / columns * height / width)
-    figure.suptitle(title, fontsize=9)
+    style.heading(figure, title)
     panels = figure.subplots(b, columns, squeeze=False)
     for axes, image in zip(panels[:, 0], images, strict=True):
         style.picture(axes, image)
@@ -80,7 +80,7 @@ def heatmap_figure(images, maps, *, title=""):
             low, high = clipped(values) if name == "L1 norm" else (0, values.max())
         for axes, each in zip(column, pixels, strict=True):
             shown = style.picture(axes, each, **look, vmin=low, vmax=high)
-        column[0].set_title(name, fontsize=9)
+        style.label(column[0], title=name)
         bar = figure.colorbar(shown, ax=column, location="bottom", pad=0.01, aspect=30)
         bar.ax.tick_params(labelsize=8)
         if name == "entry":

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from laser_jax.figures import style
 from laser_jax.figures.style import as_rgb
 
 
@@ -43,19 +44,17 @@ def reconstruction_figure(original, reconstruction, path, *, title):
       path: where the PNG goes.
       title: a line above it.
     """
-    from matplotlib.figure import Figure  # slow to import, wanted once a run
-
     rows = {
         "original": original,
         "reconstruction": reconstruction,
         "error x 4": error_map(original, reconstruction),
     }
     columns = len(original)
-    figure = Figure(figsize=(1 + 0.75 * columns, 2.75), dpi=150, layout="constrained")
-    figure.suptitle(title, fontsize=9)
+    figure = style.new_figure(1 + 0.75 * columns, 2.75)
+    style.heading(figure, title)
     for axes, (name, images) in zip(figure.subplots(3), rows.items(), strict=True):
         axes.imshow(_tile(np.asarray(images), columns=columns), interpolation="nearest")
-        axes.set_ylabel(name, fontsize=8, rotation=0, ha="right", va="center")
+        style.row_label(axes, name)
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_visible(False)
     figure.savefig(path)

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from laser_jax.paths import printable
+
 # Okabe and Ito, Color universal design, 2008: told apart under every common colour blindness.
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PURPLE = (
     "#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7",
@@ -28,11 +30,33 @@ def new_figure(width=8.0, height=4.0):
     return Figure(figsize=(width, height), dpi=150, layout="constrained")
 
 
+def heading(figure, title):
+    """Draws a line of text above a figure, whatever characters it has."""
+    figure.suptitle(printable(title), fontsize=9, parse_math=False)
+
+
+def legend(owner, *entries, **options):
+    """Adds a legend to axes or a figure; names in it are text, whatever characters they have."""
+    for text in owner.legend(*entries, fontsize=8, frameon=False, **options).get_texts():
+        text.set(text=printable(text.get_text()), parse_math=False)
+
+
+def label(axes, **texts):
+    """Sets `title`, `xlabel` or `ylabel` of axes as text, whatever characters it has."""
+    for name, text in texts.items():
+        getattr(axes, f"set_{name}")(printable(text), fontsize=9, parse_math=False)
+
+
+def row_label(axes, text):
+    """Sets the name of a row of pictures, to its left."""
+    axes.set_ylabel(
+        printable(text), fontsize=8, rotation=0, ha="right", va="center", parse_math=False
+    )
+
+
 def clean(axes, *, xlabel="", ylabel="", title="", grid=True):
     """Labels axes and takes away what carries nothing: the frame above and to the right."""
-    axes.set_xlabel(xlabel, fontsize=9)
-    axes.set_ylabel(ylabel, fontsize=9)
-    axes.set_title(title, fontsize=9)
+    label(axes, xlabel=xlabel, ylabel=ylabel, title=title)
     axes.tick_params(labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     if grid:
@@ -45,7 +69,7 @@ def picture(axes, image, *, title="", **options):
     shown = axes.imshow(
         as_rgb(image) if np.ndim(image) == 3 else image, interpolation="nearest", **options
     )
-    axes.set_title(title, fontsize=9)
+    label(axes, title=title)
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
     return shown

@@ -116,7 +116,7 @@ def test_where_no_index_can_be_kept_the_folder_is_read_all_the_same(
     else:
 
         def homeless():
-            raise RuntimeError("Could not determine home directory.")
+            raise ValueError("Could not determine home directory.")
 
         monkeypatch.setattr(index, "cache_directory", homeless)
     for _ in range(2):

@@ -70,4 +70,4 @@ def test_names_are_text_for_markdown_and_for_figures():
     assert (
         escaped == "a&#96;b&#124;c &#60;script&#62;" and html.unescape(escaped) == "a`b|c <script>"
     )
-    assert results.as_label("_cost $5$") == "\u200b_cost \\$5\\$"
+    assert results.as_label("_cost $5$") == "\u200b_cost $5$"
