@@ -118,6 +118,7 @@ def get_config():
     # Bits a coefficient counts in the rate; 16: as float16, which loses nothing
     config.eval.coefficient_bits = 16
     config.eval.checkpoint = "newest"  # --mode=evaluate: which, `best` by best_metric
+    config.eval.split = "test"  # --mode=evaluate: on which split
     config.eval.perceptual = True  # --mode=evaluate: LPIPS and Fréchet distances, given weights
 
     config.weights = config_dict.ConfigDict()  # of pretrained networks: README, Weights

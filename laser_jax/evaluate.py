@@ -1,8 +1,11 @@
 """Evaluation: exact averages of image quality over a split, beside the rate of the code."""
 
 import functools
+import hashlib
 import logging
+import os
 import pathlib
+import re
 
 import jax
 import jax.numpy as jnp
@@ -10,14 +13,16 @@ import numpy as np
 
 from laser_jax.data import eval_batches, open_split
 from laser_jax.figures import reconstruction_figure
-from laser_jax.files import write_json
+from laser_jax.files import optional_file, write_json
 from laser_jax.images import to_network, to_unit
 from laser_jax.inference import atoms_of
 from laser_jax.losses import ImageLoss
 from laser_jax.metrics import active_atoms, psnr, squared_error_to_psnr, ssim
+from laser_jax.models import build_model
+from laser_jax.paths import resolve_config, resolve_workdir
 from laser_jax.perceptual import load_networks, perceptual_quality
 from laser_jax.progress import table
-from laser_jax.run_config import check_same_run
+from laser_jax.run_config import check_same_model
 from laser_jax.settings import check_config
 from laser_jax.sharding import check_batch_size, data_mesh, put_batch
 from laser_jax.sparse import coherence, energy, perplexity, usage
@@ -28,30 +33,33 @@ log = logging.getLogger("laser_jax")
 
 
 def evaluate(config, workdir):
-    """Evaluates a workdir's checkpoint, the one that `eval.checkpoint` says, on the test split.
+    """Evaluates the checkpoint `eval.checkpoint` of a workdir on the split `eval.split`.
 
-    Writes `evaluation.json` and `test_reconstructions.png` in the workdir and logs a table.
+    Logs a table and writes `evaluation.json` and `test_reconstructions.png` in the workdir. For
+    the best checkpoint, and another data set, size or split, these are files of their own:
+    `evaluation-NAME.json`.
 
     Args:
-      config: the run's config; its `data.data_dir` and `eval` may differ from training.
+      config: the run's config; anything but `model` and `seed` may differ from training.
       workdir: directory of the run.
 
     Returns:
       The metrics, a dict.
 
     Raises:
-      ValueError: if the workdir holds another run than the config describes.
+      ValueError: if the workdir holds another model than the config describes.
       FileNotFoundError: if it holds none, or weights that the config names are not there.
     """
     check_config(config)
-    check_same_run(workdir, config)
-    mesh = data_mesh()
+    workdir, config, mesh = resolve_workdir(workdir), resolve_config(config), data_mesh()
+    stored = check_same_model(workdir, config)
     check_batch_size("eval.batch_size", config.eval.batch_size, mesh)
     networks = load_networks(config) if config.eval.perceptual else {}
     trained = load(workdir, mesh=mesh, checkpoint=config.eval.checkpoint)
     model, variables = trained.model, trained.variables
     eval_step = make_eval_step(model, config, load_lpips_params(config, mesh))
-    source = open_split(config.data, "test")
+    build_model(config)  # checks that the images fit the model
+    source = open_split(config.data, config.eval.split)
     metrics = {
         "step": int(trained.state.step),
         "protocol": source.description,
@@ -63,15 +71,38 @@ def evaluate(config, workdir):
     images = spread(source)
     reconstruction = trained.reconstruct(images)
     if jax.process_index() == 0:
-        path = pathlib.Path(workdir)
-        write_json(path / "evaluation.json", metrics)
-        title = quality_title(source, metrics)
-        reconstruction_figure(
-            images / 255, reconstruction, path / "test_reconstructions.png", title=title
-        )
-        log.info("test\n%s", table(metrics))
-        log.info("written: %s, %s", path / "evaluation.json", path / "test_reconstructions.png")
+        name = evaluation_name(stored, config)
+        path = workdir / f"evaluation{name}.json"
+        figure = workdir / f"{config.eval.split}_reconstructions{name}.png"
+        log.info("%s\n%s", config.eval.split, table(metrics))
+        write_json(path, metrics)
+        log.info("written: %s", path)
+        with optional_file(figure):
+            title = quality_title(source, metrics)
+            reconstruction_figure(images / 255, reconstruction, figure, title=title)
+            log.info("written: %s", figure)
     return metrics
+
+
+def evaluation_name(stored, config):
+    """Returns what an evaluation's files have in their names: what differs from the usual one.
+
+    Args:
+      stored: the run's own config.
+      config: that of the evaluation.
+    """
+    data, size = config.data.name, config.data.image_size
+    parts = [config.eval.split] if config.eval.split != "test" else []
+    if data != stored.data.name:
+        folder = data.partition(":")[2]
+        name = re.sub(r"[^\w.-]+", "_", pathlib.Path(folder or data).name)[:60]
+        # Folders of one name in two places are two data sets.
+        parts += [name, hashlib.sha256(os.fsencode(data)).hexdigest()[:8]] if folder else [name]
+    if size != stored.data.image_size:
+        parts.append(f"{size}px")
+    if config.eval.checkpoint != "newest":
+        parts.append(config.eval.checkpoint)
+    return "".join(f"-{part}" for part in parts)
 
 
 def spread(source, count=12):

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import shlex
 import socket
 import time
 
@@ -15,10 +16,11 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from laser_jax.evaluate import evaluate_split, make_eval_step, quality_title, spread
 from laser_jax.figures import atom_sheet, reconstruction_figure, reconstruction_grid
-from laser_jax.files import write_json
+from laser_jax.files import optional_file, write_json
 from laser_jax.images import to_network, to_unit
 from laser_jax.inference import decode_atoms, reconstruct
 from laser_jax.metrics import ssim
+from laser_jax.paths import printable
 from laser_jax.progress import Progress, table
 from laser_jax.run_config import flat_config
 
@@ -58,7 +60,12 @@ class Reporter:
                 workdir, just_logging=not self._is_main, asynchronous=True
             )
             if self._first == 0:
-                self._writer.write_hparams(flat_config(config))
+                self._writer.write_hparams(
+                    {
+                        key: printable(value) if isinstance(value, str) else value
+                        for key, value in flat_config(config).items()
+                    }
+                )
         if self._first == 0:
             log.info("%s", parameter_overview.get_parameter_overview(state.params))
         self._progress = Progress(self._first, config.num_train_steps)
@@ -216,20 +223,22 @@ class Reporter:
         self._progress.close()
         if not self._is_main:
             return
-        write_json(self._workdir / "metrics.json", metrics)
         shown = {name.removeprefix("val/"): value for name, value in metrics.items()}
-        reconstruction_figure(
-            *self._samples(state.eval_variables()),
-            self._workdir / "reconstructions.png",
-            title=quality_title(self._validation, shown),
-        )
         log.info("validation (%s)\n%s", self._validation.description, table(shown))
+        write_json(self._workdir / "metrics.json", metrics)
+        figure = self._workdir / "reconstructions.png"
+        with optional_file(figure):
+            reconstruction_figure(
+                *self._samples(state.eval_variables()), figure,
+                title=quality_title(self._validation, shown),
+            )  # fmt: skip
+        workdir = shlex.quote(str(self._workdir))
         log.info(
             "Look further:\n"
             "  %s\n"
             "  python main.py --workdir=%s --mode=evaluate\n"
             "  tensorboard --logdir=%s",
-            self._workdir / "reconstructions.png", self._workdir, self._workdir,
+            figure, workdir, workdir,
         )  # fmt: skip
 
     def _samples(self, variables):

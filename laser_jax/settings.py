@@ -12,6 +12,7 @@ from typing import ClassVar
 
 from laser_jax.checkpoint import BEST_METRICS, WHICH
 from laser_jax.data.folder import SPLIT_RULES
+from laser_jax.data.source import SPLITS
 from laser_jax.models.bottlenecks import DICTIONARY_UPDATES, SPARSE_CODERS
 from laser_jax.models.bottlenecks.dictionary_learning import RATE_DISTORTION
 from laser_jax.models.build import BOTTLENECKS
@@ -264,6 +265,7 @@ SETTINGS = {
     "eval.batch_size": _COUNT,
     "eval.coefficient_bits": Integer(1, 64),
     "eval.checkpoint": Choice(WHICH),
+    "eval.split": Choice(SPLITS),
     "eval.perceptual": Flag(),
     "weights.lpips": Optional(Text()),
     "weights.inception": Optional(Text()),

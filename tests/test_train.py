@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import re
 import shutil
 
 import jax
@@ -10,17 +11,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import laser_jax
 from experiments.faults.evidence import read_curves
-from laser_jax import evaluate, step, train
+from laser_jax import evaluate, report, step, train
 from laser_jax.checkpoint import Checkpoints
+from laser_jax.figures.curves import read_scalars
 from laser_jax.models import build_model
 from laser_jax.optimizer import build_optimizer
 from laser_jax.pretrained import WeightsUnavailable
 from laser_jax.report import NotFiniteError
-from laser_jax.run_config import read_config
+from laser_jax.run_config import check_same_run, read_config, write_config
 from laser_jax.sharding import data_mesh, put_batch
 from laser_jax.sparse import SparseCode
 
@@ -228,6 +231,23 @@ def test_evaluation_counts_all_codes_of_fsq_and_no_padding(runs):
         assert metrics[name] == pytest.approx(np.exp(entropy), rel=1e-5)
 
 
+def test_every_file_of_a_run_is_in_the_workdir_whatever_its_name(runs, home):
+    config, workdir, _ = runs("ksvd")
+    name = "a b $5_to_$9 \n ü e\u0301 😀 {x} 100% #'\"&;|<>]^~:!=@-"
+    path = home / name / "run"
+    kept = shutil.ignore_patterns("events*", "*.png", "metrics.json", "evaluation*", "40", ".lock")
+    shutil.copytree(workdir, path, ignore=kept)
+    assert int(train.train(config, f"~/{name}/run").step) == 40
+    evaluate.evaluate(config, f"~/{name}/run")
+    assert int(laser_jax.load(f"~/{name}/run").state.step) == 40
+    files = {"config.json", ".lock", "metrics.json", "evaluation.json", "reconstructions.png",
+             "test_reconstructions.png", "checkpoints"}  # fmt: skip
+    found = {entry.name for entry in path.iterdir()}
+    assert files <= found and any(name.startswith("events.out.tfevents") for name in found)
+    assert list(read_scalars(path)["train/loss"][0]) == [40]
+    assert not any((home.parent / "here").iterdir())
+
+
 def test_evaluation_averages_over_exactly_the_test_images(runs):
     config, workdir, _ = runs("ksvd")
     metrics = evaluate.evaluate(config, workdir)
@@ -247,6 +267,94 @@ def test_evaluation_averages_over_exactly_the_test_images(runs):
     assert metrics["bits_per_signal"] == pytest.approx(bits)
     assert metrics["bits_per_pixel"] == pytest.approx(bits / 16)
     assert "lpips" not in metrics  # as eval.perceptual is off
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder data set of two images, both in the training split by their names."""
+    path = tmp_path / "my $5 caf\udce9"
+    path.mkdir()
+    images = np.random.default_rng(0).integers(256, size=(2, 32, 32, 3), dtype=np.uint8)
+    for name, image in zip("ab", images, strict=True):
+        Image.fromarray(image).save(path / f"{name}.png")
+    return path
+
+
+def test_other_data_sizes_splits_and_checkpoints_have_evaluations_of_their_own(
+    runs, folder, tmp_path
+):
+    config, workdir, _ = runs("ksvd")
+    workdir = shutil.copytree(workdir, tmp_path / "run", ignore=shutil.ignore_patterns("eval*"))
+    source, size = config.data.name, config.data.image_size
+    config = config.copy_and_resolve_references()
+    moved = shutil.copytree(folder, tmp_path / "other" / folder.name)
+    found = {}
+    for name, pixels, split, checkpoint in (
+        (f"folder:{folder}", size, "train", "newest"),
+        (f"folder:{moved}", 2 * size, "train", "best"),
+        (source, size, "validation", "newest"),
+        (source, size, "validation", "best"),
+    ):
+        config.data.name, config.data.image_size = name, pixels
+        config.eval.split, config.eval.checkpoint = split, checkpoint
+        before = {path.name for path in workdir.glob("*evaluation*")}
+        metrics = evaluate.evaluate(config, workdir)
+        (written,) = {path.name for path in workdir.glob("*evaluation*")} - before
+        assert json.loads((workdir / written).read_text()) == metrics
+        found[written] = metrics["images"]
+        figure = written.replace("evaluation", f"{split}_reconstructions").replace("json", "png")
+        assert (workdir / figure).stat().st_size > 1000
+    first, second, third, fourth = found
+    assert re.fullmatch(r"evaluation-train-my_5_caf_-[0-9a-f]{8}\.json", first)
+    assert re.fullmatch(r"evaluation-train-my_5_caf_-[0-9a-f]{8}-64px-best\.json", second)
+    assert (third, fourth) == ("evaluation-validation.json", "evaluation-validation-best.json")
+    assert found[first] == found[second] == 2
+    config.eval.split = "all"
+    with pytest.raises(ValueError, match="unknown eval.split 'all'; choose from"):
+        evaluate.evaluate(config, workdir)
+
+
+def test_place_of_a_folder_is_no_part_of_a_run(runs, tmp_path):
+    config = runs("ksvd")[0].copy_and_resolve_references()
+    config.data.name = "folder:/old/photos"
+    write_config(tmp_path, config)
+    config.data.name = "folder:/new/place"
+    check_same_run(tmp_path, config)
+    config.data.name = "cifar10"
+    with pytest.raises(ValueError, match="data.name: folder: there, cifar10 now"):
+        check_same_run(tmp_path, config)
+    with pytest.raises(ValueError, match=r"is not a directory.*--config.data.name=folder:PATH"):
+        train.train(read_config(tmp_path), tmp_path)
+
+
+def test_names_that_are_not_utf8_are_logged(runs, tmp_path):
+    config, _, state = runs("ksvd")
+    config = config.copy_and_resolve_references()
+    config.data.name = "folder:/caf\udce9"
+    state = state.replace(step=0)
+    with report.Reporter(config, tmp_path, build_model(config), None, data_mesh(), state, None):
+        pass
+    assert b"folder:/caf\\udce9" in next(tmp_path.glob("events*")).read_bytes()
+
+
+def test_figure_that_cannot_be_drawn_costs_no_result(runs, tmp_path, monkeypatch, caplog):
+    config, workdir, _ = runs("ksvd")
+    shutil.copytree(workdir, tmp_path, dirs_exist_ok=True)
+    for name in ("metrics.json", "evaluation.json"):
+        (tmp_path / name).unlink(missing_ok=True)
+
+    def fail(*args, **kwargs):
+        raise RuntimeError("no font")
+
+    for module in (evaluate, report):
+        monkeypatch.setattr(module, "reconstruction_figure", fail)
+    caplog.set_level("INFO", "laser_jax")
+    train.train(config, tmp_path)
+    evaluate.evaluate(config, tmp_path)
+    for name, figure in (("metrics", "/"), ("evaluation", "/test_")):
+        assert f"{figure}reconstructions.png is not written: RuntimeError: no font" in caplog.text
+        assert (tmp_path / f"{name}.json").exists()
+    assert caplog.text.count("  psnr_pooled ") == 2
 
 
 def test_moving_averages_are_what_is_evaluated(tiny_config, tmp_path):

@@ -16,7 +16,6 @@ from laser_jax.paths import resolve_data_dir
 
 __all__ = [
     "DATASETS",
-    "SPLITS",
     "DataUnavailable",
     "ImageSource",
     "eval_batches",
