@@ -1,43 +1,88 @@
-"""Trains and evaluates an autoencoder: python main.py --config=configs/ksvd_photos.py."""
+"""Trains and evaluates an autoencoder: python main.py --config=configs/ksvd_photos.py.
+
+Any key of the config can be set: --config.model.sparsity_level=4. With --workdir alone, a run goes
+on with its own config.
+"""
 
 import logging
 import os
 import pathlib
 import sys
 
-from absl import app, flags
+from absl import flags
 from absl import logging as absl_logging
-from ml_collections import config_flags
 
-CONFIG = config_flags.DEFINE_config_file("config", help_string="The run; by default the workdir's.")
-WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives; default runs/<config's name>.")
-MODE = flags.DEFINE_enum(
-    "mode",
-    "train",
-    ["train", "evaluate", "prepare"],
-    "train (or go on), evaluate on the test split, or only prepare the data set.",
-)
+from laser_jax import command_line
+from laser_jax.paths import resolve_workdir
+
+
+def read_flags(argv):
+    """Returns the values of the flags, and the overrides of config keys as key -> text."""
+    values = flags.FlagValues()
+    flags.DEFINE_string("config", None, "The config file; by default the workdir's config.",
+                        flag_values=values)  # fmt: skip
+    flags.DEFINE_string("workdir", None, "Where the run lives; default runs/<config's name>.",
+                        flag_values=values)  # fmt: skip
+    modes = ["train", "evaluate", "prepare"]
+    flags.DEFINE_enum(
+        "mode", "train", modes,
+        "train (or go on), evaluate on a split, or only prepare the data set.", flag_values=values,
+    )  # fmt: skip
+    flags.DEFINE_integer("verbosity", None, "1: what libraries log, and tracebacks of errors.",
+                         flag_values=values)  # fmt: skip
+    flags.DEFINE_boolean("help", False, "Show this text.", short_name="h", flag_values=values)
+    argv, overrides = command_line.split_overrides(values.read_flags_from_files(argv))
+    words = values(argv)[1:]
+    if words:
+        raise flags.Error(f"unexpected argument {words[0]!r}")
+    return values, overrides
 
 
 def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
-    if CONFIG.value is None and WORKDIR.value is None:
-        raise app.UsageError("give --config=configs/NAME.py, or the --workdir of a run to go on.")
-    workdir = WORKDIR.value
+    """Does what the flags say; ends with a line that says why where it cannot."""
+    try:
+        values, overrides = read_flags(argv)
+    except (flags.Error, ValueError) as error:
+        sys.exit(f"{str(error).rstrip('.')}. (--help lists the flags.)")
+    if values.help:
+        print(f"{__doc__}\n{values.get_help()}")
+        return
+    if values.config is None and values.workdir is None:
+        sys.exit("give --config=configs/NAME.py, or the --workdir of a run to go on.")
+    try:
+        run(values, overrides)
+    except (ValueError, OSError, FloatingPointError) as error:
+        if values.verbosity:
+            raise
+        text = str(error)
+        sys.exit(text + ("\n" if "\n" in text else " ") + "(--verbosity=1 shows where.)")
+
+
+def run(values, overrides):
+    """Trains, evaluates or prepares, as the flags say."""
+    workdir = values.workdir
     if workdir is None:
-        file = config_flags.get_config_filename(flags.FLAGS["config"])
-        workdir = f"runs/{pathlib.Path(file).stem}"
-    if not flags.FLAGS["verbosity"].present:
+        workdir = f"runs/{pathlib.Path(values.config).stem}"
+    workdir = resolve_workdir(workdir)
+    if values.config is not None:
+        config = command_line.load_config(values.config)
+        command_line.override(config, overrides, template=config)
+    if values.verbosity is None:
         absl_logging.set_verbosity(absl_logging.WARNING)  # orbax and clu tell a lot
         absl_logging.get_absl_logger().addFilter(lambda line: not line.exc_info)  # raised too
+    else:
+        absl_logging.set_verbosity(values.verbosity)
     # TensorFlow, which only writes TensorBoard's files, announces its oneDNN otherwise.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     from laser_jax import data, evaluate, run_config, sharding, stopping, train  # slow
 
+    if values.config is None:
+        from configs import default
+
+        config = run_config.read_config(workdir)
+        command_line.override(config, overrides, template=default.get_config())
     try:
-        config = CONFIG.value or run_config.read_config(workdir)
-        if MODE.value == "prepare":
+        if values.mode == "prepare":
             source = config.data
             data.prepare(
                 source.name,
@@ -47,18 +92,27 @@ def main(argv):
             )
             return
         sharding.initialize_distributed()
-        {"train": train.train, "evaluate": evaluate.evaluate}[MODE.value](config, workdir)
+        {"train": train.train, "evaluate": evaluate.evaluate}[values.mode](config, workdir)
     except stopping.Stopped as stopped:
         stopping.leave(stopped)
-    except (ValueError, OSError, FloatingPointError, data.DataUnavailable) as error:
-        if flags.FLAGS.verbosity > 0:
-            raise
-        sys.exit(f"{error}\n(--verbosity=1 shows where.)")
+    except data.DataUnavailable as error:
+        raise OSError(error) from error
+
+
+def open_standard_streams():
+    """Opens the null device for streams that are closed: a file must not take their numbers."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            os.dup2(os.open(os.devnull, os.O_RDWR), number)
+            mode = "r" if name == "stdin" else "w"
+            setattr(sys, name, os.fdopen(number, mode, errors="backslashreplace"))
 
 
 if __name__ == "__main__":
+    open_standard_streams()
+    absl_logging.use_absl_handler()
     log = logging.getLogger("laser_jax")
     log.setLevel(logging.INFO)
     log.addHandler(logging.StreamHandler())
     log.propagate = False  # plain lines, not absl's with time and place
-    app.run(main)
+    main(sys.argv)

@@ -1,4 +1,4 @@
-"""The program as a user starts it, in processes of its own."""
+"""The program: in this process, and as a user starts it in one of its own."""
 
 import os
 import pathlib
@@ -7,25 +7,37 @@ import sys
 
 import pytest
 
+import main as program
+
 ROOT = pathlib.Path(__file__).parent.parent
 
 
-def command(workdir, photo_patches_dir, *arguments, config="configs/tiny.py"):
-    return [
-        sys.executable, "main.py", f"--config={config}", f"--workdir={workdir}",
-        f"--config.data.data_dir={photo_patches_dir}", *arguments,
-    ]  # fmt: skip
+@pytest.fixture
+def ends():
+    """A function: the line with which the program ends when it is given these arguments."""
 
+    def end(*arguments):
+        with pytest.raises(SystemExit) as ended:
+            program.main(["main.py", *arguments])
+        text = str(ended.value.code)
+        assert "\n" not in text
+        return text
 
-def run(*args, **kwargs):
-    return subprocess.run(command(*args, **kwargs), cwd=ROOT, capture_output=True, text=True)
+    return end
 
 
 def test_a_workdir_alone_is_enough_to_evaluate(photo_patches_dir, tmp_path):
-    trained = run(tmp_path, photo_patches_dir, "--config.num_train_steps=20")
+    command = [sys.executable, "main.py", f"--workdir={tmp_path}"]
+    data = f"--config.data.data_dir={photo_patches_dir}"
+    trained = subprocess.run(
+        [*command, "--config=configs/tiny.py", data, "--config.num_train_steps", "20"],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
     assert trained.returncode == 0, trained.stderr
-    arguments = [sys.executable, "main.py", f"--workdir={tmp_path}", "--mode=evaluate"]
-    evaluated = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True)
+    evaluated = subprocess.run(
+        [*command, "--mode=evaluate", "--config.eval.batch_size=32"],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
     assert evaluated.returncode == 0, evaluated.stderr
     assert "psnr_pooled" in evaluated.stderr and (tmp_path / "evaluation.json").exists()
 
@@ -38,27 +50,58 @@ def test_a_workdir_alone_is_enough_to_evaluate(photo_patches_dir, tmp_path):
             "unknown model.bottleneck 'ksv'; choose from dl, fsq, ksvd, rvq, vq",
         ),
         (["--config.data.name=cifar"], "unknown data set 'cifar'; choose from"),
+        (["--config.data.name=folder:"], "folder: is empty; give a path"),
         (["--config.model.sparsity_levl=4"], 'Did you mean "sparsity_level"'),
+        (["--config.model.patch_size"], "patch_size without a value"),
         (["--mode=test"], "should be one of"),
+        (["--mode=evaluate"], "holds no run"),
+        (["--workdri=x"], "Unknown command line flag 'workdri'. Did you mean: workdir ?"),
+        (["train"], "unexpected argument 'train'"),
+        (["--noconfig.seed=1"], "--noconfig.seed=1 has no value"),
+        (["--workdir=gs://b/run"], "workdir 'gs://b/run' is a URL"),
+        (["--workdir="], "workdir is empty"),
+        (["--workdir=~nosuchuser/run"], "home directory of '~nosuchuser' is not known"),
+        (["--workdir=exp [a]/run"], "orbax cannot read checkpoints there"),
+        (["--config=nowhere.py"], "the config file nowhere.py does not exist"),
+        (["--workdir"], "Missing value for flag --workdir"),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_clear_message_before_anything_is_made(
-    arguments, message, photo_patches_dir, tmp_path
+    arguments, message, photo_patches_dir, tmp_path, monkeypatch, ends
 ):
-    result = run(tmp_path / "run", photo_patches_dir, *arguments)
-    assert result.returncode != 0
-    assert message in result.stderr and "Traceback" not in result.stderr.split(message)[-1]
-    assert not (tmp_path / "run").exists()
+    monkeypatch.chdir(tmp_path)
+    data = f"--config.data.data_dir={photo_patches_dir}"
+    config = f"--config={ROOT / 'configs' / 'tiny.py'}"
+    assert message in ends(config, "--workdir=run", data, *arguments)
+    assert not any(tmp_path.iterdir())
 
 
-def test_evaluating_where_no_run_is_says_so(photo_patches_dir, tmp_path):
-    result = run(tmp_path / "run", photo_patches_dir, "--mode=evaluate")
-    assert result.returncode != 0 and "holds no run" in result.stderr
-    assert "Traceback" not in result.stderr
+def test_nothing_to_do_is_one_clear_message(ends, tmp_path):
+    assert "give --config=configs/NAME.py, or the --workdir" in ends()
+    assert "holds no run" in ends(f"--workdir={tmp_path}", "--mode=evaluate")
+
+
+def test_wrong_flags_end_a_process_with_an_error_and_help_does_not(capsys):
+    command = [sys.executable, "main.py", "--mode=test"]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == 1 and len(ended.stderr.splitlines()) == 1
+    program.main(["main.py", "--help"])
+    said = capsys.readouterr()
+    assert "--workdir" in said.out and "--config.model.sparsity_level=4" in said.out
+    assert not said.err
+
+
+def test_closed_streams_are_the_null_device():
+    script = "import os, sys, main; main.open_standard_streams(); print('\\udce9', file=sys.stderr)"
+    script += "; assert os.fstat(2) == os.stat(os.devnull); assert open('main.py').fileno() > 2"
+    command = ["sh", "-c", 'exec "$0" -c "$1" 2>&-', sys.executable, script]
+    assert subprocess.run(command, cwd=ROOT).returncode == 0
 
 
 def test_prepare_writes_the_data_set_and_nothing_else(tmp_path):
-    result = run(tmp_path / "run", tmp_path / "tfds", "--mode=prepare")
-    assert result.returncode == 0, result.stderr
+    program.main(
+        ["main.py", f"--config={ROOT / 'configs' / 'tiny.py'}", f"--workdir={tmp_path / 'run'}",
+         f"--config.data.data_dir={tmp_path / 'tfds'}", "--mode=prepare"]
+    )  # fmt: skip
     assert (tmp_path / "tfds" / "photo_patches").is_dir() and not (tmp_path / "run").exists()
     assert os.listdir(tmp_path / "tfds")

@@ -53,7 +53,7 @@ DOORS = {
     "inception": inception_path,
 }  # fmt: skip
 REFUSED = {
-    "": "is empty",
+    "": "is empty|not empty",
     "gs://bucket/run": "is a URL; only local paths",
     "s3:/bucket": "is a URL; only local paths",
     "~nosuchuser/x": "home directory of '~nosuchuser' is not known",

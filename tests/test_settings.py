@@ -91,6 +91,7 @@ REFUSED = {
     "eval.batch_size": BELOW_1,
     "eval.coefficient_bits": BELOW_1,
     "eval.checkpoint": ("last",),
+    "eval.split": ("last",),
     "eval.perceptual": (1,),
     "weights.lpips": ("",),
     "weights.inception": ("",),

@@ -1,0 +1,126 @@
+"""Configs from files, and `--config.KEY=VALUE` on the command line."""
+
+import ast
+import importlib.util
+import pathlib
+import re
+
+from absl import flags
+from ml_collections import ConfigDict
+
+_OVERRIDE = re.compile(r"--?(no)?config\.([^=]+)(=(.*))?", re.DOTALL)
+_PARSERS = {bool: flags.BooleanParser(), int: flags.IntegerParser(), float: flags.FloatParser()}
+
+
+def split_overrides(argv):
+    """Returns the arguments without the overrides of config keys, and those as key -> text.
+
+    `--config.KEY=VALUE`, `--config.KEY VALUE`, and for keys that are true or false `--config.KEY`
+    and `--noconfig.KEY`. The text is None where no value follows.
+
+    Raises:
+      ValueError: if `--noconfig.KEY` has a value.
+    """
+    rest, overrides, words = [], {}, list(argv)
+    while words:
+        word = words.pop(0)
+        if word == "--":
+            return [*rest, word, *words], overrides
+        match = _OVERRIDE.fullmatch(word)
+        if match is None:
+            rest.append(word)
+            continue
+        negated, key, equals, text = match.groups()
+        if negated:
+            if equals:
+                raise ValueError(f"{word} has no value: --noconfig.KEY means false.")
+            text = "false"
+        elif equals is None and words and not re.match(r"--?[A-Za-z]|--$", words[0]):
+            text = words.pop(0)
+        overrides[key] = text
+    return rest, overrides
+
+
+def load_config(file):
+    """Returns what `get_config()` of a Python file returns.
+
+    Raises:
+      FileNotFoundError: if there is no such file.
+      ValueError: if it cannot be run, or has no such function.
+    """
+    path = pathlib.Path(file)
+    if not path.is_file():
+        raise FileNotFoundError(f"the config file {file} does not exist; see configs/.")
+    try:
+        spec = importlib.util.spec_from_loader(
+            "config", importlib.machinery.SourceFileLoader("config", str(path))
+        )
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        config = module.get_config()
+        if not isinstance(config, ConfigDict):
+            raise TypeError(f"get_config() returned {config!r:.80}, not a ConfigDict")
+        return config.lock()
+    except Exception as error:  # whatever a user's file may raise
+        raise ValueError(
+            f"the config file {file} cannot be used: {type(error).__name__}: {error}."
+        ) from error
+
+
+def override(config, overrides, template):
+    """Sets keys of a config from text.
+
+    Args:
+      config: the config, changed in place.
+      overrides: key -> text, from `split_overrides`.
+      template: config that tells the types: a key that is None there may be `None`. Keys that it
+        has not have the type of their value in `config`.
+
+    Raises:
+      ValueError: if there is no such key, or the text is no value of its type.
+    """
+    for key, text in overrides.items():
+        try:
+            group, name, kind, optional = _find(config, template, key)
+            value = _parse(text, kind, optional)
+        except (AttributeError, KeyError) as error:
+            hint = str(error.args[0]).partition("\n")[2]  # Did you mean ...
+            raise ValueError(f"--config.{key} is no key of the config. {hint}") from error
+        except (ValueError, TypeError) as error:
+            given = "without a value" if text is None else f"= {text!r}"
+            raise ValueError(f"--config.{key} {given}: {error}.") from error
+        with config.ignore_type():
+            group[name] = value
+
+
+def _find(config, template, key):
+    """Returns the group that holds a key, the key's own name, its type, and if it may be None."""
+    *groups, name = key.split(".")
+    for part in groups:
+        config = config[part]
+        if not isinstance(config, ConfigDict):
+            raise KeyError(part)
+        template = template.get(part, config)
+    config[name]  # raises an error that names the nearest key
+    typed = template if name in template else config
+    return config, name, typed.get_type(name), typed[name] is None
+
+
+def _parse(text, kind, optional):
+    if kind is bool and text is None:
+        return True
+    if text is None:
+        raise ValueError("a value is needed")
+    if text == "None" and (optional or kind is type(None)):
+        return None
+    if kind in _PARSERS:
+        return _PARSERS[kind].parse(text)
+    if kind is str:
+        return text
+    if kind not in (tuple, object, type(None)):
+        raise ValueError("this is a group of keys, not a key")
+    try:
+        value = ast.literal_eval(text)
+    except (SyntaxError, ValueError) as error:
+        raise ValueError('it must be a number, or numbers such as "(2, 4)"') from error
+    return (value,) if kind is tuple and not isinstance(value, tuple) else value
