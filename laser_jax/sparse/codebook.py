@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from laser_jax.sparse.atoms import Atoms
 from laser_jax.sparse.checks import (
     check_at_least,
     check_code,
@@ -29,6 +28,7 @@ from laser_jax.sparse.coder import coding_plans
 from laser_jax.sparse.entry import entry
 from laser_jax.sparse.linalg import map_blocks, per_platform, power_scales
 from laser_jax.sparse.loops import fori_loop
+from laser_jax.sparse.nearest import nearest_atoms
 
 
 class EmaStatistics(NamedTuple):
@@ -42,8 +42,8 @@ class EmaStatistics(NamedTuple):
 def nearest_atom(signals, dictionary, *, block_size=None):
     """Returns the nearest atom of each signal as a `SparseCode`, k = 1, coefficient 1.
 
-    argmin_j ||y - d_j||^2 = argmax_j <y, d_j> - ||d_j||^2 / 2; the first in a tie. A signal
-    that is not finite gets coefficient NaN; an atom that is not finite is never taken.
+    The first in a tie. Right to the rounding of the differences y - d_j wherever atoms lie. A
+    signal that is not finite gets coefficient NaN; an atom that is not finite is nearest to none.
 
     Args:
       signals: `(..., d)` float array.
@@ -54,35 +54,17 @@ def nearest_atom(signals, dictionary, *, block_size=None):
       ValueError: if widths differ.
     """
     signals, dictionary = check_signals(signals, dictionary)
+    m, n = dictionary.shape[0], math.prod(signals.shape[:-1])
+    # So many that the estimate is a small share of the work.
+    samples = min(m, max(16, n // 16)) if isinstance(n, int) else m
+
+    def search(plan):
+        form, block_size = plan
+        return map_blocks(nearest_atoms(dictionary, form, samples), signals, block_size)
+
     plans = coding_plans(signals, dictionary, 1, math.inf, block_size)
-    indices = per_platform(lambda plan: _nearest(signals, dictionary, *plan), *plans)[..., None]
+    indices = per_platform(search, *plans)[..., None]
     return SparseCode(indices, jnp.where(is_finite(signals), 1, jnp.nan).astype(signals.dtype))
-
-
-def _nearest(signals, dictionary, form, block_size):
-    """Returns the index `(...)` of each signal's nearest atom."""
-    finite = is_finite(dictionary)
-    dictionary = jnp.where(finite, dictionary, 0)
-    # In units of the largest atom, or of the signal if that is larger, no square overflows.
-    unit = power_scales(dictionary.ravel())[0]
-    dictionary = dictionary / unit
-    # Where atoms lie far from the origin for their spread, squares would drown the distances in
-    # rounding: there all moves to their mean.
-    mean = jnp.mean(dictionary, axis=0)[None, :]
-    far = jnp.sum(mean**2) > jnp.mean(jnp.sum((dictionary - mean) ** 2, axis=-1))
-    center = jnp.where(far, mean, 0)
-    atoms = Atoms.in_form(dictionary - center, form)
-    half_squares = jnp.expand_dims(jnp.sum(atoms.vectors**2, -1) / 2, 1 - atoms.axis)
-    excluded = jnp.expand_dims(jnp.where(finite[:, 0], 0, jnp.inf), 1 - atoms.axis)
-
-    def nearest(signals):
-        scale = jnp.maximum(power_scales(signals), unit)
-        size = unit / scale
-        block = atoms.block(signals / scale - size * center)
-        score = atoms.correlations(block) - atoms.each(size[:, 0]) * half_squares - excluded
-        return atoms.argmax(score)[0]
-
-    return map_blocks(nearest, signals, block_size)
 
 
 @entry(static=("stages",), like="signals")
@@ -153,6 +135,8 @@ def kmeans_init(signals, num_atoms, *, key, iterations=10):
     first_key, key = jax.random.split(key)
     finite = is_finite(signals)[:, 0]
     signals = jnp.where(finite[:, None], signals, 0)
+    scale = power_scales(signals.ravel())[0]  # squares stay in range
+    signals /= scale
     nth = jax.random.randint(first_key, (), 0, jnp.maximum(jnp.sum(finite), 1))
     first = signals[jnp.argmax(jnp.cumsum(finite) > nth)]
     atoms = jnp.zeros((num_atoms, signals.shape[-1]), signals.dtype).at[0].set(first)
@@ -176,7 +160,7 @@ def kmeans_init(signals, num_atoms, *, key, iterations=10):
         counts, moves = cluster_sums(signals - decode(code, atoms), code, num_atoms)
         return atoms + moves / jnp.maximum(counts, 1)[:, None]
 
-    return fori_loop(0, iterations, refine, atoms)
+    return scale * fori_loop(0, iterations, refine, atoms)
 
 
 def cluster_sums(signals, code, num_atoms):

@@ -45,6 +45,57 @@ def test_atoms_far_from_the_origin_are_told_apart(rng, d):
     np.testing.assert_array_equal(indices, brute_force(signals, dictionary))
 
 
+@pytest.mark.parametrize("d", [3, 16, 64])
+@pytest.mark.parametrize("groups", [2, 40])
+def test_atoms_in_groups_far_from_each_other_are_told_apart(rng, groups, d):
+    m, n = 80, 2000
+    for distance in (30, 1000, 3000, 30000):
+        centers = distance * rng.choice([-1, 1], size=(groups, d)) * rng.uniform(1, 2, (groups, 1))
+        dictionary = np.float32(np.repeat(centers, m // groups, 0) + rng.normal(size=(m, d)))
+        picks = rng.integers(m, size=n)
+        signals = np.float32(dictionary[picks] + 0.5 * rng.normal(size=(n, d)))
+        indices = nearest_atom(signals, dictionary).indices[:, 0]
+        # Float32 rounds true differences of these as well: ties at one in thousands.
+        assert np.mean(indices == brute_force(signals, dictionary)) > 0.999
+
+
+def test_stages_and_centroids_far_from_each_other_are_right(rng):
+    dictionary = np.float32(rng.normal(size=(80, 3)) + 3000 * np.repeat([[1], [-1]], 40, 0))
+    codebook = np.concatenate([dictionary, np.float32(0.1 * rng.normal(size=(80, 3)))])
+    signals = np.float32(dictionary[rng.integers(80, size=2000)] + rng.normal(size=(2000, 3)) / 2)
+    first = residual_nearest_atoms(signals, codebook, stages=2).indices[:, 0]
+    assert np.mean(first == brute_force(signals, dictionary)) > 0.999
+    centers = np.repeat(dictionary[::8], 200, 0)
+    near = np.float32(centers + 0.01 * rng.normal(size=centers.shape))
+    atoms = np.asarray(kmeans_init(near, 10, key=KEY))
+    squares = np.sum((near[:, None] - atoms[None]) ** 2, -1).min(-1)
+    assert np.sum(squares < 0.01) >= 1600  # most groups have a centroid of their own
+
+
+@pytest.mark.parametrize("d", [3, 64])
+@pytest.mark.parametrize("scale", [1e-30, 1e-20, 1e20, 1e30])
+def test_the_nearest_atom_does_not_depend_on_the_scale(rng, d, scale):
+    signals, dictionary = random_problem(rng, np.float32, d=d)
+    expected = nearest_atom(signals, dictionary).indices
+    found = nearest_atom(np.float32(scale) * signals, np.float32(scale) * dictionary).indices
+    assert np.mean(found == expected) > 0.99
+    # Far signals are nearest to the atom furthest in their direction, near ones to the shortest.
+    far = nearest_atom(signals, np.float32(1e-30) * dictionary).indices[:, 0]
+    np.testing.assert_array_equal(far, np.argmax(signals @ dictionary.T, -1))
+    near = nearest_atom(np.float32(1e-30) * signals, dictionary).indices
+    np.testing.assert_array_equal(near, np.argmin(np.sum(dictionary**2, -1)))
+
+
+@pytest.mark.parametrize("d", [3, 64])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_an_atom_that_is_not_finite_is_nearest_to_no_signal(rng, d, value):
+    signals, dictionary = (np.array(x) for x in random_problem(rng, np.float32, d=d))
+    dictionary[5, 1] = value
+    rest = np.delete(np.arange(30), 5)
+    expected = rest[brute_force(signals, dictionary[rest])]
+    np.testing.assert_array_equal(nearest_atom(signals, dictionary).indices[:, 0], expected)
+
+
 def test_nearest_atom_takes_the_first_of_a_tie(dtype):
     dictionary = jnp.asarray([[1.0, 0.0], [-1.0, 0.0], [1.0, 0.0]], dtype)
     signals = jnp.asarray([[0.0, 0.0], [2.0, 0.0], [-0.5, 1.0]], dtype)

@@ -1,0 +1,105 @@
+"""The nearest atom of each signal, right also where products drown distances in rounding.
+
+argmin_j ||y - d_j||^2 = argmax_j <y, d_j> - ||d_j||^2 / 2 takes one product, rounded to about
+eps sqrt(d) ||d_j||^2. Where atoms lie together much closer than to the origin, as in groups far
+from each other, the rounding decides between them. For how many signals it would is estimated
+from the distances among the atoms; then true differences y - d_j decide, of the two best atoms
+or of all. That is a question to the dictionary alone, so signals on several devices are coded
+without a message.
+"""
+
+import jax.numpy as jnp
+from jax import lax
+
+from laser_jax.sparse.atoms import Atoms
+from laser_jax.sparse.code import is_finite
+from laser_jax.sparse.linalg import matmul, power_scales, row_argmax
+from laser_jax.sparse.loops import fori_loop
+
+# Shares of signals that rounding decides: from the first on the two best atoms are compared by
+# true differences, from the second on all atoms, which takes some 20 times as long.
+_SOME, _MANY = 1e-5, 1e-2
+
+
+def nearest_atoms(dictionary, form, samples):
+    """Returns a function from signals `(b, d)` to the indices `(b,)` of their nearest atoms.
+
+    The first one in a tie. An atom that is not finite is nearest to none.
+
+    Args:
+      dictionary: `(m, d)`.
+      form: "rows" or "columns"; see `choose_form`.
+      samples: how many atoms the estimate of the rounding looks at, at most m.
+    """
+    m = dictionary.shape[0]
+    finite = is_finite(dictionary)
+    atoms = jnp.where(finite, dictionary, 0)
+    # Scales are powers of two: squares stay in range, and no difference is rounded.
+    scale = power_scales(atoms.ravel())[0]
+    atoms /= scale
+    vectors, center = _centered(atoms, finite)
+    doubt = _doubt(vectors, finite, samples)
+    runners_up, all_atoms = jnp.where(doubt > _SOME, 1, 0), jnp.where(doubt > _MANY, m, 0)
+    given = Atoms.in_form(jnp.where(finite, atoms, jnp.inf), form)  # not finite: far from all
+    about_center, axis = Atoms.in_form(vectors, form), given.axis
+    half_squares = jnp.where(finite[:, 0], jnp.sum(vectors**2, axis=-1) / 2, jnp.inf)
+    half_squares, center = jnp.expand_dims(half_squares, 1 - axis), given.block(center)
+
+    def nearest(signals):
+        block = given.block(signals)
+        own = jnp.maximum(power_scales(block, axis), scale)
+        share = jnp.maximum(scale / own, jnp.finfo(own.dtype).tiny)
+        block /= own
+        products = about_center.correlations(block - share * center)
+
+        def score():  # computed anew where it is used: writing it takes longer
+            return products - share * half_squares
+
+        def distances(index):
+            return jnp.sum((block - share * given.take(index)) ** 2, axis=axis)
+
+        def compare_runner_up(_, index):
+            best = lax.broadcasted_iota(jnp.int32, products.shape, axis) == given.each(index)
+            other, _ = given.argmax(jnp.where(best, -jnp.inf, score()))
+            first, second = distances(index), distances(other)
+            closer = (second < first) | ((second == first) & (other < index))
+            return jnp.where(closer, other, index)
+
+        def compare_all(j, best):
+            least, index = best
+            square = distances(j[None])
+            closer = square < least
+            return jnp.where(closer, square, least), jnp.where(closer, j.astype(jnp.int32), index)
+
+        index = fori_loop(0, runners_up, compare_runner_up, given.argmax(score())[0])
+        infinite = jnp.full(index.shape, jnp.inf, block.dtype)
+        return fori_loop(0, all_atoms, compare_all, (infinite, index))[1]
+
+    return nearest
+
+
+def _centered(atoms, finite):
+    """Returns the atoms about their mean, and the mean `(1, d)`; 0 where it is not far."""
+    count = jnp.maximum(jnp.sum(finite), 1)
+    mean = jnp.sum(atoms, axis=0, keepdims=True) / count
+    spread = jnp.sum(jnp.where(finite, (atoms - mean) ** 2, 0)) / count
+    mean = jnp.where(jnp.sum(mean**2) > spread, mean, 0)
+    return jnp.where(finite, atoms - mean, 0), mean
+
+
+def _doubt(vectors, finite, samples):
+    """Estimates the share of signals near these atoms whose nearest atom rounding decides.
+
+    Of signals near an atom it is about the rounding over the squared distance to the next one.
+    """
+    m, d = vectors.shape
+    picks = jnp.arange(samples) * m // samples
+    some, squares = vectors[picks], jnp.sum(vectors**2, axis=-1)
+    between = squares[picks, None] + squares[None, :] - 2 * matmul(some, vectors.T)
+    left_out = (jnp.arange(m)[None, :] == picks[:, None]) | ~finite.T
+    next_atom, negative = row_argmax(jnp.where(left_out, -jnp.inf, -between))
+    rounding = jnp.finfo(vectors.dtype).eps * d**0.5 * squares[picks] / 2
+    share = jnp.clip(rounding / jnp.maximum(-negative, rounding), 0, 1)
+    # Equal atoms are a tie that rounding leaves one; atoms at 0 have no rounding.
+    equal = jnp.all(vectors[next_atom] == some, axis=-1) | (rounding == 0)
+    return jnp.mean(jnp.where(equal, 0, share))
