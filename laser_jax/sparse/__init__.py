@@ -12,6 +12,8 @@ Atoms are rows, signals are rows. Everything works under jit, vmap and sharding,
 float32 (true float32 on every device) and float64.
 """
 
+from jax import export as _export
+
 from laser_jax.sparse.code import SparseCode, decode, energy, perplexity, to_dense, usage
 from laser_jax.sparse.codebook import (
     EmaStatistics,
@@ -53,6 +55,12 @@ from laser_jax.sparse.rate import (
     uniform_rate_model,
 )
 from laser_jax.sparse.support import least_squares
+
+# So that an exported function that takes or returns one can be serialised.
+for _type in (EmaStatistics, FitResult, OnlineStatistics, RateModel, SparseCode):
+    _export.register_namedtuple_serialization(
+        _type, serialized_name=f"laser_jax.sparse.{_type.__name__}"
+    )
 
 __all__ = [
     "EmaStatistics",

@@ -49,7 +49,7 @@ def entry(*, static=(), compiled=True, like=None):
 
 def _fixed(name, value):
     """A static argument, an integer of any type as Python's."""
-    if value is None or isinstance(value, str):
+    if value is None or (isinstance(value, str) and name in ("method", "selection")):
         return value
     try:
         return operator.index(value)

@@ -47,14 +47,16 @@ def omp(signals, dictionary, *, sparsity, tolerance=None, selection="correlation
       signals: `(..., d)` float array, one signal a row.
       dictionary: `(m, d)` float array, atoms of any norm. Zero atoms are never used.
       sparsity: atoms per signal, `1 <= sparsity <= m`. Static under jit.
-      tolerance: squared residual at which a signal is done, `>= 0`; a scalar, or
-        None to stop only where no atom can lower the error further.
+      tolerance: squared residual at which a signal is done, `>= 0`; a scalar, an
+        array that broadcasts to one number a signal, or None to stop only where no atom can
+        lower the error further.
       selection: "correlation" takes the atom with the largest |<r, d>| / ||d||;
         "ols" (orthogonal least squares) the one that leaves the smallest error.
       block_size: signals coded together; None chooses it by the number of atoms.
 
     Returns:
-      A `SparseCode` of shape `(..., k)`. Atoms of one signal are distinct; where
+      A `SparseCode` of shape `(..., k)`. A signal that is not finite gets coefficients NaN,
+        an atom that is not finite is never used. Atoms of one signal are distinct; where
       fewer than `sparsity` were needed the rest have coefficient 0, so an all-zero
       signal gets zero coefficients.
 

@@ -385,7 +385,10 @@ def rate_distortion_stages(signals, dictionary, model, *, stages, bit_price):
     check_stages(stages, m)
     check_model(model, m, stages)
     check_scalars(bit_price=bit_price)
-    price = bit_price * model.index_bits
+    # An atom that is not finite is never taken.
+    finite = jnp.all(jnp.isfinite(dictionary), -1)
+    dictionary = jnp.where(finite[:, None], dictionary, 0)
+    price = jnp.where(finite, bit_price * model.index_bits, jnp.inf)
 
     def code_rows(signals):
         residual, spent = signals, jnp.zeros(signals.shape[0], signals.dtype)

@@ -366,7 +366,7 @@ def test_memory_is_bounded_by_the_block_not_by_the_number_of_signals():
         ({"dictionary": jnp.ones(4)}, r"\(m, d\).*\(4,\)"),
         ({"dictionary": jnp.ones((0, 4))}, r"m >= 1.*\(0, 4\)"),
         ({"selection": "best"}, "'best'; choose from correlation, ols"),
-        ({"tolerance": jnp.ones(2)}, r"scalar, got shape \(2,\)"),
+        ({"tolerance": jnp.ones(2)}, r"scalar or broadcast .* got shape \(2,\)"),
         ({"block_size": 0}, "block_size must be at least 1, got 0"),
     ],
 )

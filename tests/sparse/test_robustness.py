@@ -1,0 +1,189 @@
+"""What every coder keeps: at any scale, beside signals and atoms that are not finite, in any batch,
+with a tolerance for each signal, and exported."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import export
+
+from laser_jax import sparse
+from laser_jax.sparse import RateModel, SparseCode, decode, nearest_atom, omp
+
+N, M, D, K = 200, 32, 16, 4
+RNG = np.random.default_rng(0)
+# Coherent: |cosine| of two atoms is 0.5 and more on average.
+ATOMS = (RNG.normal(size=(M, D)) + 1.5 * RNG.normal(size=D)).astype(np.float32)
+SIGNALS = (RNG.normal(size=(N, M)) * (RNG.random((N, M)) < 0.1) @ ATOMS).astype(np.float32)
+SIGNALS += RNG.normal(size=(N, D)).astype(np.float32)
+RATES = sparse.uniform_rate_model(M, sparsity=K, max_level=20)
+STAGES = RateModel(np.ones(M, "f"), np.zeros(1, "f"), np.arange(K + 1, dtype=np.float32))
+CODERS = {
+    "omp": functools.partial(omp, sparsity=K),
+    "ols": functools.partial(omp, sparsity=K, selection="ols"),
+    "matching_pursuit": functools.partial(sparse.matching_pursuit, sparsity=K),
+    "gradient_pursuit": functools.partial(sparse.gradient_pursuit, sparsity=K),
+    "thresholding": functools.partial(sparse.iterative_hard_thresholding, sparsity=K),
+    "top_k": functools.partial(sparse.top_k, sparsity=K),
+}
+VECTOR_CODERS = {
+    "nearest_atom": nearest_atom,
+    "residual_nearest_atoms": functools.partial(sparse.residual_nearest_atoms, stages=K),
+}
+RATE_CODERS = {
+    "rate_distortion_pursuit": functools.partial(
+        sparse.rate_distortion_pursuit, model=RATES, sparsity=K, step=0.1, bit_price=0.01
+    ),
+    "rate_distortion_stages": functools.partial(
+        sparse.rate_distortion_stages, model=STAGES, stages=K, bit_price=0.01
+    ),
+}
+ALL = CODERS | VECTOR_CODERS | RATE_CODERS
+
+
+@functools.cache
+def plain(name):
+    return jax.tree.map(np.asarray, ALL[name](SIGNALS, ATOMS))
+
+
+@pytest.mark.parametrize("scale", [2.0**-100, 2.0**100])
+@pytest.mark.parametrize("of_atoms", [2.0**-100, 1.0, 2.0**100])
+@pytest.mark.parametrize("name", CODERS)
+def test_a_code_does_not_depend_on_the_scale(name, scale, of_atoms):
+    if not 2.0**-120 < scale / of_atoms < 2.0**120:
+        pytest.skip("float32 has no such coefficients")
+    code = CODERS[name](np.float32(scale) * SIGNALS, np.float32(of_atoms) * ATOMS)
+    np.testing.assert_array_equal(code.indices, plain(name).indices)
+    back = np.asarray(code.coefficients, np.float64) * of_atoms / scale
+    np.testing.assert_allclose(back, plain(name).coefficients, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [2.0**-100, 2.0**100])
+@pytest.mark.parametrize("name", VECTOR_CODERS)
+def test_nearest_atoms_do_not_depend_on_a_common_scale(name, scale):
+    code = ALL[name](np.float32(scale) * SIGNALS, np.float32(scale) * ATOMS)
+    np.testing.assert_array_equal(code.indices, plain(name).indices)
+
+
+def test_a_signal_far_larger_than_the_atoms_has_the_nearest_atom_along_it():
+    code = nearest_atom(np.float32(1e30) * SIGNALS, np.float32(1e-30) * ATOMS)
+    products = SIGNALS.astype(np.float64) @ ATOMS.T
+    np.testing.assert_array_equal(code.indices[:, 0], np.argmax(products, -1))
+
+
+def test_half_precision_vectors_of_any_length_become_units():
+    unit = sparse.unit_norm(jnp.ones(70_000, jnp.float16))
+    np.testing.assert_allclose(np.asarray(unit, np.float64), 70_000**-0.5, rtol=1e-3)
+    np.testing.assert_allclose(sparse.unit_norm(np.full(4, 6e4, np.float16)), 0.5, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_signal_that_is_not_finite_affects_only_its_own_code(name):
+    bad = [3, 50, 199]
+    signals = SIGNALS.copy()
+    signals[bad, :3] = np.array([[np.nan], [np.inf], [-np.inf]])
+    code = ALL[name](signals, ATOMS)
+    np.testing.assert_array_equal(
+        np.delete(code.indices, bad, 0), np.delete(plain(name).indices, bad, 0)
+    )
+    np.testing.assert_array_equal(
+        np.delete(code.coefficients, bad, 0), np.delete(plain(name).coefficients, bad, 0)
+    )
+    own = np.asarray(code.coefficients)[bad]
+    assert np.all(own == 0) if name in RATE_CODERS else np.all(np.isnan(own))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_an_atom_that_is_not_finite_is_never_taken(name):
+    bad = [0, 9, 31]
+    atoms = ATOMS.copy()
+    atoms[bad, 0] = np.nan, np.inf, -np.inf
+    code = ALL[name](SIGNALS, atoms)
+    taken = np.unique(np.asarray(code.indices)[np.asarray(code.coefficients) != 0])
+    assert not set(taken) & set(bad) and len(taken) > 10
+    if name not in RATE_CODERS:
+        assert np.all(np.isfinite(decode(code, atoms)))
+    if name in CODERS:
+        zeroed = CODERS[name](
+            SIGNALS, np.where(np.isfinite(atoms).all(-1, keepdims=True), atoms, 0)
+        )
+        np.testing.assert_array_equal(code.indices, zeroed.indices)
+        np.testing.assert_array_equal(code.coefficients, zeroed.coefficients)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_signal_has_one_code_alone_in_a_block_and_among_thousands(name):
+    def support(code):
+        order = np.argsort(code.indices, -1)
+        used = np.where(np.asarray(code.coefficients) != 0, code.indices, -1)
+        return np.sort(used, -1), np.take_along_axis(np.asarray(code.coefficients), order, -1)
+
+    alone = jax.tree.map(np.asarray, jax.jit(jax.vmap(ALL[name], (0, None)))(SIGNALS, ATOMS))
+    many = ALL[name](np.concatenate([SIGNALS, 7 * SIGNALS[:, ::-1]] * 10), ATOMS)
+    many = jax.tree.map(lambda x: np.asarray(x)[:N], many)
+    codes = [alone, many]
+    if name in CODERS or name == "nearest_atom":
+        codes.append(ALL[name](SIGNALS, ATOMS, block_size=7))
+    for code in codes:
+        same = np.all(support(code)[0] == support(plain(name))[0], -1)
+        assert np.mean(same) > 0.98  # others are ties, which rounding decides
+
+
+@pytest.mark.parametrize("name", CODERS)
+def test_each_signal_has_its_own_tolerance(name):
+    tolerances = np.where(np.arange(N) % 2, 0, 1e9).astype(np.float32)
+    code = CODERS[name](SIGNALS, ATOMS, tolerance=tolerances)
+    assert not np.any(code.coefficients[::2])
+    same = np.all(
+        code.indices[1::2] == CODERS[name](SIGNALS, ATOMS, tolerance=0.0).indices[1::2], -1
+    )
+    assert np.mean(same) > 0.98
+    grid = CODERS[name](SIGNALS.reshape(20, 10, D), ATOMS, tolerance=tolerances.reshape(20, 10)[:1])
+    assert not np.any(grid.coefficients[:, ::2]) and np.all(grid.coefficients[:, 1::2, 0] != 0)
+    with pytest.raises(ValueError, match=r"tolerance must be a scalar or broadcast .* \(200,\)"):
+        CODERS[name](SIGNALS, ATOMS, tolerance=tolerances[:7])
+
+
+@pytest.mark.parametrize("name", ["omp", "top_k", "nearest_atom", "rate_distortion_pursuit"])
+def test_a_coder_is_exported_with_a_symbolic_batch_to_any_platform(name, monkeypatch):
+    def refuse():
+        raise AssertionError("asked for the default backend")
+
+    monkeypatch.setattr(jax, "default_backend", refuse)
+    batch = jax.ShapeDtypeStruct(export.symbolic_shape("n, 16"), jnp.float32)
+    atoms = jax.ShapeDtypeStruct(ATOMS.shape, jnp.float32)
+    for platforms in (["cuda"], ["tpu"], ["cpu"]):
+        exported = export.export(jax.jit(lambda y, d: ALL[name](y, d)), platforms=platforms)
+        stored = exported(batch, atoms).serialize()
+    code = export.deserialize(stored).call(jnp.asarray(SIGNALS), jnp.asarray(ATOMS))
+    assert isinstance(code, SparseCode)
+    same = np.all(code.indices == plain(name).indices, -1)
+    assert np.mean(same) > 0.98
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint8, jnp.int32])
+def test_static_numbers_may_be_of_any_integer_type(kind):
+    np.testing.assert_array_equal(
+        omp(SIGNALS, ATOMS, sparsity=kind(K)).indices, plain("omp").indices
+    )
+    assert sparse.usage(plain("omp"), kind(M)).shape == (M,)
+
+
+def test_static_numbers_that_are_no_integers_are_refused_by_name():
+    for bad in (3.0, np.float32(3), "3"):
+        with pytest.raises(ValueError, match="sparsity must be a static integer, got"):
+            omp(SIGNALS, ATOMS, sparsity=bad)
+    with pytest.raises(ValueError, match="sparsity must be a static integer, got"):
+        jax.jit(lambda k: omp(SIGNALS, ATOMS, sparsity=k))(3)
+    with pytest.raises(ValueError, match="num_atoms must be a static integer, got"):
+        sparse.usage(plain("omp"), 32.0)
+    with pytest.raises(ValueError, match=r"sparsity must be in \[1, 32\] \(the number of atoms\)"):
+        omp(SIGNALS, ATOMS, sparsity=33)
+
+
+def test_a_sparse_matrix_is_refused_with_the_remedy():
+    scipy_sparse = pytest.importorskip("scipy.sparse")
+    with pytest.raises(ValueError, match=r"signals must be a dense array, .* signals.toarray\(\)"):
+        omp(scipy_sparse.csr_matrix(SIGNALS), ATOMS, sparsity=K)
