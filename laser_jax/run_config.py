@@ -51,6 +51,7 @@ def read_config(workdir):
 
     Raises:
       FileNotFoundError: if the workdir holds no run.
+      ValueError: if its `config.json` is not the config of a run.
     """
     path = resolve_workdir(workdir) / "config.json"
     if not path.exists():
@@ -58,7 +59,7 @@ def read_config(workdir):
             f"{path.parent} holds no run (no config.json); train one with "
             f"python main.py --config=... --workdir={shlex.quote(str(path.parent))}."
         )
-    values = json.loads(path.read_text())
+    values = _stored_values(path)
     for key, value in values["model"].items():
         if isinstance(value, list):  # JSON has no tuples
             values["model"][key] = tuple(value)
@@ -66,6 +67,21 @@ def read_config(workdir):
         stored = values.get(key, {} if isinstance(later, dict) else later)
         values[key] = {**later, **stored} if isinstance(later, dict) else stored
     return config_dict.ConfigDict(values)
+
+
+def _stored_values(path):
+    """Returns the values of a `config.json`, whose groups are all there."""
+    try:
+        values = json.loads(path.read_text())
+    except ValueError as error:  # no JSON, or no UTF-8
+        raise ValueError(f"{path} is not the config of a run: {error}.") from error
+    groups = ("data", "model", "loss", "optimizer", "eval")
+    if not isinstance(values, dict) or not all(isinstance(values.get(g), dict) for g in groups):
+        raise ValueError(
+            f"{path} is not the config of a run: it lacks {', '.join(groups)}. "
+            "Give the directory of a run that main.py trained."
+        )
+    return values
 
 
 def check_same_run(workdir, config):

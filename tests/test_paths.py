@@ -10,7 +10,9 @@ from laser_jax import evaluate, train
 from laser_jax.checkpoint import Checkpoints
 from laser_jax.data import open_source
 from laser_jax.paths import resolve_config, resolve_path, resolve_workdir
+from laser_jax.perceptual import load_networks
 from laser_jax.pretrained.weights import WeightsUnavailable, inception_path, lpips_path
+from laser_jax.progress import Progress
 
 NOT_UTF8 = os.fsdecode(b"caf\xe9")
 
@@ -105,3 +107,23 @@ def test_default_data_dir_with_a_home_is_the_home_in_the_variable(home, monkeypa
     assert resolve_data_dir(None) == home / "tensorflow_datasets"
     monkeypatch.setenv("TFDS_DATA_DIR", "~/sets")
     assert resolve_data_dir(None) == home / "sets"
+
+
+def test_without_a_home_directory_weights_are_missing_and_paths_are_named(tiny_config, monkeypatch):
+    # As where neither HOME nor the user is known.
+    monkeypatch.setattr("posixpath.expanduser", lambda path: path)
+    for name in ("XDG_CACHE_HOME", "TFDS_DATA_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    tiny_config.weights.lpips = None
+    assert "inception" not in load_networks(tiny_config)
+    with pytest.raises(WeightsUnavailable, match="home directory of '~' .* weights.inception"):
+        inception_path()
+    with pytest.raises(ValueError, match="data_dir's default .* home directory of '~'"):
+        open_source("photo_patches", split="test", image_size=32)
+
+
+def test_progress_needs_no_stderr(monkeypatch):
+    monkeypatch.setattr("sys.stderr", None)
+    progress = Progress(0, 10)
+    progress.advance()
+    progress.close()

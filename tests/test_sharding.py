@@ -1,10 +1,14 @@
 """One step over one and two devices, and batches over them."""
 
+import os
+import time
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from laser_jax import sharding
 from laser_jax.models import build_model
 from laser_jax.optimizer import build_optimizer
 from laser_jax.sharding import check_batch_size, data_mesh, put_batch, replicated
@@ -60,3 +64,70 @@ def test_a_batch_is_split_in_order():
 def test_a_batch_that_devices_cannot_share_is_refused():
     with pytest.raises(ValueError, match="data.batch_size must be a positive multiple .*2, got 3"):
         check_batch_size("data.batch_size", 3, data_mesh())
+
+
+@pytest.fixture
+def job(monkeypatch):
+    """A function: calls `initialize_distributed` with these variables; returns JAX's calls."""
+    calls = []
+
+    def call(initialize, **variables):
+        for name in list(os.environ):
+            if name.startswith(("SLURM_", "OMPI_", "JAX_COORD", "JAX_NUM_PROC", "JAX_PROCESS_ID")):
+                monkeypatch.delenv(name)
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+
+        def record(**options):
+            calls.append(options)
+            initialize()
+
+        monkeypatch.setattr(jax.distributed, "initialize", record)
+        sharding.initialize_distributed()
+        return calls
+
+    return call
+
+
+def nothing_detected():
+    raise ValueError("coordinator_address should be defined.")
+
+
+def test_jax_decides_whether_there_is_a_job(job):
+    (options,) = job(lambda: None)  # as on a TPU VM, which only the metadata server tells
+    assert options["num_processes"] is options["process_id"] is None
+    job(nothing_detected)  # alone
+    job(nothing_detected, SLURM_JOB_ID="1", SLURM_STEP_NODELIST="a")
+
+
+def test_a_process_can_be_told_to_run_alone(job):
+    assert job(nothing_detected, SLURM_NTASKS="4", JAX_NUM_PROCESSES="1") == []
+
+
+@pytest.mark.parametrize(
+    "variables, message",
+    [
+        ({"JAX_COORDINATOR_ADDRESS": "a:1"}, "JAX_COORDINATOR_ADDRESS=a:1: .* go together"),
+        ({"JAX_NUM_PROCESSES": "2"}, "JAX_NUM_PROCESSES=2: .* go together.*JAX_NUM_PROCESSES=1"),
+        ({"JAX_NUM_PROCESSES": "two"}, "JAX_NUM_PROCESSES and JAX_PROCESS_ID: invalid literal"),
+    ],
+)
+def test_variables_of_a_job_that_lack_others_are_named(variables, message, job):
+    with pytest.raises(ValueError, match=message):
+        job(nothing_detected, **variables)
+
+
+def test_a_wait_for_other_processes_is_told_with_its_length_and_way_out(job, monkeypatch, caplog):
+    monkeypatch.setattr(sharding, "_TELL_AFTER", 0.01)
+    caplog.set_level("INFO", "laser_jax")
+
+    def wait():
+        for _ in range(500):
+            if caplog.text:
+                raise RuntimeError("DEADLINE_EXCEEDED")
+            time.sleep(0.01)
+
+    with pytest.raises(OSError, match="did not meet: DEADLINE_EXCEEDED\n.*JAX_NUM_PROCESSES=1"):
+        job(wait, SLURM_NTASKS="4")
+    assert "waiting for the other processes of this job (SLURM_NTASKS=4), 300 s" in caplog.text
+    assert "JAX_NUM_PROCESSES=1" in caplog.text

@@ -657,3 +657,11 @@ class TestLoad:
     def test_a_directory_without_a_run_is_named(self, tmp_path):
         with pytest.raises(FileNotFoundError, match="holds no run"):
             laser_jax.load(tmp_path)
+
+    @pytest.mark.parametrize(
+        "text", [b"", b"{", b"[]", b"null", b'{"model_type": "bert"}', b'{"model": 3}', b"\xff"]
+    )
+    def test_a_config_that_is_none_of_a_run_is_named(self, text, tmp_path):
+        (tmp_path / "config.json").write_bytes(text)
+        with pytest.raises(ValueError, match="config.json is not the config of a run: .*\\.$"):
+            laser_jax.load(tmp_path)
