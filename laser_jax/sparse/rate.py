@@ -52,6 +52,7 @@ from laser_jax.sparse.linalg import (
     map_blocks,
     matmul,
     per_platform,
+    power_scales,
     row_argmax,
     safe_norms,
 )
@@ -251,7 +252,7 @@ def rate_distortion_pursuit(
     problem = _Problem.of(lax.stop_gradient(dictionary), model, step, bit_price)
 
     def code_rows(block):
-        code = _pursue_block(block, problem, sparsity)
+        code = _pursue_block(block / problem.scale, problem, sparsity)
         return SparseCode(*(x.T for x in fill_unused(code, sparsity, m)))
 
     def code_all(size):
@@ -267,8 +268,12 @@ def rate_distortion_pursuit(
 
 
 class _Problem(NamedTuple):
-    """Unit atoms, the step of each one's coefficients, and what each symbol costs."""
+    """Unit atoms, the step of each one's coefficients, and what each symbol costs.
 
+    Steps and prices are for signals over a scale, so that no square is lost or overflows.
+    """
+
+    scale: jax.Array  # a power of two near the largest step
     atoms: jax.Array  # (m, d)
     steps: jax.Array  # (m,)
     usable: jax.Array  # (m,) bool
@@ -279,13 +284,11 @@ class _Problem(NamedTuple):
         norms = safe_norms(dictionary)
         steps = (step * norms[:, 0]).astype(dictionary.dtype)
         usable = jnp.any(dictionary != 0, -1) & jnp.isfinite(steps) & (steps > 0)
+        scale = power_scales(jnp.where(usable, steps, 0))[0]
+        prices = (_rescaled(jnp.asarray(bit_price * x, dictionary.dtype), scale) for x in model)
         # An atom that is not usable is multiplied by 0 all the same: a NaN would spoil the sum.
-        return cls(
-            jnp.where(usable[:, None], dictionary / norms, 0),
-            jnp.where(usable, steps, 1),
-            usable,
-            RateModel(*(jnp.asarray(bit_price * x, dictionary.dtype) for x in model)),
-        )
+        atoms = jnp.where(usable[:, None], dictionary / norms, 0)
+        return cls(scale, atoms, jnp.where(usable, steps / scale, 1), usable, RateModel(*prices))
 
     def best_level(self, target, step):
         """Returns the better of the levels beside a wanted coefficient `(b,)`, and its cost."""
@@ -315,7 +318,7 @@ class _Pursuit(NamedTuple):
 
 
 def _pursue_block(signals, problem, sparsity):
-    atoms, steps, _, prices = problem
+    _, atoms, steps, _, prices = problem
     m = atoms.shape[0]
 
     def revisit(i, state):
@@ -391,12 +394,17 @@ def rate_distortion_stages(signals, dictionary, model, *, stages, bit_price):
     price = jnp.where(finite, bit_price * model.index_bits, jnp.inf)
 
     def code_rows(signals):
-        residual, spent = signals, jnp.zeros(signals.shape[0], signals.dtype)
-        best = jnp.sum(residual**2, -1) + bit_price * model.count_bits[0]
+        # Over a power of two near the largest entry: no square is lost or overflows.
+        scale = power_scales(dictionary.ravel())[0]
+        price_of, price_of_count = (
+            _rescaled(x, scale) for x in (price, bit_price * model.count_bits)
+        )
+        residual, spent = signals / scale, jnp.zeros(signals.shape[0], signals.dtype)
+        best = jnp.sum(residual**2, -1) + price_of_count[0]
         length, indices = jnp.zeros(signals.shape[0], jnp.int32), []
         for stage in range(stages):
             rows = slice(stage * m // stages, (stage + 1) * m // stages)
-            codebook, prices = dictionary[rows], price[rows]
+            codebook, prices = dictionary[rows] / scale, price_of[rows]
             # About their mean: far from the origin squares would drown the distances.
             mean = jnp.mean(codebook, axis=0)[None, :]
             atoms = codebook - mean
@@ -404,7 +412,7 @@ def rate_distortion_stages(signals, dictionary, model, *, stages, bit_price):
             index, _ = row_argmax(matmul(residual - mean, atoms.T) - offset[None, :])
             residual = residual - codebook[index]
             spent = spent + prices[index]
-            cost = jnp.sum(residual**2, -1) + spent + bit_price * model.count_bits[stage + 1]
+            cost = jnp.sum(residual**2, -1) + spent + price_of_count[stage + 1]
             length = jnp.where(cost < best, stage + 1, length)
             best = jnp.minimum(cost, best)
             indices.append(index + rows.start)
@@ -412,6 +420,12 @@ def rate_distortion_stages(signals, dictionary, model, *, stages, bit_price):
         return SparseCode(jnp.stack(indices, -1), used.astype(jnp.int32))
 
     return map_blocks(code_rows, signals, default_block_size(m // stages + d))
+
+
+def _rescaled(prices, scale):
+    """Returns prices, which are squared errors, for signals over a scale."""
+    # XLA would divide by the square of the scale, which may be 0 or infinite.
+    return lax.optimization_barrier(prices / scale) / scale
 
 
 def check_model(model, num_atoms=None, sparsity=None):

@@ -277,6 +277,28 @@ def test_an_atom_whose_levels_cannot_reach_the_coefficient_is_not_chosen(norm):
     np.testing.assert_array_equal(code.coefficients, [3, 2])
 
 
+@pytest.mark.parametrize("exponent", [-100, 100])
+def test_codes_do_not_depend_on_the_scale(problem, exponent):
+    (signals, dictionary), scale = problem, 2.0**exponent
+    model, free = (
+        uniform_rate_model(48, sparsity=8, max_level=31),
+        {"sparsity": 8, "bit_price": 0.0},
+    )
+    code = rate_distortion_pursuit(signals, dictionary, model, **free, step=0.2)
+    for y, atoms, step in (
+        (signals * scale, dictionary, 0.2 * scale),
+        (signals, dictionary * scale, 0.2 / scale),
+    ):
+        other = rate_distortion_pursuit(y, atoms, model, **free, step=step)
+        jax.tree.map(np.testing.assert_array_equal, other, code)
+    model = RateModel(np.full(48, 4.0), np.zeros(1), np.zeros(4))
+    code, other = (
+        rate_distortion_stages(signals * s, dictionary * s, model, stages=3, bit_price=0.0)
+        for s in (1, scale)
+    )
+    jax.tree.map(np.testing.assert_array_equal, other, code)
+
+
 def test_steps_of_other_shapes_are_refused(problem):
     signals, dictionary = problem
     model = uniform_rate_model(48, sparsity=4, max_level=15)
