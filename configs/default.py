@@ -98,8 +98,9 @@ def get_config():
 
     config.adversarial = config_dict.ConfigDict()  # a PatchGAN discriminator
     config.adversarial.weight = 0.0  # the discriminator's part; 0: none; 0.1 to 1 is usual
-    config.adversarial.start_step = 500  # last step without it
-    config.adversarial.warmup_steps = 200  # the discriminator's alone before, and growth after
+    config.adversarial.start_step = 501  # first step on which it pulls
+    # It learns alone for these steps before start_step, and its pull grows over them from there
+    config.adversarial.warmup_steps = 200
     config.adversarial.num_hiddens = 64  # channels of its first layer
     config.adversarial.num_downsamples = 2  # halvings: 2 judge patches of 26x26 pixels
     config.adversarial.learning_rate = 2e-4  # Adam

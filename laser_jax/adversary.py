@@ -1,8 +1,8 @@
 """The adversarial term: a discriminator that learns beside the autoencoder, off by default.
 
 Its start must not ruin the reconstructions. So the discriminator learns alone for
-`warmup_steps` before `start_step`; only then does the term act, its weight growing over
-`warmup_steps` more and always adapted to the other losses' pull on the last layer.
+`warmup_steps` before `start_step`; from `start_step` on the term acts, its weight growing over
+`warmup_steps` steps and always adapted to the other losses' pull on the last layer.
 """
 
 from typing import NamedTuple
@@ -37,7 +37,7 @@ class Adversary(NamedTuple):
 
     def plays(self, step):
         """Returns whether there is anything to do in a step (an int, from 1)."""
-        return step > self.start_step - self.warmup_steps
+        return step >= self.start_step - self.warmup_steps
 
     def pull(self, state, step, reconstruction, image_grad, last_layer_grad):
         """Returns the term's loss, its weight, and its weighted gradient by the reconstruction.
@@ -58,7 +58,7 @@ class Adversary(NamedTuple):
         )(reconstruction)
         norms = [optax.global_norm(last_layer_grad(g)) for g in (image_grad, grad)]
         adaptive = jnp.clip(norms[0] / (norms[1] + _EPSILON), 0, _LARGEST)
-        growth = jnp.clip((step - self.start_step) / max(self.warmup_steps, 1), 0, 1)
+        growth = jnp.clip((step + 1 - self.start_step) / max(self.warmup_steps, 1), 0, 1)
         weight = self.weight * growth * adaptive
         return loss, weight, weight * grad
 
@@ -91,9 +91,9 @@ def build_adversary(config):
         raise ValueError(f"adversarial.weight must not be negative, got {options.weight}.")
     if not options.weight:
         return None
-    if not 0 <= options.warmup_steps <= options.start_step < config.num_train_steps:
+    if not 0 <= options.warmup_steps < options.start_step <= config.num_train_steps:
         raise ValueError(
-            "0 <= adversarial.warmup_steps <= adversarial.start_step < num_train_steps must hold, "
+            "0 <= adversarial.warmup_steps < adversarial.start_step <= num_train_steps must hold, "
             f"got {options.warmup_steps}, {options.start_step} and {config.num_train_steps}."
         )
     if options.num_downsamples < 1 or size % 2**options.num_downsamples:

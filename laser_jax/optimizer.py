@@ -8,6 +8,8 @@ estimator leaves the dictionary loss as their only gradient, and Adam ignores it
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
 
 
@@ -40,25 +42,42 @@ class Optimizer(NamedTuple):
             atoms = optax.apply_updates(atoms, updates)
         return params, atoms, opt_state
 
+    def forget(self, opt_state, replaced):
+        """Returns the state with Adam's moments of the `replaced` `(m,)` atoms at their start."""
+        restart = lambda moment: jnp.where(replaced[:, None], 0, moment)  # noqa: E731
+        dictionary = optax.tree_utils.tree_map_params(self.atoms, restart, opt_state["dictionary"])
+        return {**opt_state, "dictionary": dictionary}
 
-def build_optimizer(config, *, learns_by_gradient):
+
+def build_optimizer(config, *, learns_by_gradient, lengths=None):
     """Returns the `Optimizer` that `config.optimizer` describes.
+
+    The learning rate rises linearly over `warmup_steps` and then falls to 0 over the whole run,
+    as a cosine. Where `num_train_steps` changes at a step, what is left of that curve is stretched
+    (or squeezed) over the steps up to the new end: the rate has no jump, and ends at 0 there.
+    Where nothing is left, since the run had ended, the whole curve, warm-up included, is run
+    through again over the steps that were added.
 
     Args:
       config: the whole config.
       learns_by_gradient: whether the atoms are optimized too.
+      lengths: the run's `num_train_steps` and the step since when, as of
+        `run_config.planned_lengths`; None: `config.num_train_steps` since step 0.
 
     Raises:
       ValueError: if the warm-up is longer than the run.
     """
-    options, steps = config.optimizer, config.num_train_steps
+    options = config.optimizer
+    segments = _segments(lengths or ((0, config.num_train_steps),))
+    steps = segments[0].end
     if not 0 <= options.warmup_steps < steps:
         raise ValueError(
             f"optimizer.warmup_steps must be in [0, {steps}) (num_train_steps), "
             f"got {options.warmup_steps}."
         )
-    schedule = optax.warmup_cosine_decay_schedule(
-        0.0, options.learning_rate, options.warmup_steps, steps
+    schedule = _stretched(
+        optax.warmup_cosine_decay_schedule(0.0, options.learning_rate, options.warmup_steps, steps),
+        segments,
     )
     network = optax.chain(
         optax.clip_by_global_norm(options.grad_clip_norm),
@@ -69,6 +88,45 @@ def build_optimizer(config, *, learns_by_gradient):
     return Optimizer(network, atoms if learns_by_gradient else None, schedule)
 
 
+class _Segment(NamedTuple):
+    """Steps from `start` on: the first schedule from `position` on, its end at step `end`."""
+
+    start: int
+    position: float
+    end: int
+    speed: float  # steps of the first schedule a step
+
+
+def _segments(lengths):
+    segments, total = [], lengths[0][1]
+    for step, end in lengths:
+        segments = [segment for segment in segments if segment.start < step]
+        if not segments:
+            total, position = end, 0.0
+        else:
+            last = segments[-1]
+            if end <= step or end == last.end:  # it ends at once, or as it would have
+                continue
+            position = last.position + (step - last.start) * last.speed
+            position = position if step < last.end else 0.0  # it had ended: once more
+        segments.append(_Segment(step, position, end, (total - position) / (end - step)))
+    return segments
+
+
+def _stretched(schedule, segments):
+    """Returns the schedule with each segment's part of it at that segment's speed."""
+    if len(segments) == 1:
+        return schedule
+    starts, positions, _, speeds = (np.array(column) for column in zip(*segments, strict=True))
+
+    def stretched(count):
+        i = jnp.searchsorted(starts, count, side="right") - 1
+        start, position, speed = (jnp.asarray(x, float)[i] for x in (starts, positions, speeds))
+        return schedule(position + (count - start) * speed)
+
+    return stretched
+
+
 def update_average(average, new, decay):
     """Returns the exponential moving average of a pytree."""
-    return jax.tree.map(lambda a, x: decay * a + (1 - decay) * x, average, new)
+    return jax.tree.map(lambda a, x: (decay * a + (1 - decay) * x).astype(a.dtype), average, new)

@@ -1,6 +1,12 @@
-"""The config of a run: stored in its workdir, read back, and compared with another."""
+"""The config of a run: stored in its workdir, read back, migrated, and compared with another.
 
+config.json          the resolved config, so that the workdir alone is enough
+config_history.json  later changes: the step they took effect at, old and new value of each key
+"""
+
+import datetime
 import json
+import logging
 import shlex
 
 from ml_collections import config_dict
@@ -8,10 +14,25 @@ from ml_collections import config_dict
 from laser_jax.files import write_json
 from laser_jax.paths import resolve_config, resolve_workdir
 
-# A run goes on only where these are unchanged: shapes, or what the numbers mean, depend on them.
-_FIXED = ("model", "data.name", "data.image_size", "data.channels", "seed")
-# Switching these on or off changes the state's arrays, another value does not.
-_SWITCHES = ("optimizer.ema_decay", "adversarial.weight")
+log = logging.getLogger("laser_jax")
+
+# Keys, and groups of keys, that may change when a run goes on: none of them falsifies what the
+# workdir holds. A change of num_train_steps stretches the schedule (`optimizer.build_optimizer`).
+_MAY_CHANGE = (
+    "num_train_steps", "log_every_steps", "eval_every_steps", "checkpoint_every_steps",
+    "keep_checkpoints", "not_finite", "max_skipped_steps", "data.data_dir", "data.num_threads",
+    "eval", "weights",
+)  # fmt: skip
+
+
+def _make_start_step_the_first(values):
+    """`adversarial.start_step` was the last step without the term, and is the first with it."""
+    if "start_step" in values.get("adversarial", {}):
+        values["adversarial"]["start_step"] += 1
+
+
+# Each changes the values of a stored config in place. A config of version n has had the first n.
+_MIGRATIONS = (_make_start_step_the_first,)
 # Keys that stored configs may not have yet, with the values that mean what those runs did.
 _LATER = {
     "model": {
@@ -22,8 +43,23 @@ _LATER = {
         "coefficient_step": 0.25,
     },
     "data": {"channels": 3, "split_rule": 1},
-    "loss": {"perceptual_weight": 0.0, "perceptual_precision": "highest"},
-    "adversarial": {"weight": 0.0},
+    "loss": {
+        "perceptual_weight": 0.0,
+        "perceptual_precision": "highest",
+        "perceptual_net": "vgg",
+        "mr_dct_weight": 0.0,
+        "mr_dct_levels": 3,
+        "mr_grad_weight": 0.0,
+        "mr_grad_levels": 3,
+    },
+    "adversarial": {
+        "weight": 0.0,
+        "start_step": 501,
+        "warmup_steps": 200,
+        "num_hiddens": 64,
+        "num_downsamples": 2,
+        "learning_rate": 2e-4,
+    },
     "eval": {"perceptual": True, "checkpoint": "newest", "split": "test"},
     "weights": {"lpips": None, "inception": None},
     "best_metric": "psnr",
@@ -32,8 +68,13 @@ _LATER = {
 }
 
 
-def write_config(workdir, config):
-    """Stores the config as `config.json` in the workdir, which is made if need be.
+def write_config(workdir, config, step=0):
+    """Stores the config in the workdir, which is made if need be, and logs what it changes.
+
+    Args:
+      workdir: path of the run.
+      config: the resolved config.
+      step: the step from which on it holds; changes go into `config_history.json`.
 
     Raises:
       OSError: if the workdir cannot be written.
@@ -41,17 +82,23 @@ def write_config(workdir, config):
     path = resolve_workdir(workdir)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        write_json(path / "config.json", config.to_dict())
+        changes = config_changes(workdir, config)
+        if changes:
+            log.info("the config changes from step %d on:\n%s", step, _lines(changes, "before"))
+            time = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+            entry = {"step": step, "time": time, "changes": changes}
+            write_json(path / "config_history.json", [*_history(path), entry])
+        write_json(path / "config.json", {"version": len(_MIGRATIONS), **config.to_dict()})
     except OSError as error:
         raise OSError(f"the workdir {path} cannot be written: {error}") from error
 
 
 def read_config(workdir):
-    """Returns the config stored in a workdir.
+    """Returns the config stored in a workdir, as the present version would have stored it.
 
     Raises:
       FileNotFoundError: if the workdir holds no run.
-      ValueError: if its `config.json` is not the config of a run.
+      ValueError: if its `config.json` is not the config of a run, or a later version stored it.
     """
     path = resolve_workdir(workdir) / "config.json"
     if not path.exists():
@@ -60,6 +107,14 @@ def read_config(workdir):
             f"python main.py --config=... --workdir={shlex.quote(str(path.parent))}."
         )
     values = _stored_values(path)
+    version = values.pop("version", 0)
+    if version > len(_MIGRATIONS):
+        raise ValueError(
+            f"{path} has version {version}, and this laser_jax knows versions up to "
+            f"{len(_MIGRATIONS)}; use the one that trained the run, or a later one."
+        )
+    for migrate in _MIGRATIONS[version:]:
+        migrate(values)
     for key, value in values["model"].items():
         if isinstance(value, list):  # JSON has no tuples
             values["model"][key] = tuple(value)
@@ -90,29 +145,18 @@ def check_same_run(workdir, config):
     Sets `data.split_rule` to the run's own.
 
     Raises:
-      ValueError: if the workdir holds a run of another architecture, data set or seed.
+      ValueError: if a key differs that is not one of `_MAY_CHANGE`.
     """
-    if not (resolve_workdir(workdir) / "config.json").exists():
-        return
-    stored = read_config(workdir)
-    config.data.split_rule = stored.data.split_rule  # a run keeps the split that it began with
-    old, new = flat_config(stored), flat_config(config)
-    for values in (old, new):
-        values |= {f"{key} > 0": values[key] > 0 for key in _SWITCHES}
-        if values["data.name"].startswith("folder:"):  # wherever the images lie now
-            values["data.name"] = "folder:"
-    fixed = (*_FIXED, *(f"{key} > 0" for key in _SWITCHES))
-    if old["adversarial.weight"]:
-        fixed += ("adversarial.num_hiddens", "adversarial.num_downsamples")
-    differ = [
-        f"  {key}: {old.get(key)} there, {new.get(key)} now"
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and any(key == f or key.startswith(f"{f}.") for f in fixed)
-    ]
+    if (resolve_workdir(workdir) / "config.json").exists():
+        # A run keeps the split that it began with.
+        config.data.split_rule = read_config(workdir).data.split_rule
+    changes = config_changes(workdir, config)
+    differ = {key: pair for key, pair in changes.items() if not _may_change(key, pair)}
     if differ:
         raise ValueError(
-            f"the workdir {workdir} holds another run:\n" + "\n".join(differ) + "\n"
-            "Choose another directory with --workdir, or the config that began this one."
+            f"the workdir {workdir} holds another run:\n{_lines(differ, 'there')}\n"
+            "Choose another directory with --workdir, or the config that began this one; "
+            f"python main.py --workdir={shlex.quote(str(workdir))} goes on with that."
         )
 
 
@@ -123,19 +167,52 @@ def check_same_model(workdir, config):
       FileNotFoundError: if the workdir holds no run.
       ValueError: if it holds a run of another `model` or `seed`.
     """
-    stored = resolve_config(read_config(workdir))
-    old, new = flat_config(stored), flat_config(config)
-    differ = [
-        f"  {key}: {old.get(key)} there, {new.get(key)} now"
-        for key in sorted(old.keys() | new.keys())
-        if key.startswith(("model.", "seed")) and old.get(key) != new.get(key)
-    ]
+    stored, changes = resolve_config(read_config(workdir)), config_changes(workdir, config)
+    differ = {key: pair for key, pair in changes.items() if key.startswith(("model.", "seed"))}
     if differ:
         raise ValueError(
-            f"the workdir {workdir} holds another model:\n" + "\n".join(differ) + "\n"
+            f"the workdir {workdir} holds another model:\n{_lines(differ, 'there')}\n"
             "Leave --config away to evaluate with the workdir's own config."
         )
     return stored
+
+
+def config_changes(workdir, config):
+    """Returns key -> (stored value, value) of the keys in which a config differs from the stored.
+
+    Empty if the workdir holds no run.
+    """
+    if not (resolve_workdir(workdir) / "config.json").exists():
+        return {}
+    old, new = flat_config(read_config(workdir)), flat_config(config)
+    keys = sorted(old.keys() | new.keys())
+    return {key: (old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)}
+
+
+def planned_lengths(workdir):
+    """Returns the run's `num_train_steps` and since when: ((0, steps), (step, steps), ...)."""
+    changes = [
+        (entry["step"], *entry["changes"]["num_train_steps"])
+        for entry in _history(resolve_workdir(workdir))
+        if "num_train_steps" in entry["changes"]
+    ]
+    first = changes[0][1] if changes else read_config(workdir).num_train_steps
+    return ((0, first), *((step, new) for step, _, new in changes))
+
+
+def _may_change(key, values):
+    if key == "data.name":  # a folder may move
+        return all(str(value).startswith("folder:") for value in values)
+    return any(key == name or key.startswith(f"{name}.") for name in _MAY_CHANGE)
+
+
+def _lines(changes, before):
+    return "\n".join(f"  {key}: {old} {before}, {new} now" for key, (old, new) in changes.items())
+
+
+def _history(path):
+    path = path / "config_history.json"
+    return json.loads(path.read_text()) if path.exists() else []
 
 
 def flat_config(config):

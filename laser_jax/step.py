@@ -130,6 +130,16 @@ def make_train_step(model, optimizer, config, mesh, lpips_params=None):
         terms |= {"loss": loss + bottleneck_loss, "bottleneck_loss": bottleneck_loss}
         return terms, backward((image_grad, jnp.ones_like(bottleneck_loss))), output, extra
 
+    def averages(state, params, atoms, replaced):
+        """Returns the new moving averages; that of a replaced atom is the new atom."""
+        t = state.step  # averages made; early ones forget the initial weights soon
+        decay = jnp.minimum(config.optimizer.ema_decay, (1 + t) / (10 + t))
+        new = {"params": params, "atoms": atoms}
+        new = update_average(state.ema_params, {k: new[k] for k in state.ema_params}, decay)
+        if "atoms" in new:
+            new["atoms"] = jnp.where(replaced[:, None], atoms, new["atoms"])
+        return new
+
     def train_step(state, images, lpips_params, adversarial=False):
         inputs, step = to_network(images), state.step + 1
         terms, grads, output, extra = differentiate(state, inputs, lpips_params, adversarial)
@@ -142,17 +152,12 @@ def make_train_step(model, optimizer, config, mesh, lpips_params=None):
             (output.latents, output.code), replicated(mesh)
         )
         key = jax.random.fold_in(jax.random.key(config.seed), step)
-        dictionary = model.bottleneck.adapt(
+        dictionary, replaced = model.bottleneck.adapt_and_mark(
             {**state.dictionary, "atoms": atoms}, latents, code, step=step, key=key
         )
-        ema_params = update_average(
-            state.ema_params,
-            {
-                name: {"params": params, "atoms": dictionary["atoms"]}[name]
-                for name in state.ema_params
-            },
-            config.optimizer.ema_decay,
-        )
+        if model.bottleneck.learns_by_gradient:
+            opt_state = optimizer.forget(opt_state, replaced)
+        ema_params = averages(state, params, dictionary["atoms"], replaced)
         reconstruction = to_unit(output.reconstruction)
         bottleneck = model.bottleneck
         uses = usage(bottleneck.entries(code), bottleneck.num_entries)

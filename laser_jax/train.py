@@ -5,6 +5,7 @@ import logging
 import shlex
 
 import jax
+from jax.experimental.multihost_utils import sync_global_devices
 
 from laser_jax.adversary import build_adversary
 from laser_jax.checkpoint import Checkpoints
@@ -13,7 +14,7 @@ from laser_jax.models import build_model
 from laser_jax.optimizer import build_optimizer
 from laser_jax.paths import resolve_config, resolve_workdir
 from laser_jax.report import Reporter
-from laser_jax.run_config import check_same_run, write_config
+from laser_jax.run_config import check_same_run, planned_lengths, write_config
 from laser_jax.settings import check_config
 from laser_jax.sharding import check_batch_size, data_mesh, put_batch
 from laser_jax.step import (
@@ -42,7 +43,8 @@ def train(config, workdir):
       The final `TrainState`.
 
     Raises:
-      ValueError: if values of the config do not fit, or the workdir holds another run.
+      ValueError: if values of the config are out of range or do not fit each other, or the
+        workdir holds another run.
       OSError: if the workdir cannot be written, now or later, or weights that the loss needs are
         not there; the checkpoints written before stay.
       NotFiniteError: if a step's loss or new state is not finite and the run is not to skip it,
@@ -60,21 +62,28 @@ def train(config, workdir):
     check_same_run(workdir, config)
     lpips_params = load_lpips_params(config, mesh)
     images, validation = (open_split(config.data, s) for s in ("train", "validation"))
+    stream = batches(config, images, 0)  # checks that there are enough images for one
     with contextlib.ExitStack() as stack:
         if jax.process_index() == 0:
             stack.enter_context(hold(workdir))
-            write_config(workdir, config)
         checkpoints = stack.enter_context(
             Checkpoints(workdir, best_metric=config.best_metric, keep=config.keep_checkpoints)
         )
         stack.enter_context(needs_every_process(workdir))
         if checkpoints.latest_step() is None:
             state = initial_state(config, model, optimizer, mesh)
-            state = init_dictionary(state, model, config, batches(config, images, 0), mesh)
+            state = init_dictionary(state, model, config, stream, mesh)
+            store_config(workdir, config, 0)  # not before all of the above has worked
             checkpoints.save(state)
         else:
             state = checkpoints.restore(abstract_state(config, model, optimizer, mesh))
             log.info("going on from step %d of %s", state.step, workdir)
+            store_config(workdir, config, int(state.step))
+        optimizer = build_optimizer(
+            config,
+            learns_by_gradient=model.bottleneck.learns_by_gradient,
+            lengths=planned_lengths(workdir),
+        )
         first, last = int(state.step), config.num_train_steps
         train_step = make_train_step(model, optimizer, config, mesh, lpips_params)
         report = Reporter(config, workdir, model, validation, mesh, state, lpips_params)
@@ -104,6 +113,14 @@ def train(config, workdir):
                     )
             report.finish(state, quality)
     return state
+
+
+def store_config(workdir, config, step):
+    """Stores the config that holds from a step on, before any process reads it back."""
+    if jax.process_index() == 0:
+        write_config(workdir, config, step)
+    if jax.process_count() > 1:
+        sync_global_devices("the config is stored")
 
 
 def batches(config, source, start_step):

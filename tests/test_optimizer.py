@@ -40,3 +40,50 @@ def test_warm_up_longer_than_the_run_is_refused(tiny_config):
     tiny_config.optimizer.warmup_steps = 40
     with pytest.raises(ValueError, match=r"in \[0, 40\) \(num_train_steps\), got 40"):
         build_optimizer(tiny_config, learns_by_gradient=False)
+
+
+def rates(config, *lengths):
+    schedule = build_optimizer(config, learns_by_gradient=False, lengths=lengths or None).schedule
+    return np.array(schedule(jnp.arange(lengths[-1][1] + 1 if lengths else 41)))
+
+
+@pytest.mark.parametrize("steps", [21, 30, 60, 400])
+@pytest.mark.parametrize("change", [3, 20, 39])
+def test_a_changed_length_stretches_the_rest_of_the_schedule_without_a_jump(
+    change, steps, tiny_config
+):
+    if steps <= change:
+        return
+    plain, found = rates(tiny_config), rates(tiny_config, (0, 40), (change, steps))
+    np.testing.assert_allclose(found[: change + 1], plain[: change + 1], rtol=1e-5, atol=1e-8)
+    assert found[-1] == pytest.approx(0, abs=1e-8)
+    # Step i of the rest has the rate at its share of the first schedule's rest.
+    share = (np.arange(change, steps + 1) - change) / (steps - change)
+    expected = np.interp(change + share * (40 - change), np.arange(41), plain)
+    np.testing.assert_allclose(found[change:], expected, atol=2e-4)
+
+
+def test_a_length_that_does_not_change_leaves_the_schedule_bit_identical(tiny_config):
+    plain = rates(tiny_config)
+    again = [(0, 40), (30, 25), (30, 40)]
+    for lengths in ([(0, 40)], [(0, 40), (20, 40)], [(0, 60), (0, 40)], again):
+        np.testing.assert_array_equal(rates(tiny_config, *lengths), plain)
+
+
+def test_an_ended_run_goes_through_the_schedule_again_over_the_steps_added(tiny_config):
+    plain, found = rates(tiny_config), rates(tiny_config, (0, 40), (40, 80))
+    np.testing.assert_allclose(found, [*plain, *plain[1:]], rtol=1e-4, atol=1e-7)
+    assert found[40] == pytest.approx(0, abs=1e-8)
+    few = rates(tiny_config, (0, 40), (40, 42))  # fewer than the warm-up
+    assert few[41] > 0.1 * plain.max() and few[42] == pytest.approx(0, abs=1e-8)
+
+
+def test_changes_after_changes_have_no_jump(tiny_config):
+    found = rates(tiny_config, (0, 40), (20, 80), (50, 60), (60, 100), (90, 95))
+    assert np.max(np.abs(np.diff(found))) <= 1.01 * tiny_config.optimizer.learning_rate / 5
+    assert found[20] > 0 and found[50] > 0
+    np.testing.assert_allclose(found[[60, 95]], 0, atol=1e-8)
+    # A run that went back to a checkpoint before a change, and changes there.
+    np.testing.assert_array_equal(
+        rates(tiny_config, (0, 40), (20, 80), (10, 60)), rates(tiny_config, (0, 40), (10, 60))
+    )

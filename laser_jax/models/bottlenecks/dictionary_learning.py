@@ -16,6 +16,7 @@ from laser_jax.models.bottlenecks.output import (
     from_patches,
     mean_square,
     relative_usage,
+    replace_when_due,
     restart_atoms,
     straight_through,
     to_patches,
@@ -261,6 +262,10 @@ class DictionaryLearning(AtomUse, nn.Module):
           step: int scalar, the step just made, from 1.
           key: PRNG key of this step.
         """
+        return self.adapt_and_mark(dictionary, latents, code, step=step, key=key)[0]
+
+    def adapt_and_mark(self, dictionary, latents, code, *, step, key):
+        """Returns what `adapt` does, and which atoms were replaced, bool `(m,)`."""
         signals = self._signals(latents)
         counts = usage(code, self.num_embeddings)
         new = dict(dictionary)
@@ -275,14 +280,7 @@ class DictionaryLearning(AtomUse, nn.Module):
             new["atoms"] = unit_norm(new["atoms"])
         mean = (1 - self.usage_decay) * relative_usage(counts)
         new["usage"] = self.usage_decay * dictionary["usage"] + mean
-        if not self.replace_every_steps:
-            return new
-        return lax.cond(
-            step % self.replace_every_steps == 0,
-            lambda old: self._replace(old, signals, code, key),
-            lambda old: old,
-            new,
-        )
+        return replace_when_due(self, step, new, lambda old: self._replace(old, signals, code, key))
 
     def _update(self, dictionary, signals, code):
         atoms, statistics = dictionary["atoms"], dictionary.get("statistics")
@@ -317,7 +315,7 @@ class DictionaryLearning(AtomUse, nn.Module):
         )
         replaced = jnp.any(atoms != dictionary["atoms"], axis=-1)
         # What the old atom remembered goes with it.
-        return restart_atoms(replaced, dictionary, self._start(dictionary, atoms))
+        return restart_atoms(replaced, dictionary, self._start(dictionary, atoms)), replaced
 
     @property
     def _has_memory(self):

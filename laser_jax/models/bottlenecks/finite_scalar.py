@@ -152,6 +152,11 @@ class FiniteScalarQuantizer(nn.Module):
         """Returns the collection as it is: a grid does not learn."""
         return dictionary
 
+    def adapt_and_mark(self, dictionary, latents, code, *, step, key):
+        """Returns what `adapt` does, and which atoms were replaced: none."""
+        new = self.adapt(dictionary, latents, code, step=step, key=key)
+        return new, jnp.zeros(self.num_embeddings, bool)
+
     @property
     def _half_widths(self):
         return jnp.array([n // 2 for n in self.levels], jnp.float32)[None, None, None, :]

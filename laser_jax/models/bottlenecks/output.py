@@ -96,6 +96,21 @@ def restart_atoms(restarted, dictionary, started):
     )
 
 
+def replace_when_due(bottleneck, step, dictionary, replace):
+    """Returns `replace(dictionary)`: the collection and which atoms were replaced, none if not due.
+
+    Args:
+      bottleneck: its `replace_every_steps` says when.
+      step: int scalar.
+      dictionary: the collection.
+      replace: a function from it to a pair.
+    """
+    keep = lambda old: (old, jnp.zeros(old["usage"].shape, bool))  # noqa: E731
+    if not bottleneck.replace_every_steps:
+        return keep(dictionary)
+    return lax.cond(step % bottleneck.replace_every_steps == 0, replace, keep, dictionary)
+
+
 def mean_square(x):
     return jnp.mean(jnp.square(x))
 

@@ -11,6 +11,7 @@ from laser_jax.models.bottlenecks.output import (
     check_latents,
     mean_square,
     relative_usage,
+    replace_when_due,
     restart_atoms,
     straight_through,
 )
@@ -137,6 +138,10 @@ class VectorQuantizer(AtomUse, nn.Module):
           step: int scalar, the step just made, from 1.
           key: PRNG key of this step.
         """
+        return self.adapt_and_mark(dictionary, latents, code, step=step, key=key)[0]
+
+    def adapt_and_mark(self, dictionary, latents, code, *, step, key):
+        """Returns what `adapt` does, and which atoms were replaced, bool `(m,)`."""
         targets, stage_code = self._stages(dictionary["atoms"], latents, code)
         new = dict(dictionary)
         if self.use_ema:
@@ -145,18 +150,13 @@ class VectorQuantizer(AtomUse, nn.Module):
             )
         counts = relative_usage(usage(code, self.num_embeddings))
         new["usage"] = self.usage_decay * dictionary["usage"] + (1 - self.usage_decay) * counts
-        if not self.replace_every_steps:
-            return new
-        due = step % self.replace_every_steps == 0
-        return lax.cond(
-            due, lambda new: self._replace(new, latents, code, key), lambda new: new, new
-        )
+        return replace_when_due(self, step, new, lambda new: self._replace(new, latents, code, key))
 
     def _replace(self, dictionary, latents, code, key):
         atoms, dead = dictionary["atoms"], dictionary["usage"] < self.min_usage
         targets, stage_code = self._stages(atoms, latents, code)
         fresh = replace_codes(targets, atoms, stage_code, dead, key=key)
-        return restart_atoms(dead, dictionary, self._start(dictionary, fresh))
+        return restart_atoms(dead, dictionary, self._start(dictionary, fresh)), dead
 
     def _stages(self, atoms, latents, code):
         """Each stage's targets `(b, h, w, k, c)` and the atom it chose, as a code of one atom."""
