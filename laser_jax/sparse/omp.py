@@ -8,7 +8,9 @@ left at the end. How an atom is made orthogonal to those before it depends on wh
 
 - Without the Gram matrix by modified Gram-Schmidt on the directions themselves. One pass
   is enough: with the residual carried along it is as stable as Householder's QR (Björck,
-  Solving linear least squares problems by Gram-Schmidt orthogonalization, 1967).
+  Solving linear least squares problems by Gram-Schmidt orthogonalization, 1967). Orthogonal
+  least squares makes two, always in this form: what it divides by is what the directions leave
+  of each atom, which loses all digits near their span unless they are orthogonal to rounding.
 - With it, its parts along the directions are `W G_S,j`, numbers from the Gram matrix
   (Batch-OMP), and so are the corrections of the correlations. Directions and residual
   are still made of true atoms, not of Gram entries: the error of coefficients grows with the
@@ -21,6 +23,7 @@ orthogonalisation; with the Gram matrix O(m^2 d + n d m + n m k^2). See `atoms.c
 Memory: O(block_size (m + k d + k^2)) beside the result, and m^2 for the Gram matrix.
 """
 
+import dataclasses
 from typing import NamedTuple
 
 import jax
@@ -106,7 +109,10 @@ class _Step(NamedTuple):
 def _code_block(signals, atoms, sparsity, tolerance, selection):
     (m, d), dtype = atoms.vectors.shape, signals.dtype
     b, steps = signals.shape[1 - atoms.axis], min(sparsity, d)  # d independent atoms leave nothing
-    eps = jnp.finfo(dtype).eps
+    eps, passes = jnp.finfo(dtype).eps, 1
+    if selection == "ols":
+        # It takes atoms near the span of others: the Gram matrix and one pass are not exact enough.
+        atoms, passes = dataclasses.replace(atoms, gram=None), 2
     orthogonalise = _gram_schmidt if atoms.gram is None else _batch_omp
     # A residual this small is rounding: its correlations no longer mean anything.
     squared = atoms.dot(signals, signals)
@@ -119,7 +125,7 @@ def _code_block(signals, atoms, sparsity, tolerance, selection):
             # ||r||^2 falls by <r, d>^2 / ||d orthogonal to Q||^2.
             score = jnp.where(remaining > 64 * eps, score * lax.rsqrt(remaining + eps**2), 0)
         index, _ = atoms.argmax(score)
-        direction, combination = orthogonalise(i, index, state, atoms)
+        direction, combination = orthogonalise(i, index, state, atoms, passes)
         square = atoms.dot(direction, direction)
         # An atom inside the span of those chosen (one of them again, or its twin) is
         # the best only if no atom can lower the error: the signal is done.
@@ -166,16 +172,9 @@ def _follow(i, state, atoms, selection):
     """Returns the correlations with the residual, and what remains of each atom, at step i."""
     remaining, indices = state.remaining, state.code.indices
     if selection == "ols":
-        if atoms.gram is None:
-            cosines = atoms.correlations(state.direction)
-        else:
-            zeros = jnp.zeros_like(state.correlations)
-            cosines = atoms.add_correlations(zeros, state.combination, indices, i)
-        remaining = jnp.maximum(remaining - cosines**2, 0)
+        remaining = jnp.maximum(remaining - atoms.correlations(state.direction) ** 2, 0)
     if atoms.gram is None:
         correlations = atoms.correlations(state.residual)
-    elif selection == "ols":
-        correlations = state.correlations - atoms.each(state.projection) * cosines
     else:
         change = -state.projection[None, :] * state.combination
         correlations = atoms.add_correlations(state.correlations, change, indices, i)
@@ -195,7 +194,7 @@ def _extend(i, basis, direction, combination, atoms):
     return basis[0].at[:, i].set(combination), basis[1].at[i].set(combination)
 
 
-def _gram_schmidt(i, index, state, atoms):
+def _gram_schmidt(i, index, state, atoms, passes):
     """Returns atom `index` made orthogonal to the directions, and how it is combined."""
     directions, combinations = state.basis
 
@@ -208,11 +207,15 @@ def _gram_schmidt(i, index, state, atoms):
         )
 
     unit = jnp.zeros_like(state.combination).at[i].set(1)
-    return fori_loop(0, i, orthogonalise, (atoms.take(index), unit))
+    pair = atoms.take(index), unit
+    for _ in range(passes):
+        pair = fori_loop(0, i, orthogonalise, pair)
+    return pair
 
 
-def _batch_omp(i, index, state, atoms):
-    """Returns what `_gram_schmidt` does, from the Gram matrix."""
+def _batch_omp(i, index, state, atoms, passes):
+    """Returns what `_gram_schmidt` does in one pass, from the Gram matrix."""
+    del passes
     transposed, combinations = state.basis  # W^T and W, so that both sums run over rows
     products = atoms.gram.at[state.code.indices, index[None, :]].get(mode="clip")
 

@@ -157,6 +157,27 @@ def test_a_traced_tolerance_does_not_compile_again(rng):
     assert by_tolerance._cache_size() == 1
 
 
+def test_ols_error_never_rises_with_another_atom_of_a_coherent_dictionary(rng, form):
+    grid, centers = np.linspace(0, 1, 64), np.linspace(0, 1, 512)[:, None]
+    dictionary = np.exp(-0.5 * ((grid[None] - centers) / 0.1) ** 2)
+    dictionary = np.float32(dictionary / np.linalg.norm(dictionary, axis=-1, keepdims=True))
+    mixed = rng.normal(size=(200, 512)) * (rng.random((200, 512)) < 0.05)
+    signals = np.float32(mixed @ dictionary)
+    before = energy = np.sum(signals**2, -1)
+    for k in (8, 12, 16):
+        code = omp(signals, dictionary, sparsity=k, selection="ols")
+        error = squared_error(signals, dictionary, code)
+        assert np.all(error <= before + 1e-6 * energy)
+        before = error
+    assert np.max(error / energy) < 1e-4
+
+
+def test_a_large_gram_matrix_is_not_made():
+    shapes = [jax.ShapeDtypeStruct(s, jnp.float32) for s in ((40000, 64), (65536, 64))]
+    compiled = jax.jit(lambda y, d: omp(y, d, sparsity=4)).lower(*shapes).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < 2**28  # the matrix has 2^34
+
+
 # Hard inputs.
 
 
