@@ -22,6 +22,7 @@ from laser_jax.sparse.linalg import (
     per_platform,
     power_scales,
     safe_norms,
+    within_range,
 )
 
 
@@ -98,8 +99,8 @@ def _run_plan(code_block, signals, dictionary, tolerance, sparsity, plan, option
         tolerance = (jnp.sqrt(tolerance) / scale) ** 2
         code = code_block(signals, atoms, sparsity, tolerance, *options)
         code = fill_unused(code, sparsity, dictionary.shape[0])
-        factor = jnp.where(finite, scale, jnp.nan)[None, :] / norms[code.indices, 0]
-        return code.indices.T, (code.coefficients * factor).T
+        factor = jnp.where(finite, scale, jnp.nan)[None, :]
+        return code.indices.T, within_range(code.coefficients * factor / norms[code.indices, 0]).T
 
     if tolerance.ndim == 0:
         code = map_blocks(lambda signals: code_rows(signals, tolerance), signals, block_size)

@@ -44,6 +44,12 @@ def largest_entries(vectors, axis=-1):
     return jnp.max(jnp.abs(lax.stop_gradient(vectors)), axis, keepdims=True, initial=0)
 
 
+def within_range(x):
+    """Returns numbers with the largest float in the place of infinity, as NaN would follow it."""
+    largest = float(jnp.finfo(x.dtype).max)
+    return jnp.clip(x, -largest, largest)
+
+
 def scaled(vectors):
     """Returns `(..., d)` vectors over `power_scales`: no square is lost or overflows."""
     return vectors / power_scales(vectors)

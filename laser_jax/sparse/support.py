@@ -20,7 +20,7 @@ from jax import lax
 
 from laser_jax.sparse.checks import check_at_least, check_code, check_signals
 from laser_jax.sparse.entry import entry
-from laser_jax.sparse.linalg import default_block_size, map_blocks, matmul
+from laser_jax.sparse.linalg import default_block_size, map_blocks, matmul, within_range
 from laser_jax.sparse.loops import fori_loop
 
 
@@ -49,7 +49,7 @@ def least_squares(signals, dictionary, code, *, block_size=None):
 
     def solve(block):
         signal, indices, coefficients = block
-        return _orthonormalise(atoms[indices], coefficients != 0).fit(signal)
+        return within_range(_orthonormalise(atoms[indices], coefficients != 0).fit(signal))
 
     coefficients = _map_signals(solve, (held, *lax.stop_gradient(code)), block_size)
     code = code._replace(coefficients=coefficients)
