@@ -12,8 +12,8 @@ import sys
 from absl import flags
 from absl import logging as absl_logging
 
-from laser_jax import command_line
 from laser_jax.paths import resolve_workdir
+from laser_jax.training import command_line
 
 
 def read_flags(argv):
@@ -74,12 +74,16 @@ def run(values, overrides):
         absl_logging.set_verbosity(values.verbosity)
     # TensorFlow, which only writes TensorBoard's files, announces its oneDNN otherwise.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    from laser_jax import data, evaluate, run_config, sharding, stopping, train  # slow
+    from laser_jax import data, sharding  # slow
+    from laser_jax.evaluate import evaluate
+    from laser_jax.training import preemption
+    from laser_jax.training.loop import train
+    from laser_jax.training.workdir import read_config
 
     if values.config is None:
         from configs import default
 
-        config = run_config.read_config(workdir)
+        config = read_config(workdir)
         command_line.override(config, overrides, template=default.get_config())
     try:
         if values.mode == "prepare":
@@ -92,9 +96,9 @@ def run(values, overrides):
             )
             return
         sharding.initialize_distributed()
-        {"train": train.train, "evaluate": evaluate.evaluate}[values.mode](config, workdir)
-    except stopping.Stopped as stopped:
-        stopping.leave(stopped)
+        {"train": train, "evaluate": evaluate}[values.mode](config, workdir)
+    except preemption.Stopped as stopped:
+        preemption.leave(stopped)
     except data.DataUnavailable as error:
         raise OSError(error) from error
 

@@ -1,7 +1,7 @@
 """Writes the guide's table of settings: python -m docs.settings_table.
 
 Meanings come from the comments of `configs/default.py`, defaults from its values, types and ranges
-from `laser_jax/settings.py`.
+from `laser_jax/training/settings.py`.
 """
 
 import ast
@@ -10,8 +10,8 @@ import re
 import tokenize
 
 from configs import default
-from laser_jax.run_config import flat_config
-from laser_jax.settings import SETTINGS
+from laser_jax.training.settings import SETTINGS
+from laser_jax.training.workdir import flat_config
 
 GUIDE = pathlib.Path(__file__).with_name("guide.md")
 _HEAD = "| key | meaning | default | type | range |\n|---|---|---|---|---|\n"

@@ -21,9 +21,9 @@ from jax import lax
 
 from configs import ksvd_photos
 from laser_jax.models import build_model, encoder, layers
-from laser_jax.optimizer import build_optimizer
 from laser_jax.sharding import data_mesh, put_batch
-from laser_jax.step import initial_state, load_lpips_params, make_train_step
+from laser_jax.training.optimizer import build_optimizer
+from laser_jax.training.step import initial_state, load_lpips_params, make_train_step
 
 NUM_HIDDENS = flags.DEFINE_integer("num_hiddens", 64, "Channels of encoder and decoder.")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images a step.")

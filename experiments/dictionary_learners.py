@@ -17,13 +17,13 @@ import optax
 from configs import default, ksvd_photos
 from experiments.photographs import photographs, random_patches, square_images
 from laser_jax.data import open_split
-from laser_jax.evaluate import evaluate_split, make_eval_step
+from laser_jax.evaluation.split import evaluate_split, make_eval_step
 from laser_jax.models import DictionaryLearning, build_model
-from laser_jax.optimizer import build_optimizer
 from laser_jax.sharding import data_mesh, put_batch
 from laser_jax.sparse import coherence, decode, omp, usage
-from laser_jax.step import init_dictionary, initial_state, make_train_step
-from laser_jax.train import batches
+from laser_jax.training.loop import batches
+from laser_jax.training.optimizer import build_optimizer
+from laser_jax.training.step import init_dictionary, initial_state, make_train_step
 
 PATCH = 8
 
@@ -229,7 +229,7 @@ def run_config(size, changes, seed):
 
 
 class InAutoencoder:
-    """What `laser_jax.train` does, step by step, and its evaluation."""
+    """What `laser_jax.training.loop` does, step by step, and its evaluation."""
 
     def __init__(self, config, train, test, mesh):
         model = build_model(config)

@@ -14,13 +14,13 @@ import laser_jax
 from experiments import results
 from experiments.photographs import square_images
 from laser_jax.data import open_split
-from laser_jax.evaluate import spread
+from laser_jax.evaluation.split import spread
 from laser_jax.figures import atom_sheet, style
 from laser_jax.figures.comparisons import channel_slice, reconstruction_comparison, usage_bars
 from laser_jax.figures.curves import curve_figure, read_scalars
 from laser_jax.figures.embeddings import distance_figure, embedding_figure
 from laser_jax.figures.heatmaps import code_maps, heatmap_figure
-from laser_jax.inference import atoms_of, decode_atoms
+from laser_jax.models.inference import atoms_of, decode_atoms
 from laser_jax.paths import resolve_path
 from laser_jax.sparse import usage
 

@@ -18,9 +18,9 @@ from experiments.photographs import as_bytes, as_float, photographs, source_sett
 from experiments.picture_codecs import quality
 from laser_jax.data import open_split
 from laser_jax.images import to_network
-from laser_jax.inference import atoms_of
 from laser_jax.metrics import active_atoms
 from laser_jax.models.bottlenecks.dictionary_learning import MAX_LEVEL
+from laser_jax.models.inference import atoms_of
 from laser_jax.sparse import (
     SparseCode,
     code_bits,
@@ -29,7 +29,7 @@ from laser_jax.sparse import (
     quantize_coefficients,
     uniform_rate_model,
 )
-from laser_jax.train import train
+from laser_jax.training.loop import train
 
 log = logging.getLogger("laser_jax")
 

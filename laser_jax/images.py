@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from laser_jax.sparse.checks import check_floating, check_floats
+from laser_jax.checks import check_floating, check_floats
 
 
 def check_images(**images):

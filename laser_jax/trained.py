@@ -4,16 +4,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from laser_jax import inference
-from laser_jax.checkpoint import WHICH, Checkpoints
+from laser_jax.checks import check_choice, check_code
 from laser_jax.images import check_images
-from laser_jax.models import build_model
-from laser_jax.optimizer import build_optimizer
-from laser_jax.run_config import read_config
+from laser_jax.models import build_model, inference
 from laser_jax.sharding import data_mesh
 from laser_jax.sparse import SparseCode
-from laser_jax.sparse.checks import check_choice, check_code
-from laser_jax.step import abstract_state
+from laser_jax.training.checkpoints import WHICH, Checkpoints
+from laser_jax.training.optimizer import build_optimizer
+from laser_jax.training.step import abstract_state
+from laser_jax.training.workdir import read_config
 
 
 class TrainedAutoencoder:

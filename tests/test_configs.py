@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import pytest
 from ml_collections import ConfigDict
 
-from laser_jax.command_line import load_config, override, split_overrides
 from laser_jax.models import build_model
+from laser_jax.training.command_line import load_config, override, split_overrides
 
 ROOT = pathlib.Path(__file__).parent.parent
 CONFIGS = sorted(

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 import laser_jax
-from laser_jax import evaluate, train
+from laser_jax import evaluate
 from laser_jax.figures import comparisons, heatmaps
 from laser_jax.figures.sheets import atom_sheet, reconstruction_grid
 from laser_jax.sparse import SparseCode
+from laser_jax.training import loop
 
 
 def test_gray_run_trains_evaluates_and_loads(tiny_config, tmp_path):
@@ -22,7 +23,7 @@ def test_gray_run_trains_evaluates_and_loads(tiny_config, tmp_path):
     )
     tiny_config.adversarial.update(weight=0.1, start_step=1, warmup_steps=1, num_hiddens=8)
     tiny_config.optimizer.warmup_steps = 1
-    state = train.train(tiny_config, tmp_path)
+    state = loop.train(tiny_config, tmp_path)
     assert state.params["encoder"]["DownConv_0"]["kernel"].shape[2] == 1
     found = evaluate.evaluate(tiny_config, tmp_path)
     assert found["psnr"] > 5 and found["perceptual_loss"] > 0

@@ -6,13 +6,14 @@ import pathlib
 import pytest
 
 import laser_jax
-from laser_jax import evaluate, train
-from laser_jax.checkpoint import Checkpoints
+from laser_jax import evaluate
 from laser_jax.data import open_source
+from laser_jax.evaluation.network_metrics import load_networks
 from laser_jax.paths import resolve_config, resolve_path, resolve_workdir
-from laser_jax.perceptual import load_networks
 from laser_jax.pretrained.weights import WeightsUnavailable, inception_path, lpips_path
-from laser_jax.progress import Progress
+from laser_jax.training import loop
+from laser_jax.training.checkpoints import Checkpoints
+from laser_jax.training.progress import Progress
 
 NOT_UTF8 = os.fsdecode(b"caf\xe9")
 
@@ -21,7 +22,7 @@ NOT_UTF8 = os.fsdecode(b"caf\xe9")
 @pytest.mark.parametrize("use", ["train", "evaluate", "load", "checkpoints"])
 def test_workdir_that_libraries_cannot_use_is_refused(name, use, tiny_config, tmp_path):
     uses = {
-        "train": lambda path: train.train(tiny_config, path),
+        "train": lambda path: loop.train(tiny_config, path),
         "evaluate": lambda path: evaluate.evaluate(tiny_config, path),
         "load": laser_jax.load,
         "checkpoints": lambda path: Checkpoints(path, keep=1),
@@ -70,7 +71,7 @@ def test_path_that_is_none_is_refused_for_every_flag_and_key(path, message, tiny
         with pytest.raises(ValueError, match=message):
             resolve_config(config)
         with pytest.raises(ValueError, match=message):
-            train.train(config, "run")
+            loop.train(config, "run")
     for door in DOORS.values():
         with pytest.raises(ValueError, match=message):
             door(path)

@@ -10,9 +10,9 @@ import pytest
 
 from laser_jax import sharding
 from laser_jax.models import build_model
-from laser_jax.optimizer import build_optimizer
 from laser_jax.sharding import check_batch_size, data_mesh, put_batch, replicated
-from laser_jax.step import init_dictionary, initial_state, make_train_step
+from laser_jax.training.optimizer import build_optimizer
+from laser_jax.training.step import init_dictionary, initial_state, make_train_step
 
 
 def first_step(config, devices):

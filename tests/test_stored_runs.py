@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 import laser_jax
-from laser_jax import evaluate, train
-from laser_jax.run_config import read_config
+from laser_jax import evaluate
+from laser_jax.training import loop
+from laser_jax.training.workdir import read_config
 
 ARCHIVES = sorted((pathlib.Path(__file__).parent / "stored").glob("*.tar.gz"))
 
@@ -42,4 +43,4 @@ def test_stored_run_evaluates_as_it_did_and_resumes(stored):
         assert found[name] == pytest.approx(expected[name], rel=1e-4), name
 
     config.num_train_steps = 22
-    assert int(train.train(config, workdir).step) == 22
+    assert int(loop.train(config, workdir).step) == 22

@@ -8,7 +8,7 @@ import sys
 import jax
 
 from configs import tiny
-from laser_jax.train import train
+from laser_jax.training.loop import train
 
 
 def main(workdir):

@@ -13,7 +13,7 @@ import numpy as np
 from configs import default
 from experiments.faults.tally import check
 from experiments.faults.trainer import ROOT, Trainer
-from laser_jax import train
+from laser_jax.training import loop
 
 
 def long_run(tally, directory, *, steps=20_000, most_growth=0.02):
@@ -61,15 +61,15 @@ def upkeep(tally, directory, *, steps=1000, most=0.05):
     """The share of a run at default settings that goes to its curves and checkpoints."""
     spent = {}
     with tally.trial(f"{steps} steps of configs/default.py"), contextlib.ExitStack() as stack:
-        for owner, names in ((train.Reporter, ("train", "flush")),
-                             (train.Checkpoints, ("save", "check"))):  # fmt: skip
+        for owner, names in ((loop.Reporter, ("train", "flush")),
+                             (loop.Checkpoints, ("save", "check"))):  # fmt: skip
             for name in names:
                 timed = _timed(getattr(owner, name), spent)
                 stack.enter_context(mock.patch.object(owner, name, timed))
         config = default.get_config()
         config.num_train_steps = config.eval_every_steps = steps
         start = time.perf_counter()
-        train.train(config, directory / "run")
+        loop.train(config, directory / "run")
         seconds = time.perf_counter() - start
         share = sum(spent.values()) / seconds
         check(share < most, f"{share:.1%} of {seconds:.0f} s: {spent}")
@@ -80,7 +80,7 @@ def _timed(method, spent):
     """Returns a method that adds its seconds to `spent`."""
 
     def call(self, *args, **kwargs):
-        if isinstance(self, train.Reporter):
+        if isinstance(self, loop.Reporter):
             self.check_finite()  # the step that still runs is not upkeep
         start = time.perf_counter()
         result = method(self, *args, **kwargs)

@@ -12,10 +12,10 @@ import numpy as np
 from configs import tiny
 from laser_jax.data import open_split
 from laser_jax.models import build_model
-from laser_jax.optimizer import build_optimizer
 from laser_jax.sharding import data_mesh, put_batch
-from laser_jax.step import init_dictionary, initial_state, make_train_step
-from laser_jax.train import batches
+from laser_jax.training.loop import batches
+from laser_jax.training.optimizer import build_optimizer
+from laser_jax.training.step import init_dictionary, initial_state, make_train_step
 
 
 def main(bottleneck, dtype, steps):

@@ -17,11 +17,11 @@ from configs import tiny
 from experiments.faults.evidence import read_curves, read_state
 from experiments.faults.tally import check, check_kept
 from experiments.faults.trainer import ROOT
-from laser_jax import train
 from laser_jax.data import open_source
 from laser_jax.data.folder import split_of
-from laser_jax.report import NotFiniteError
 from laser_jax.sharding import put_batch
+from laser_jax.training import loop
+from laser_jax.training.reporter import NotFiniteError
 
 
 def not_finite(tally, directory, *, bottlenecks=("vq", "rvq", "fsq", "dl", "ksvd")):
@@ -42,21 +42,21 @@ def not_finite(tally, directory, *, bottlenecks=("vq", "rvq", "fsq", "dl", "ksvd
         with tally.trial(f"{bottleneck} skips"):
             workdir = directory / f"{bottleneck}-skip"
             with _poisoned({12, 13, 27}):
-                train.train(config_of(bottleneck, "skip"), workdir)
+                loop.train(config_of(bottleneck, "skip"), workdir)
             check(sound(workdir) == 40, "did not end")
             counted = [value for _, value in read_curves(workdir)["train/skipped_steps"]]
             check(counted == [0, 2, 3, 3], f"counted {counted}")
         with tally.trial(f"{bottleneck} stops"):
             workdir = directory / f"{bottleneck}-stop"
             with _poisoned({12}):
-                _refuses(NotFiniteError, train.train, config_of(bottleneck, "stop"), workdir)
+                _refuses(NotFiniteError, loop.train, config_of(bottleneck, "stop"), workdir)
             check(sound(workdir) == 10, "the last good checkpoint is gone")
         if bottleneck != "fsq":  # tanh holds it
             with tally.trial(f"{bottleneck} explodes"):
                 workdir = directory / f"{bottleneck}-explodes"
                 config = config_of(bottleneck, "skip")
                 config.optimizer.learning_rate = config.optimizer.grad_clip_norm = 1e20
-                _refuses(NotFiniteError, train.train, config, workdir)
+                _refuses(NotFiniteError, loop.train, config, workdir)
                 sound(workdir)
 
 
@@ -67,7 +67,7 @@ def _poisoned(steps):
     def put(batch, mesh):  # as floats, since bytes have no NaN
         return put_batch(batch / np.float32(np.nan if next(count) in steps else 255), mesh)
 
-    return mock.patch.object(train, "put_batch", put)
+    return mock.patch.object(loop, "put_batch", put)
 
 
 def _refuses(kind, call, *args):
@@ -169,7 +169,7 @@ def loader_threads(tally, directory, *, threads=(1, 2, 8)):
         with tally.trial(f"{count} threads"):
             config = tiny.get_config()
             config.data.num_threads = count
-            state = jax.device_get(train.train(config, directory / str(count)))
+            state = jax.device_get(loop.train(config, directory / str(count)))
             reference = reference or state
             same = jax.tree.map(np.array_equal, reference, state)
             check_kept(all(jax.tree.leaves(same)), "the state differs")

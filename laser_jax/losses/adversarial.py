@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from laser_jax.sparse.checks import check_floats, check_not_empty
+from laser_jax.checks import check_floats, check_not_empty
 
 
 def discriminator_hinge_loss(real_logits, fake_logits):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from laser_jax.sparse.checks import check_pair
+from laser_jax.checks import check_pair
 
 
 def mr_dct_loss(images, reconstruction, *, levels=3):

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from laser_jax.sparse.checks import check_pair
+from laser_jax.checks import check_pair
 
 
 def mse(images, reconstruction):

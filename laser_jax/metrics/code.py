@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from laser_jax.sparse.checks import check_code
+from laser_jax.checks import check_code
 
 
 def active_atoms(code):

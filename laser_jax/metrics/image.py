@@ -3,8 +3,8 @@
 import dm_pix
 import jax.numpy as jnp
 
+from laser_jax.checks import is_real
 from laser_jax.images import as_unit
-from laser_jax.sparse.checks import is_real
 
 
 def psnr(a, b):

@@ -2,6 +2,7 @@
 
 import logging
 
+from laser_jax.checks import check_choice
 from laser_jax.models.autoencoder import Autoencoder
 from laser_jax.models.bottlenecks import (
     DictionaryLearning,
@@ -10,7 +11,6 @@ from laser_jax.models.bottlenecks import (
 )
 from laser_jax.models.bottlenecks.output import as_pair
 from laser_jax.models.precision import network_dtype
-from laser_jax.sparse.checks import check_choice
 from laser_jax.sparse.codebook import check_stages
 
 log = logging.getLogger("laser_jax")

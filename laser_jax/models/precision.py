@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from laser_jax.sparse.checks import check_choice
+from laser_jax.checks import check_choice
 
 DTYPES = ("float32", "bfloat16", "float64")
 

@@ -2,7 +2,7 @@
 
 import math
 
-from laser_jax.sparse.checks import check_at_least, check_sparsity
+from laser_jax.checks import check_at_least, check_sparsity
 from laser_jax.sparse.codebook import check_stages
 
 

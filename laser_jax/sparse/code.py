@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from laser_jax.sparse.checks import check_at_least, check_code, check_dictionary, check_weights
+from laser_jax.checks import check_at_least, check_code, check_dictionary, check_weights
 from laser_jax.sparse.entry import entry
 from laser_jax.sparse.linalg import sum_blocks
 from laser_jax.sparse.loops import scan

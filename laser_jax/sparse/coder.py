@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from laser_jax.sparse.atoms import Atoms, choose_form
-from laser_jax.sparse.checks import (
+from laser_jax.checks import (
     check_at_least,
     check_signals,
     check_sparsity,
     check_tolerance,
 )
+from laser_jax.sparse.atoms import Atoms, choose_form
 from laser_jax.sparse.code import SparseCode
 from laser_jax.sparse.linalg import (
     default_block_size,

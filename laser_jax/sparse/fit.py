@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from laser_jax.sparse.checks import (
+from laser_jax.checks import (
     check_at_least,
     check_choice,
     check_rows,

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from laser_jax.sparse.checks import (
+from laser_jax.checks import (
     check_code,
     check_dictionary,
     check_scalars,

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jax import lax
 
-from laser_jax.sparse.checks import check_dictionary, check_floats, check_not_empty
+from laser_jax.checks import check_dictionary, check_floats, check_not_empty
 from laser_jax.sparse.dictionary import unit_norm
 
 

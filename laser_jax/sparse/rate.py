@@ -32,7 +32,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from laser_jax.sparse.checks import (
+from laser_jax.checks import (
     check_at_least,
     check_code,
     check_floating,

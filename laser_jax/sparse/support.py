@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from laser_jax.sparse.checks import check_at_least, check_code, check_signals
+from laser_jax.checks import check_at_least, check_code, check_signals
 from laser_jax.sparse.entry import entry
 from laser_jax.sparse.linalg import default_block_size, map_blocks, matmul, within_range
 from laser_jax.sparse.loops import fori_loop

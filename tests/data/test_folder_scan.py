@@ -11,7 +11,7 @@ from PIL import Image
 from laser_jax.data import open_source, open_split
 from laser_jax.data.folder import split_of
 from laser_jax.data.scan import scan
-from laser_jax.run_config import check_same_run, read_config
+from laser_jax.training.workdir import check_same_run, read_config
 
 SPLITS = ("train", "validation", "test")
 colours = itertools.count()

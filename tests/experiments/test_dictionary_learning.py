@@ -9,7 +9,7 @@ from experiments import dictionary_learning as study
 from experiments.results import Results
 from laser_jax.data import open_split
 from laser_jax.sharding import data_mesh, put_batch
-from laser_jax.train import batches
+from laser_jax.training.loop import batches
 
 SIZE = study.Size(
     num_embeddings=48, sparsity_level=3, batch=256, held_out=400, steps=24, sweep_steps=10,

@@ -7,12 +7,12 @@ from clu import metric_writers
 
 from experiments import figures, results
 from experiments.results import Results
-from laser_jax.checkpoint import Checkpoints
 from laser_jax.models import build_model
-from laser_jax.optimizer import build_optimizer
-from laser_jax.run_config import write_config
 from laser_jax.sharding import data_mesh
-from laser_jax.step import initial_state
+from laser_jax.training.checkpoints import Checkpoints
+from laser_jax.training.optimizer import build_optimizer
+from laser_jax.training.step import initial_state
+from laser_jax.training.workdir import write_config
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from laser_jax.inference import decode_atoms
 from laser_jax.models import Autoencoder, DictionaryLearning, VectorQuantizer, build_model
+from laser_jax.models.inference import decode_atoms
 
 SMALL = {"num_hiddens": 8, "num_residual_blocks": 1, "num_residual_hiddens": 4}
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from laser_jax.evaluate import make_eval_step
+from laser_jax.evaluation.split import make_eval_step
 from laser_jax.losses import ImageLoss, coherence_penalty, mr_dct_loss
 from laser_jax.metrics import ssim
 from laser_jax.models import build_model

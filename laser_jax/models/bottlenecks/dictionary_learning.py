@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from laser_jax.checks import check_choice, check_sparsity
 from laser_jax.models.bottlenecks.output import (
     AtomUse,
     BottleneckOutput,
@@ -44,7 +45,6 @@ from laser_jax.sparse import (
     usage,
 )
 from laser_jax.sparse.bits import sparse_bits
-from laser_jax.sparse.checks import check_choice, check_sparsity
 from laser_jax.sparse.ksvd import METHODS
 from laser_jax.sparse.penalties import coefficient_l1, coherence_penalty
 from laser_jax.sparse.support import optimal_coefficients

@@ -7,28 +7,29 @@ import time
 import jax
 import pytest
 
-from laser_jax import stopping
+from laser_jax.training import preemption
 
 
 def test_a_workdir_is_held_by_one_process_and_released_however_that_ends(tmp_path):
-    script = f"import time\nfrom laser_jax.stopping import hold\nwith hold({str(tmp_path)!r}):"
+    script = "import time\nfrom laser_jax.training.preemption import hold\n"
+    script += f"with hold({str(tmp_path)!r}):"
     script += "\n    print('held', flush=True)\n    time.sleep(60)"
     holder = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     assert holder.stdout.readline() == "held\n"
     message = f"the workdir .* is in use: process {holder.pid} on {os.uname().nodename} trains"
-    with pytest.raises(stopping.WorkdirInUse, match=message), stopping.hold(tmp_path):
+    with pytest.raises(preemption.WorkdirInUse, match=message), preemption.hold(tmp_path):
         pass
     holder.send_signal(signal.SIGKILL)
     holder.wait()
-    with stopping.hold(tmp_path):
+    with preemption.hold(tmp_path):
         assert (tmp_path / ".lock").read_text().startswith(f"process {os.getpid()} on")
-    with stopping.hold(tmp_path):  # released at the end too
+    with preemption.hold(tmp_path):  # released at the end too
         pass
 
 
 def test_a_signal_is_a_wish_and_afterwards_what_it_was():
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
-    with stopping.StopSignal() as stop:
+    with preemption.StopSignal() as stop:
         assert stop.reason(1) is None
         os.kill(os.getpid(), signal.SIGTERM)
         assert stop.reason(1) == "SIGTERM"
@@ -36,7 +37,7 @@ def test_a_signal_is_a_wish_and_afterwards_what_it_was():
 
 
 def test_a_second_signal_ends_at_once():
-    script = "import time\nfrom laser_jax.stopping import StopSignal\nwith StopSignal():"
+    script = "import time\nfrom laser_jax.training.preemption import StopSignal\nwith StopSignal():"
     script += "\n    print('on', flush=True)\n    time.sleep(1)\n    time.sleep(60)"
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "on\n"
@@ -51,24 +52,24 @@ def test_an_error_of_another_process_is_told_as_such(monkeypatch):
     lost = ValueError("UNKNOWN: Gloo all-reduce failed: Connection closed by peer\nand more")
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     with (
-        pytest.raises(stopping.LostProcess, match="(Gloo .* by peer).*every host again.*runs/a"),
-        stopping.needs_every_process("runs/a"),
+        pytest.raises(preemption.LostProcess, match="(Gloo .* by peer).*every host again.*runs/a"),
+        preemption.needs_every_process("runs/a"),
     ):
         raise lost
-    for error in (stopping.Stopped("told to"), ValueError("bad value")):
-        with pytest.raises(type(error)) as raised, stopping.needs_every_process("runs/a"):
+    for error in (preemption.Stopped("told to"), ValueError("bad value")):
+        with pytest.raises(type(error)) as raised, preemption.needs_every_process("runs/a"):
             raise error
         assert raised.value is error
     monkeypatch.setattr(jax, "process_count", lambda: 1)
-    with pytest.raises(ValueError) as raised, stopping.needs_every_process("runs/a"):
+    with pytest.raises(ValueError) as raised, preemption.needs_every_process("runs/a"):
         raise lost
     assert raised.value is lost
 
 
 def test_who_lost_a_process_leaves_without_waiting_for_it():
-    script = "import atexit, time\nfrom laser_jax import stopping"
+    script = "import atexit, time\nfrom laser_jax.training import preemption"
     script += "\natexit.register(lambda: time.sleep(60))"
-    script += "\nstopping.leave(stopping.LostProcess('one is gone'))"
+    script += "\npreemption.leave(preemption.LostProcess('one is gone'))"
     left = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=30
     )

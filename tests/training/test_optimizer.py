@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from laser_jax.optimizer import build_optimizer
+from laser_jax.training.optimizer import build_optimizer
 
 
 def first_updates(config, scale=1.0):

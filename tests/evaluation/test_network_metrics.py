@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from skimage import data as photographs
 
-from laser_jax import inference, perceptual
 from laser_jax.data.source import ImageSource
+from laser_jax.evaluation import network_metrics
+from laser_jax.evaluation.network_metrics import load_networks, perceptual_quality
 from laser_jax.metrics import fid, frechet_distance, lpips
-from laser_jax.models import build_model
-from laser_jax.perceptual import load_networks, perceptual_quality
+from laser_jax.models import build_model, inference
 from laser_jax.pretrained import (
     WeightsUnavailable,
     load_lpips,
@@ -93,7 +93,7 @@ def test_fid_is_taken_on_inceptions_features_and_its_reference_kept(
 
     # Next time the originals are not looked at again, and others are not taken for them.
     with monkeypatch.context() as patch:
-        patch.setattr(perceptual, "GaussianStatistics", counted := Counted(perceptual))
+        patch.setattr(network_metrics, "GaussianStatistics", counted := Counted(network_metrics))
         assert quality(trained, source, config) == first
         assert counted.made == 3  # VGG16 of both, Inception of the reconstructions
     others = ImageSource("windows", "test", "five windows", source.records[::-1], load=lambda x: x)

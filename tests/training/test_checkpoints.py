@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from experiments.faults.disks import DAMAGE
-from laser_jax.checkpoint import (
+from laser_jax.training.checkpoints import (
     CheckpointNotWritten,
     Checkpoints,
     DamagedCheckpoints,
     checksums,
 )
-from laser_jax.train_state import TrainState
+from laser_jax.training.state import TrainState
 
 
 @pytest.fixture(autouse=True)
@@ -83,7 +83,7 @@ def test_values_that_are_not_those_written_are_never_taken(workdir, caplog, monk
         found = honest(state)
         return found | {".params['w']": 0} if int(state.step) == 30 else found
 
-    monkeypatch.setattr("laser_jax.checkpoint.checksums", dishonest)
+    monkeypatch.setattr("laser_jax.training.checkpoints.checksums", dishonest)
     assert_step(restore(workdir), 20)
     assert "values are not those written: .params['w']" in caplog.text
 
@@ -108,7 +108,7 @@ def test_without_a_good_one_there_is_an_error_and_nothing_is_deleted(workdir):
 
 
 def test_checkpoints_without_checksums_are_those_of_an_older_version(workdir, monkeypatch):
-    monkeypatch.setattr("laser_jax.checkpoint.checksums", lambda state: None)
+    monkeypatch.setattr("laser_jax.training.checkpoints.checksums", lambda state: None)
     with Checkpoints(workdir, keep=3) as checkpoints:
         checkpoints.save(state_at(40))
     monkeypatch.undo()
@@ -116,7 +116,7 @@ def test_checkpoints_without_checksums_are_those_of_an_older_version(workdir, mo
 
 
 def test_first_checkpoint_is_read_back_once_it_is_written(tmp_path, monkeypatch):
-    monkeypatch.setattr("laser_jax.checkpoint.resolve_workdir", lambda path: path)
+    monkeypatch.setattr("laser_jax.training.checkpoints.resolve_workdir", lambda path: path)
     path = tmp_path / "[a]"  # orbax writes no index there
     message = "checkpoint 10 was written in .* and cannot be read back: (.|\n)*another --workdir"
     with pytest.raises(CheckpointNotWritten, match=message), Checkpoints(path, keep=3) as found:

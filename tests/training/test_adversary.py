@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from laser_jax.adversary import build_adversary
+from laser_jax.training.adversary import build_adversary
 
 
 @pytest.fixture

@@ -14,15 +14,15 @@ from clu import metric_writers, parameter_overview
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from laser_jax.evaluate import evaluate_split, make_eval_step, quality_title, spread
+from laser_jax.evaluation.split import evaluate_split, make_eval_step, quality_title, spread
 from laser_jax.figures import atom_sheet, reconstruction_figure, reconstruction_grid
 from laser_jax.files import optional_file, write_json
 from laser_jax.images import to_network, to_unit
-from laser_jax.inference import decode_atoms, reconstruct
 from laser_jax.metrics import ssim
+from laser_jax.models.inference import decode_atoms, reconstruct
 from laser_jax.paths import printable
-from laser_jax.progress import Progress, table
-from laser_jax.run_config import flat_config
+from laser_jax.training.progress import Progress, table
+from laser_jax.training.workdir import flat_config
 
 log = logging.getLogger("laser_jax")
 

@@ -10,7 +10,6 @@ import math
 import sys
 from typing import ClassVar
 
-from laser_jax.checkpoint import BEST_METRICS, WHICH
 from laser_jax.data.folder import SPLIT_RULES
 from laser_jax.data.source import SPLITS
 from laser_jax.models.bottlenecks import DICTIONARY_UPDATES, SPARSE_CODERS
@@ -18,8 +17,9 @@ from laser_jax.models.bottlenecks.dictionary_learning import RATE_DISTORTION
 from laser_jax.models.build import BOTTLENECKS
 from laser_jax.models.precision import DTYPES
 from laser_jax.pretrained.lpips import PRECISIONS, TRUNKS
-from laser_jax.run_config import flat_config
 from laser_jax.sparse.ksvd import METHODS
+from laser_jax.training.checkpoints import BEST_METRICS, WHICH
+from laser_jax.training.workdir import flat_config
 
 _INT32 = 2**31 - 1  # steps are counted in int32
 _FLOAT = sys.float_info.max  # the largest finite number
@@ -283,8 +283,8 @@ def check_config(config):
         missing, unknown = SETTINGS.keys() - values.keys(), values.keys() - SETTINGS.keys()
         raise ValueError(
             f"the config lacks the keys {sorted(missing)} or has the unknown keys "
-            f"{sorted(unknown)}. Its keys are those of SETTINGS in laser_jax/settings.py and of "
-            "configs/default.py."
+            f"{sorted(unknown)}. Its keys are those of SETTINGS in "
+            "laser_jax/training/settings.py and of configs/default.py."
         )
     for key, setting in SETTINGS.items():
         setting.check(key, values[key])

@@ -6,15 +6,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from laser_jax.adversary import build_adversary
 from laser_jax.images import to_network, to_unit
 from laser_jax.losses import ImageLoss
 from laser_jax.metrics import active_atoms, psnr
-from laser_jax.optimizer import update_average
 from laser_jax.pretrained import load_lpips
 from laser_jax.sharding import put_batch, replicated, split_batch
 from laser_jax.sparse import perplexity, usage
-from laser_jax.train_state import init_state
+from laser_jax.training.adversary import build_adversary
+from laser_jax.training.optimizer import update_average
+from laser_jax.training.state import init_state
 
 
 def initial_state(config, model, optimizer, mesh):

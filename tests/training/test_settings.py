@@ -6,9 +6,10 @@ import pytest
 
 from configs import default
 from docs import settings_table
-from laser_jax import evaluate, train
-from laser_jax.run_config import flat_config
-from laser_jax.settings import SETTINGS, check_config
+from laser_jax import evaluate
+from laser_jax.training import loop
+from laser_jax.training.settings import SETTINGS, check_config
+from laser_jax.training.workdir import flat_config
 
 BELOW_1 = (0, -1)
 NEGATIVE = (-1, -0.5, math.nan)
@@ -113,9 +114,9 @@ def with_values(config, values):
 def test_every_key_has_a_type_and_a_range():
     keys = flat_config(default.get_config()).keys()
     assert set(SETTINGS) == set(keys), (
-        "configs/default.py and SETTINGS in laser_jax/settings.py must have the same keys: add the "
-        "type and range of a new key there, values out of its range to REFUSED here, and run "
-        f"python -m docs.settings_table. They differ in {set(SETTINGS) ^ set(keys)}."
+        "configs/default.py and SETTINGS in laser_jax/training/settings.py must have the same "
+        "keys: add the type and range of a new key there, values out of its range to REFUSED here, "
+        f"and run python -m docs.settings_table. They differ in {set(SETTINGS) ^ set(keys)}."
     )
     assert set(REFUSED) == set(SETTINGS), "REFUSED lacks values, or has a key that is none."
 
@@ -134,6 +135,6 @@ def test_values_out_of_range_are_refused_before_anything_is_made(key, tmp_path, 
         config = with_values(default.get_config(), {key: value})
         with pytest.raises(ValueError, match=rf"{key} "):
             check_config(config)
-        for command in (train.train, evaluate.evaluate):
+        for command in (loop.train, evaluate.evaluate):
             refuses(command, config, tmp_path / "run")
     assert not list(tmp_path.iterdir())

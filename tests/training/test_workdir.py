@@ -3,17 +3,17 @@
 import json
 
 import pytest
+from tests.training.test_settings import with_values
 
 from configs import default
-from laser_jax.run_config import (
+from laser_jax.training.settings import SETTINGS
+from laser_jax.training.workdir import (
     check_same_run,
     flat_config,
     planned_lengths,
     read_config,
     write_config,
 )
-from laser_jax.settings import SETTINGS
-from tests.test_settings import with_values
 
 MAY_CHANGE = {
     "num_train_steps": 4000, "log_every_steps": 7, "eval_every_steps": 7,

@@ -17,16 +17,17 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import laser_jax
 from experiments.faults.evidence import read_curves
-from laser_jax import evaluate, progress, report, step, train
-from laser_jax.checkpoint import Checkpoints
+from laser_jax import evaluate
 from laser_jax.figures.curves import read_scalars
 from laser_jax.models import build_model
-from laser_jax.optimizer import build_optimizer
 from laser_jax.pretrained import WeightsUnavailable
-from laser_jax.report import NotFiniteError
-from laser_jax.run_config import check_same_run, read_config, write_config
 from laser_jax.sharding import data_mesh, put_batch
 from laser_jax.sparse import SparseCode
+from laser_jax.training import loop, progress, reporter, step
+from laser_jax.training.checkpoints import Checkpoints
+from laser_jax.training.optimizer import build_optimizer
+from laser_jax.training.reporter import NotFiniteError
+from laser_jax.training.workdir import check_same_run, read_config, write_config
 
 BOTTLENECKS = {
     "vq": {"bottleneck": "vq"},
@@ -74,7 +75,7 @@ def runs(tmp_path_factory, photo_patches_dir):
             config = configure(tiny.get_config(), name)
             config.data.data_dir = str(photo_patches_dir)
             workdir = tmp_path_factory.mktemp("run")
-            finished[name] = (config, workdir, train.train(config, workdir))
+            finished[name] = (config, workdir, loop.train(config, workdir))
         return finished[name]
 
     return run
@@ -192,7 +193,7 @@ def test_a_run_stopped_and_resumed_is_the_run_never_stopped(name, runs, tmp_path
     class Stop(Exception):
         pass
 
-    def stop_after(step, original=train.Reporter.step):
+    def stop_after(step, original=loop.Reporter.step):
         def wrapped(self, this_step, metrics):
             original(self, this_step, metrics)
             if this_step == step:
@@ -203,11 +204,11 @@ def test_a_run_stopped_and_resumed_is_the_run_never_stopped(name, runs, tmp_path
     config = config.copy_and_resolve_references()
     config.checkpoint_every_steps = 20
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Stop):
-        patch.setattr(train.Reporter, "step", stop_after(37))
-        train.train(config, tmp_path)
+        patch.setattr(loop.Reporter, "step", stop_after(37))
+        loop.train(config, tmp_path)
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.latest_step() == 20
-    assert_same_state(train.train(config, tmp_path), whole)
+    assert_same_state(loop.train(config, tmp_path), whole)
     # Step 30 was logged twice; TensorBoard shows it once, and nothing that was logged is missing.
     assert read_curves(tmp_path) == read_curves(workdir)
 
@@ -215,9 +216,9 @@ def test_a_run_stopped_and_resumed_is_the_run_never_stopped(name, runs, tmp_path
 @pytest.fixture
 def compiled_once(monkeypatch):
     """The compiled programs of the first run serve the later ones, whose config means the same."""
-    for module, name in ((train, "make_train_step"), (report, "make_eval_step")):
+    for module, name in ((loop, "make_train_step"), (reporter, "make_eval_step")):
         monkeypatch.setattr(module, name, once(getattr(module, name)))
-    monkeypatch.setattr(report, "ssim", lambda a, b: jnp.zeros(len(a)))
+    monkeypatch.setattr(reporter, "ssim", lambda a, b: jnp.zeros(len(a)))
 
 
 def once(function):
@@ -238,15 +239,15 @@ def interrupt(monkeypatch, how, at):
     """The next runs end after this step: told to stop, or as if they were killed."""
     if how == "told to stop":
         reason = lambda self, step: "SIGTERM" if step == at else None  # noqa: E731
-        monkeypatch.setattr(train.StopSignal, "reason", reason)
+        monkeypatch.setattr(loop.StopSignal, "reason", reason)
         return
 
-    def kill(self, step, metrics, original=train.Reporter.step):
+    def kill(self, step, metrics, original=loop.Reporter.step):
         original(self, step, metrics)
         if step == at:
             raise Killed
 
-    monkeypatch.setattr(train.Reporter, "step", kill)
+    monkeypatch.setattr(loop.Reporter, "step", kill)
 
 
 @pytest.mark.parametrize("terminal", [False, True], ids=["no terminal", "terminal"])
@@ -258,12 +259,12 @@ def test_a_run_goes_on_from_every_residue_of_its_intervals(
     configure(tiny_config, "fsq").update(
         num_train_steps=7, log_every_steps=3, checkpoint_every_steps=2, eval_every_steps=100
     )
-    whole = train.train(tiny_config, tmp_path / "whole")
+    whole = loop.train(tiny_config, tmp_path / "whole")
     for at in range(1, 7):
-        with monkeypatch.context() as patch, pytest.raises(train.Stopped):
+        with monkeypatch.context() as patch, pytest.raises(loop.Stopped):
             interrupt(patch, "told to stop", at)
-            train.train(tiny_config, tmp_path / "run")
-    assert_same_state(train.train(tiny_config, tmp_path / "run"), whole)
+            loop.train(tiny_config, tmp_path / "run")
+    assert_same_state(loop.train(tiny_config, tmp_path / "run"), whole)
     logged = [step for step, _ in read_curves(tmp_path / "run")["train/loss"]]
     assert logged == [3, 6, 7]
 
@@ -272,7 +273,7 @@ def test_every_step_may_be_logged(tiny_config, tmp_path, caplog):
     caplog.set_level("INFO", "laser_jax")
     configure(tiny_config, "fsq").update(num_train_steps=3, log_every_steps=1)
     tiny_config.optimizer.warmup_steps = 1
-    train.train(tiny_config, tmp_path)
+    loop.train(tiny_config, tmp_path)
     lines = [line for line in caplog.text.splitlines() if "step " in line and "/3 " in line]
     assert ["images/s" in line for line in lines] == [False, True, True]
 
@@ -280,16 +281,16 @@ def test_every_step_may_be_logged(tiny_config, tmp_path, caplog):
 def test_a_run_of_changed_length_resumes_bit_identically(tiny_config, tmp_path, monkeypatch):
     config = configure(tiny_config, "fsq")
     config.update(num_train_steps=20, checkpoint_every_steps=5, eval_every_steps=100)
-    with monkeypatch.context() as patch, pytest.raises(train.Stopped):
+    with monkeypatch.context() as patch, pytest.raises(loop.Stopped):
         interrupt(patch, "told to stop", 10)
-        train.train(config, tmp_path / "run")
+        loop.train(config, tmp_path / "run")
     config.num_train_steps = 30
     shutil.copytree(tmp_path / "run", tmp_path / "whole")
-    whole = train.train(config, tmp_path / "whole")
+    whole = loop.train(config, tmp_path / "whole")
     with monkeypatch.context() as patch, pytest.raises(Killed):
         interrupt(patch, "killed", 17)
-        train.train(config, tmp_path / "run")
-    assert_same_state(train.train(read_config(tmp_path / "run"), tmp_path / "run"), whole)
+        loop.train(config, tmp_path / "run")
+    assert_same_state(loop.train(read_config(tmp_path / "run"), tmp_path / "run"), whole)
     rates = dict(read_curves(tmp_path / "run")["train/learning_rate"])
     assert rates[10] > rates[20] > rates[30] > 0
     # Step 20 is half of what was left at step 10 of 20.
@@ -302,7 +303,7 @@ def test_a_run_of_changed_length_resumes_bit_identically(tiny_config, tmp_path, 
 def test_a_finished_run_is_not_trained_again(runs, caplog):
     config, workdir, state = runs("ksvd")
     caplog.set_level("INFO", "laser_jax")
-    assert_same_state(train.train(config, workdir), state)
+    assert_same_state(loop.train(config, workdir), state)
     assert "going on from step 40" in caplog.text
 
 
@@ -325,7 +326,7 @@ def test_every_file_of_a_run_is_in_the_workdir_whatever_its_name(runs, home):
     path = home / name / "run"
     kept = shutil.ignore_patterns("events*", "*.png", "metrics.json", "evaluation*", "40", ".lock")
     shutil.copytree(workdir, path, ignore=kept)
-    assert int(train.train(config, f"~/{name}/run").step) == 40
+    assert int(loop.train(config, f"~/{name}/run").step) == 40
     evaluate.evaluate(config, f"~/{name}/run")
     assert int(laser_jax.load(f"~/{name}/run").state.step) == 40
     files = {"config.json", ".lock", "metrics.json", "evaluation.json", "reconstructions.png",
@@ -412,7 +413,7 @@ def test_place_of_a_folder_is_no_part_of_a_run(runs, tmp_path):
     with pytest.raises(ValueError, match="data.name: folder:.* there, cifar10 now"):
         check_same_run(tmp_path, config)
     with pytest.raises(ValueError, match=r"is not a directory.*--config.data.name=folder:PATH"):
-        train.train(read_config(tmp_path), tmp_path)
+        loop.train(read_config(tmp_path), tmp_path)
 
 
 def test_names_that_are_not_utf8_are_logged(runs, tmp_path):
@@ -420,7 +421,7 @@ def test_names_that_are_not_utf8_are_logged(runs, tmp_path):
     config = config.copy_and_resolve_references()
     config.data.name = "folder:/caf\udce9"
     state = state.replace(step=0)
-    with report.Reporter(config, tmp_path, build_model(config), None, data_mesh(), state, None):
+    with reporter.Reporter(config, tmp_path, build_model(config), None, data_mesh(), state, None):
         pass
     assert b"folder:/caf\\udce9" in next(tmp_path.glob("events*")).read_bytes()
 
@@ -434,10 +435,10 @@ def test_figure_that_cannot_be_drawn_costs_no_result(runs, tmp_path, monkeypatch
     def fail(*args, **kwargs):
         raise RuntimeError("no font")
 
-    for module in (evaluate, report):
+    for module in (evaluate, reporter):
         monkeypatch.setattr(module, "reconstruction_figure", fail)
     caplog.set_level("INFO", "laser_jax")
-    train.train(config, tmp_path)
+    loop.train(config, tmp_path)
     evaluate.evaluate(config, tmp_path)
     for name, figure in (("metrics", "/"), ("evaluation", "/test_")):
         assert f"{figure}reconstructions.png is not written: RuntimeError: no font" in caplog.text
@@ -449,7 +450,7 @@ def test_moving_averages_are_what_is_evaluated_and_forget_the_initial_weights(
     tiny_config, tmp_path, runs
 ):
     configure(tiny_config, "dl").optimizer.ema_decay = 0.999
-    state = train.train(tiny_config, tmp_path)
+    state = loop.train(tiny_config, tmp_path)
     psnr = [
         json.loads((workdir / "metrics.json").read_text())["val/psnr"]
         for workdir in (tmp_path, runs("dl")[1])
@@ -468,7 +469,7 @@ def test_an_exploding_loss_stops_the_run_and_keeps_the_checkpoint(tiny_config, t
     tiny_config.optimizer.warmup_steps = 15
     message = r"step \d+ is not finite \(loss \S+, norm of the gradient \S+\).*learning_rate"
     with pytest.raises(NotFiniteError, match=message):
-        train.train(tiny_config, tmp_path)
+        loop.train(tiny_config, tmp_path)
     state = laser_jax.load(tmp_path).state
     assert all_finite(state)
 
@@ -486,7 +487,7 @@ def poisoned(monkeypatch):
             batch = batch.astype(np.float32) / 255
             return put_batch(np.nan * batch if next(batches) in steps else batch, mesh)
 
-        monkeypatch.setattr(train, "put_batch", put)
+        monkeypatch.setattr(loop, "put_batch", put)
 
     return poison
 
@@ -561,7 +562,7 @@ def test_poisoned_batches_are_skipped_counted_and_logged(tiny_config, tmp_path, 
     tiny_config.log_every_steps = 5
     poisoned({10, *range(21, 26)})  # all of the steps between two points of the curves among them
     caplog.set_level("WARNING", "laser_jax")
-    state = train.train(tiny_config, tmp_path)
+    state = loop.train(tiny_config, tmp_path)
     assert int(state.step) == 40 and all_finite(state)
     assert (
         "step 10 is not finite (loss nan, norm of the gradient nan) and is left out: 1 of 10"
@@ -590,7 +591,7 @@ def test_a_run_stops_where_it_may_skip_no_more(policy, message, tiny_config, tmp
     tiny_config.max_skipped_steps = 2
     poisoned({7, 8, 9})
     with pytest.raises(NotFiniteError, match=message):
-        train.train(tiny_config, tmp_path)
+        loop.train(tiny_config, tmp_path)
     assert int(laser_jax.load(tmp_path).state.step) == 0
 
 
@@ -613,7 +614,7 @@ def test_a_workdir_of_another_architecture_is_refused_and_untouched(runs, tmp_pa
     other.model.num_embeddings = 64
     other.model.sparsity_level = 2
     with pytest.raises(ValueError, match="num_embeddings: 32 there, 64 now(.|\n)*--workdir"):
-        train.train(other, workdir)
+        loop.train(other, workdir)
     assert (workdir / "config.json").read_text() == stored
     other = config.copy_and_resolve_references()
     other.optimizer.ema_decay = 0.5
@@ -621,7 +622,7 @@ def test_a_workdir_of_another_architecture_is_refused_and_untouched(runs, tmp_pa
     with pytest.raises(
         ValueError, match=r"adversarial.weight: 0.0 there, 0.1(.|\n)*ema_decay: 0.0 there, 0.5"
     ):
-        train.train(other, workdir)
+        loop.train(other, workdir)
     assert_same_state(laser_jax.load(workdir).state, state)
 
 
@@ -641,8 +642,8 @@ def test_a_run_stored_before_the_newer_keys_goes_on(runs, tmp_path):
             del stored[group][key]
     (tmp_path / "config.json").write_text(json.dumps(stored))
     assert_same_state(laser_jax.load(tmp_path).state, state)
-    assert_same_state(train.train(read_config(tmp_path), tmp_path), state)
-    assert_same_state(train.train(config, tmp_path), state)
+    assert_same_state(loop.train(read_config(tmp_path), tmp_path), state)
+    assert_same_state(loop.train(config, tmp_path), state)
 
 
 def test_counts_and_batches_that_cannot_be_are_refused(tiny_config, tmp_path):
@@ -650,11 +651,11 @@ def test_counts_and_batches_that_cannot_be_are_refused(tiny_config, tmp_path):
     with pytest.raises(
         ValueError, match=r"data.batch_size must be a positive multiple .* 2, got 15"
     ):
-        train.train(tiny_config, tmp_path)
+        loop.train(tiny_config, tmp_path)
     tiny_config.data.batch_size = 16
     tiny_config.log_every_steps = 0
     with pytest.raises(ValueError, match="log_every_steps must be at least 1, got 0"):
-        train.train(tiny_config, tmp_path)
+        loop.train(tiny_config, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -677,7 +678,7 @@ def test_losses_that_cannot_be_are_refused_before_anything_is_made(
 ):
     tiny_config[group].update(values)
     with pytest.raises(ValueError, match=message):
-        train.train(tiny_config, tmp_path)
+        loop.train(tiny_config, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -685,14 +686,14 @@ def test_weights_that_are_not_there_are_missed_before_anything_is_made(tiny_conf
     tiny_config.loss.perceptual_weight = 1.0
     tiny_config.weights.lpips = str(tmp_path / "weights")
     with pytest.raises(WeightsUnavailable, match="vgg16.ckpt does not exist"):
-        train.train(tiny_config, tmp_path / "run")
+        loop.train(tiny_config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_a_workdir_that_cannot_be_written_is_refused(tiny_config, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match=r"the workdir .*file/run cannot be written"):
-        train.train(tiny_config, tmp_path / "file" / "run")
+        loop.train(tiny_config, tmp_path / "file" / "run")
 
 
 class TestLoad:

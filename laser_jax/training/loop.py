@@ -7,24 +7,24 @@ import shlex
 import jax
 from jax.experimental.multihost_utils import sync_global_devices
 
-from laser_jax.adversary import build_adversary
-from laser_jax.checkpoint import Checkpoints
 from laser_jax.data import open_split, train_batches
 from laser_jax.models import build_model
-from laser_jax.optimizer import build_optimizer
 from laser_jax.paths import resolve_config, resolve_workdir
-from laser_jax.report import Reporter
-from laser_jax.run_config import check_same_run, planned_lengths, write_config
-from laser_jax.settings import check_config
 from laser_jax.sharding import check_batch_size, data_mesh, put_batch
-from laser_jax.step import (
+from laser_jax.training.adversary import build_adversary
+from laser_jax.training.checkpoints import Checkpoints
+from laser_jax.training.optimizer import build_optimizer
+from laser_jax.training.preemption import Stopped, StopSignal, hold, needs_every_process
+from laser_jax.training.reporter import Reporter
+from laser_jax.training.settings import check_config
+from laser_jax.training.step import (
     abstract_state,
     init_dictionary,
     initial_state,
     load_lpips_params,
     make_train_step,
 )
-from laser_jax.stopping import Stopped, StopSignal, hold, needs_every_process
+from laser_jax.training.workdir import check_same_run, planned_lengths, write_config
 
 log = logging.getLogger("laser_jax")
 

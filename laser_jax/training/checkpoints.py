@@ -17,7 +17,7 @@ import orbax.checkpoint as ocp
 from jax.experimental.multihost_utils import sync_global_devices
 
 from laser_jax.paths import resolve_workdir
-from laser_jax.stopping import LostProcess
+from laser_jax.training.preemption import LostProcess
 
 log = logging.getLogger("laser_jax")
 

@@ -62,7 +62,7 @@ def build_optimizer(config, *, learns_by_gradient, lengths=None):
       config: the whole config.
       learns_by_gradient: whether the atoms are optimized too.
       lengths: the run's `num_train_steps` and the step since when, as of
-        `run_config.planned_lengths`; None: `config.num_train_steps` since step 0.
+        `workdir.planned_lengths`; None: `config.num_train_steps` since step 0.
 
     Raises:
       ValueError: if the warm-up is longer than the run.

@@ -1,0 +1,1 @@
+"""Metrics of a split, given a model and its variables."""

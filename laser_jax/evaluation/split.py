@@ -1,0 +1,130 @@
+"""Metrics of a split: exact averages of image quality, and the rate and use of the code."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from laser_jax.data import eval_batches
+from laser_jax.images import to_network, to_unit
+from laser_jax.losses import ImageLoss
+from laser_jax.metrics import active_atoms, psnr, squared_error_to_psnr, ssim
+from laser_jax.models.inference import atoms_of
+from laser_jax.sharding import put_batch
+from laser_jax.sparse import coherence, energy, perplexity, usage
+
+
+def spread(source, count=12):
+    """Returns `count` images from all over a split, uint8 `(count, H, W, C)`."""
+    places = np.linspace(0, len(source) - 1, count).astype(int)
+    return np.stack([source[int(i)] for i in places])
+
+
+def quality_title(source, metrics):
+    """Returns a figure's title: which images, how good, at which rate."""
+    return (
+        f"{source.description}: PSNR {metrics['psnr_pooled']:.2f} dB (pooled), "
+        f"SSIM {metrics['ssim']:.3f}, {metrics['bits_per_pixel']:.2f} bits a pixel"
+    )
+
+
+def make_eval_step(model, config, lpips_params=None):
+    """Returns the jitted function of one batch's sums.
+
+    It maps `(variables, images uint8 (b, H, W, C), mask (b,))` to a dict of sums over the
+    images whose mask is True, and to the uses and the energy of each of the bottleneck's
+    entries in them, `(num_entries,)`.
+
+    Args:
+      model: the `Autoencoder`.
+      config: the whole config.
+      lpips_params: from `load_lpips_params`.
+    """
+    image_loss = ImageLoss(**{**config.loss, "perceptual_precision": "highest"})
+
+    @jax.jit
+    def eval_step(variables, images, mask, lpips_params):
+        inputs = to_network(images)
+        output = model.apply(variables, inputs)
+        original, reconstruction = to_unit(inputs), to_unit(output.reconstruction)
+        loss, terms = _each(lambda a, b: image_loss(a, b, lpips_params))(
+            inputs, output.reconstruction
+        )
+        bottleneck_loss = _each(lambda *x: model.bottleneck.loss(*x, atoms_of(variables)))(
+            output.latents, output.approximation, output.code
+        )
+        per_image = {
+            "loss": loss + bottleneck_loss,
+            **terms,
+            "bottleneck_loss": bottleneck_loss,
+            "squared_error": jnp.mean((original - reconstruction) ** 2, axis=(1, 2, 3)),
+            "psnr": psnr(original, reconstruction),
+            "ssim": ssim(original, reconstruction),
+            "active_atoms": jnp.mean(active_atoms(output.code) * 1.0, axis=(1, 2)),
+            "images": jnp.ones(images.shape[0]),
+        }
+        sums = {name: jnp.sum(jnp.where(mask, x, 0)) for name, x in per_image.items()}
+        entries, count = model.bottleneck.entries(output.code), model.bottleneck.num_entries
+        coefficients = jnp.where(mask[:, None, None, None], entries.coefficients, 0)
+        entries = entries._replace(coefficients=coefficients)
+        return sums, {"uses": usage(entries, count), "energy": energy(entries, count)}
+
+    return functools.partial(eval_step, lpips_params=lpips_params)
+
+
+def _each(mean):
+    """Maps what gives a mean over a batch to what gives each image's value."""
+    return jax.vmap(lambda *batch: mean(*jax.tree.map(lambda x: x[None], batch)))
+
+
+def evaluate_split(eval_step, model, variables, source, *, mesh, config):
+    """Returns the metrics of a split as a dict of floats.
+
+    `psnr` is the mean over images, `psnr_pooled` that of the pooled squared error;
+    `bits_per_signal` and `bits_per_pixel` the rate of the fixed-length code. `dictionary_usage`
+    is the share of the bottleneck's entries used at all (atoms; for FSQ points of its grid),
+    `dictionary_unused` the others'; `dictionary_perplexity` their effective number by count,
+    `dictionary_perplexity_energy` that by squared coefficients.
+
+    Args:
+      eval_step: from `make_eval_step`.
+      model: the `Autoencoder`.
+      variables: the model's variables.
+      source: the split's images.
+      mesh: the devices.
+      config: the whole config.
+    """
+    sums, shares = {}, {}
+    batches = eval_batches(
+        source,
+        batch_size=config.eval.batch_size,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    for batch in batches:
+        batch_sums, batch_shares = jax.device_get(eval_step(variables, *put_batch(batch, mesh)))
+        for total, new in ((sums, batch_sums), (shares, batch_shares)):
+            for name, value in new.items():
+                total[name] = total.get(name, 0.0) + np.asarray(value, np.float64)
+    images = sums.pop("images")
+    means = {name: float(value / images) for name, value in sums.items()}
+    means["psnr_pooled"] = float(squared_error_to_psnr(means.pop("squared_error")))
+    used = float(np.mean(shares["uses"] > 0))
+    return {
+        **means,
+        "sparsity": means["active_atoms"] / model.bottleneck.num_embeddings,
+        "bits_per_signal": model.bottleneck.bits_per_signal(config.eval.coefficient_bits),
+        "bits_per_pixel": bits_per_pixel(model, config),
+        "dictionary_usage": used,
+        "dictionary_unused": 1 - used,
+        "dictionary_perplexity": float(perplexity(jnp.asarray(shares["uses"]))),
+        "dictionary_perplexity_energy": float(perplexity(jnp.asarray(shares["energy"]))),
+        "dictionary_coherence": float(jnp.max(coherence(atoms_of(variables)))),
+        "images": int(images),
+    }
+
+
+def bits_per_pixel(model, config):
+    """Returns the rate of the fixed-length code, coefficients at `eval.coefficient_bits`."""
+    return model.bottleneck.bits_per_signal(config.eval.coefficient_bits) / model.signal_pixels

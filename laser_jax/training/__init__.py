@@ -1,0 +1,1 @@
+"""Training runs: setup, state, step, loop, checkpoints, and what a workdir holds."""
