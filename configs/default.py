@@ -3,8 +3,8 @@
 On the command line any key can be overridden: `--config.model.sparsity_level=16`,
 `--config.model.patch_size=4` or `--config.model.patch_size="(2, 4)"` (a reference without a type
 takes both). `laser_jax/training/settings.py` has the type and range of each key. The comment beside
-a key, or above it, is its meaning in the guide's table: run `python -m docs.settings_table` after a
-change.
+a key, or above it, is its meaning in docs/configuration.md: run `python -m docs.configuration`
+after a change.
 """
 
 from ml_collections import config_dict

@@ -1,8 +1,8 @@
 """The type and the range of every key of a config.
 
 `SETTINGS` is the one place for them: a run checks its config against it before it makes anything,
-and the guide's table is generated from it and from the comments of `configs/default.py`
-(`python -m docs.settings_table`). A new key of `configs/default.py` needs an entry here.
+and docs/configuration.md is generated from it and from the comments of `configs/default.py`
+(`python -m docs.configuration`). A new key of `configs/default.py` needs an entry here.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ _FLOAT = sys.float_info.max  # the largest finite number
 
 
 class Setting:
-    """What a key may be. `str(setting)` is its range as the guide shows it, `type` its type."""
+    """What a key may be. `str(setting)` is its range as the docs show it, `type` its type."""
 
     def check(self, key, value):
         """Raises ValueError unless the key may have this value."""
@@ -102,7 +102,7 @@ class Choice(Setting):
 
     @property
     def type(self):
-        """Its name in the guide."""
+        """Its name in the docs."""
         return type(self.values[0]).__name__
 
     def check(self, key, value):
@@ -150,7 +150,7 @@ class Several(Setting):
 
     @property
     def type(self):
-        """Its name in the guide."""
+        """Its name in the docs."""
         values = f"{self.length} {self.kind.type}s" if self.length else f"{self.kind.type}s"
         return f"{self.kind.type} or {values}" if self.or_one else values
 
@@ -173,7 +173,7 @@ class Optional(Setting):
 
     @property
     def type(self):
-        """Its name in the guide."""
+        """Its name in the docs."""
         return f"{self.kind.type} or None"
 
     def check(self, key, value):

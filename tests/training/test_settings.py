@@ -5,7 +5,7 @@ import math
 import pytest
 
 from configs import default
-from docs import settings_table
+from docs import configuration
 from laser_jax import evaluate
 from laser_jax.training import loop
 from laser_jax.training.settings import SETTINGS, check_config
@@ -116,16 +116,15 @@ def test_every_key_has_a_type_and_a_range():
     assert set(SETTINGS) == set(keys), (
         "configs/default.py and SETTINGS in laser_jax/training/settings.py must have the same "
         "keys: add the type and range of a new key there, values out of its range to REFUSED here, "
-        f"and run python -m docs.settings_table. They differ in {set(SETTINGS) ^ set(keys)}."
+        f"and run python -m docs.configuration. They differ in {set(SETTINGS) ^ set(keys)}."
     )
     assert set(REFUSED) == set(SETTINGS), "REFUSED lacks values, or has a key that is none."
 
 
-def test_the_guide_holds_the_generated_table():
-    guide = settings_table.GUIDE.read_text()
-    assert settings_table.updated(guide) == guide, "Run python -m docs.settings_table."
-    assert settings_table.table() in guide
-    silent = [key for key in SETTINGS if not settings_table.meanings().get(key)]
+def test_configuration_reference_is_the_generated_page():
+    found = configuration.PAGE.read_text()
+    assert found == configuration.page(), "Run python -m docs.configuration."
+    silent = [key for key in SETTINGS if not configuration.meanings().get(key)]
     assert not silent, f"configs/default.py has no comment beside or above {silent}."
 
 

@@ -3,7 +3,6 @@
 import json
 
 import pytest
-from tests.training.test_settings import with_values
 
 from configs import default
 from laser_jax.training.settings import SETTINGS
@@ -14,6 +13,7 @@ from laser_jax.training.workdir import (
     read_config,
     write_config,
 )
+from tests.training.test_settings import with_values
 
 MAY_CHANGE = {
     "num_train_steps": 4000, "log_every_steps": 7, "eval_every_steps": 7,

@@ -1,4 +1,4 @@
-"""Writes the guide's table of settings: python -m docs.settings_table.
+"""Writes docs/configuration.md: python -m docs.configuration.
 
 Meanings come from the comments of `configs/default.py`, defaults from its values, types and ranges
 from `laser_jax/training/settings.py`.
@@ -6,16 +6,34 @@ from `laser_jax/training/settings.py`.
 
 import ast
 import pathlib
-import re
 import tokenize
 
 from configs import default
 from laser_jax.training.settings import SETTINGS
 from laser_jax.training.workdir import flat_config
 
-GUIDE = pathlib.Path(__file__).with_name("guide.md")
-_HEAD = "| key | meaning | default | type | range |\n|---|---|---|---|---|\n"
-_TABLE = re.compile(re.escape(_HEAD) + r"(\|.*\n)*")
+PAGE = pathlib.Path(__file__).with_suffix(".md")
+_HEAD = """# Configuration reference
+
+Every key of a run, with its default, type and range. A config is checked against this table
+before anything is made. Set a key on the command line with `--config.KEY=VALUE`, for example
+`--config.model.patch_size="(2, 4)"`. [Which coder](sparse.md#which-coder) compares the values of
+`sparse_coder`.
+
+This page is generated from `configs/default.py` and `laser_jax/training/settings.py` by
+`python -m docs.configuration`.
+"""
+_GROUPS = {
+    "": "The run",
+    "data": "Data",
+    "model": "Model",
+    "loss": "Losses",
+    "adversarial": "Discriminator",
+    "optimizer": "Optimizer",
+    "eval": "Evaluation",
+    "weights": "Pretrained weights",
+}
+_TABLE = "| key | meaning | default | type | range |\n|---|---|---|---|---|\n"
 
 
 def meanings(path=default.__file__):
@@ -38,20 +56,16 @@ def meanings(path=default.__file__):
     return found
 
 
-def table():
-    """Returns the table, a row for each key."""
+def page():
+    """Returns the page, one table for each group of keys."""
     defaults = flat_config(default.get_config())
     meaning = {key: text.replace("|", r"\|") for key, text in meanings().items()}
-    rows = [
-        f"| `{key}` | {meaning[key]} | {_shown(defaults[key])} | {setting.type} | {setting} |\n"
-        for key, setting in SETTINGS.items()
-    ]
-    return _HEAD + "".join(rows)
-
-
-def updated(guide):
-    """Returns the guide's text with the present table."""
-    return _TABLE.sub(lambda _: table(), guide)
+    rows = {group: "" for group in _GROUPS}
+    for key, setting in SETTINGS.items():
+        rows[key.rpartition(".")[0]] += (
+            f"| `{key}` | {meaning[key]} | {_shown(defaults[key])} | {setting.type} | {setting} |\n"
+        )
+    return _HEAD + "".join(f"\n## {_GROUPS[group]}\n\n{_TABLE}{rows[group]}" for group in rows)
 
 
 def _shown(value):
@@ -59,4 +73,4 @@ def _shown(value):
 
 
 if __name__ == "__main__":
-    GUIDE.write_text(updated(GUIDE.read_text()))
+    PAGE.write_text(page())
