@@ -110,6 +110,7 @@ def test_a_run_keeps_the_split_rule_that_it_began_with(tmp_path, tiny_config):
     tiny_config.data.name = f"folder:{tmp_path / 'set'}"
     stored = tiny_config.to_dict()
     del stored["data"]["split_rule"], stored["data"]["channels"]
+    stored["adversarial"]["start_step"] -= 1  # it was the last step without the term then
     (tmp_path / "config.json").write_text(json.dumps(stored))
     assert len(open_split(tiny_config.data, "train")) == 1
     for config in (read_config(tmp_path), tiny_config):

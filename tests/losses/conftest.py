@@ -9,4 +9,5 @@ def pairs():
     rng = np.random.default_rng(0)
     image = photographs.coffee() / 127.5 - 1
     a = np.stack([image[i : i + 37, 2 * i : 2 * i + 50] for i in (0, 120, 250)])
-    return a.astype(np.float32), (a + 0.1 * rng.normal(size=a.shape)).astype(np.float32)
+    noisy = np.clip(a + 0.1 * rng.normal(size=a.shape), -1, 1)
+    return a.astype(np.float32), noisy.astype(np.float32)
