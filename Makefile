@@ -1,17 +1,17 @@
-# Each target sets itself up: .venv is made again when a requirements file changes.
+# Each target sets itself up: .venv is updated when pyproject.toml changes.
 
 PYTHON ?= python3
 BIN := .venv/bin
 WORKDIR ?= runs/ksvd_photos
 
-.PHONY: setup demo test lint bench report study faults
+.PHONY: setup demo test lint docs bench report study faults
 
 setup: .venv/ready
 
-.venv/ready: requirements.txt requirements-dev.txt
+.venv/ready: pyproject.toml requirements.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed (make PYTHON=...), got " + sys.version)'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
 demo: setup
@@ -41,3 +41,8 @@ faults: setup
 
 lint: setup
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+# The site, into site/. Needs no network once it is installed.
+docs: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[docs]"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
