@@ -29,25 +29,52 @@ _UPRIGHT = {
 def load_square(file, image_size, channels=3, *, reduced=False):
     """Decodes an image, crops its centre to a square and resizes it.
 
-    The resize is Pillow's bicubic, whose support grows with the reduction
-    (antialiased); an image of the wanted size is returned as it is, a smaller one
-    enlarged. EXIF orientation is applied, transparency composited over white; palettes,
-    gray and CMYK become RGB, or all become gray; colour profiles are ignored. Of an
-    animation the first frame is taken.
+    The resize is Pillow's bicubic, whose support grows with the reduction (antialiased); an
+    image of the wanted size is returned as it is, a smaller one enlarged.
 
     Args:
-      file: path or binary file of a JPEG, PNG or WebP image.
+      file, channels: as for `load_image`.
       image_size: side of the result in pixels.
-      channels: 3 for RGB; 1 for gray, the luma of ITU-R 601.
       reduced: decodes a JPEG at an eighth of its size: faster, and enough to find damage.
 
     Returns:
       uint8 `(image_size, image_size, channels)` array.
 
     Raises:
+      Exception: as `load_image`.
+    """
+    image = _open(file, channels, reduced)
+    width, height = image.size
+    side = min(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
+    box = (left, top, left + side, top + side)
+    image = image.resize((image_size, image_size), Image.Resampling.BICUBIC, box=box)
+    return np.asarray(image).reshape(image_size, image_size, channels)
+
+
+def load_image(file, channels=3):
+    """Decodes an image in its own size.
+
+    EXIF orientation is applied, transparency composited over white; palettes, gray and CMYK
+    become RGB, or all become gray; colour profiles are ignored. Of an animation the first frame
+    is taken.
+
+    Args:
+      file: path or binary file of a JPEG, PNG or WebP image.
+      channels: 3 for RGB; 1 for gray, the luma of ITU-R 601.
+
+    Returns:
+      uint8 `(H, W, channels)` array.
+
+    Raises:
       Exception: of many kinds, as Pillow's decoders raise them, for a file that is
         broken, truncated, none of the formats or a decompression bomb.
     """
+    image = _open(file, channels)
+    return np.asarray(image).reshape(image.height, image.width, channels)
+
+
+def _open(file, channels, reduced=False):
     data = file.read() if hasattr(file, "read") else pathlib.Path(file).read_bytes()
     try:
         image = _decode(data, reduced)
@@ -58,13 +85,7 @@ def load_square(file, image_size, channels=3, *, reduced=False):
         image = _decode(pixels, reduced)
     if image.mode not in ("1", "L"):
         image = image.convert("RGB")
-    image = image.convert("L" if channels == 1 else "RGB")
-    width, height = image.size
-    side = min(width, height)
-    left, top = (width - side) // 2, (height - side) // 2
-    box = (left, top, left + side, top + side)
-    image = image.resize((image_size, image_size), Image.Resampling.BICUBIC, box=box)
-    return np.asarray(image).reshape(image_size, image_size, channels)
+    return image.convert("L" if channels == 1 else "RGB")
 
 
 def _decode(data, reduced):

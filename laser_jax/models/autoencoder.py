@@ -1,5 +1,6 @@
 """The autoencoder: encoder, bottleneck, decoder."""
 
+import math
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -63,10 +64,15 @@ class Autoencoder(nn.Module):
         self.decoder = Decoder(**shape, out_channels=self.in_channels)
 
     @property
+    def signal_shape(self):
+        """Height and width in image pixels of what one signal of the code stands for."""
+        p, q = as_pair(self.bottleneck.patch_size)
+        return p * 2**self.num_downsamples, q * 2**self.num_downsamples
+
+    @property
     def signal_pixels(self):
         """Image pixels that one signal of the code stands for."""
-        p, q = as_pair(self.bottleneck.patch_size)
-        return p * q * 4**self.num_downsamples
+        return math.prod(self.signal_shape)
 
     def last_layer(self, params):
         """Returns the decoder's last kernel among `params`, or a gradient's part for it."""

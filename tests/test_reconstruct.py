@@ -1,0 +1,95 @@
+"""python -m laser_jax reconstruct, on a stored run."""
+
+import pathlib
+import tarfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import laser_jax
+from laser_jax.__main__ import main
+
+STORED = pathlib.Path(__file__).parent / "stored" / "vq.tar.gz"
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    path = tmp_path_factory.mktemp("stored")
+    with tarfile.open(STORED) as archive:
+        archive.extractall(path, filter="data")
+    return path / "vq"
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A PNG of odd sides, and a directory with a JPEG, a gray WebP below it, and a text."""
+    rng = np.random.default_rng(0)
+    rgb = rng.integers(256, size=(37, 50, 3), dtype=np.uint8)
+    Image.fromarray(rgb).save(tmp_path / "odd size.png")
+    folder = tmp_path / "pictures"
+    (folder / "below").mkdir(parents=True)
+    Image.fromarray(rgb[:32, :32]).save(folder / "square.JPG", "JPEG")
+    Image.fromarray(rgb[:37, :50, 0]).save(folder / "below" / "gray.webp")
+    (folder / "notes.txt").write_text("no picture")
+    return tmp_path
+
+
+def run(workdir, pictures, *names, out="out", flags=()):
+    paths = [str(pictures / name) for name in names]
+    return main(["reconstruct", f"--workdir={workdir}", f"--out={pictures / out}", *flags, *paths])
+
+
+def test_pictures_are_reconstructed_in_their_own_size(workdir, pictures, capsys):
+    assert run(workdir, pictures, "odd size.png", "pictures") == 0
+    out = pictures / "out"
+    found = sorted(path.relative_to(out).as_posix() for path in out.rglob("*.png"))
+    assert found == ["below/gray.png", "odd size.png", "square.png"]
+    assert Image.open(out / "odd size.png").size == (50, 37)
+    assert Image.open(out / "below/gray.png").size == (50, 37)
+    square = np.asarray(Image.open(pictures / "pictures" / "square.JPG"))
+    expected = laser_jax.load(workdir).reconstruct(square[None])[0]
+    np.testing.assert_allclose(
+        np.asarray(Image.open(out / "square.png")), 255 * expected, atol=0.51
+    )
+    assert capsys.readouterr().out.count(" dB\n") == 3
+
+
+def test_existing_result_is_kept_unless_overwrite_is_given(workdir, pictures, capsys):
+    (pictures / "out").mkdir()
+    (pictures / "out" / "odd size.png").write_text("mine")
+    assert run(workdir, pictures, "odd size.png") == 1
+    assert (pictures / "out" / "odd size.png").read_text() == "mine"
+    assert "--overwrite" in capsys.readouterr().err
+    assert run(workdir, pictures, "odd size.png", flags=["--overwrite"]) == 0
+
+
+def test_unreadable_picture_is_named_and_the_others_are_written(workdir, pictures, capsys):
+    (pictures / "pictures" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    assert run(workdir, pictures, "pictures") == 1
+    error = capsys.readouterr().err
+    assert "broken.png cannot be read" in error and "1 of 3 pictures" in error
+    assert (pictures / "out" / "square.png").exists()
+
+
+@pytest.mark.parametrize(
+    "names, out, message",
+    [
+        (["missing.png"], "out", "missing.png is no file and no directory"),
+        (["empty"], "out", "has no JPEG, PNG or WebP picture"),
+        (["odd size.png"], ".", "is one of the pictures; choose another --out"),
+        (["odd size.png", "empty/../odd size.png"], "out", "would both be written to"),
+    ],
+)
+def test_bad_paths_are_errors_before_anything_is_written(
+    names, out, message, workdir, pictures, capsys
+):
+    (pictures / "empty").mkdir()
+    assert run(workdir, pictures, *names, out=out) == 1
+    assert message in capsys.readouterr().err
+    assert not (pictures / "out").exists()
+
+
+def test_workdir_without_a_run_is_a_clear_error(pictures, capsys):
+    assert run(pictures / "nowhere", pictures, "odd size.png") == 1
+    assert "holds no run" in capsys.readouterr().err and not (pictures / "out").exists()
