@@ -20,7 +20,7 @@ from laser_jax.trained import load
 from laser_jax.training.progress import table
 from laser_jax.training.settings import check_config
 from laser_jax.training.step import load_lpips_params
-from laser_jax.training.workdir import check_same_model
+from laser_jax.training.workdir import check_same_model, keep_split_rule
 
 log = logging.getLogger("laser_jax")
 
@@ -46,6 +46,8 @@ def evaluate(config, workdir):
     check_config(config)
     workdir, config, mesh = resolve_workdir(workdir), resolve_config(config), data_mesh()
     stored = check_same_model(workdir, config)
+    if config.data.name == stored.data.name:
+        keep_split_rule(workdir, config)  # another rule would test on images of training
     check_batch_size("eval.batch_size", config.eval.batch_size, mesh)
     networks = load_networks(config) if config.eval.perceptual else {}
     trained = load(workdir, mesh=mesh, checkpoint=config.eval.checkpoint)

@@ -24,7 +24,7 @@ from laser_jax.training.step import (
     load_lpips_params,
     make_train_step,
 )
-from laser_jax.training.workdir import check_same_run, planned_lengths, write_config
+from laser_jax.training.workdir import check_same_run, make_room, planned_lengths, write_config
 
 log = logging.getLogger("laser_jax")
 
@@ -66,6 +66,8 @@ def train(config, workdir):
     with contextlib.ExitStack() as stack:
         if jax.process_index() == 0:
             stack.enter_context(hold(workdir))
+            make_room(workdir, config)
+        wait_for_first_process("the workdir is ready")
         checkpoints = stack.enter_context(
             Checkpoints(workdir, best_metric=config.best_metric, keep=config.keep_checkpoints)
         )
@@ -119,8 +121,13 @@ def store_config(workdir, config, step):
     """Stores the config that holds from a step on, before any process reads it back."""
     if jax.process_index() == 0:
         write_config(workdir, config, step)
+    wait_for_first_process("the config is stored")
+
+
+def wait_for_first_process(what):
+    """Waits until every process has come to this point; `what` is the same for all of them."""
     if jax.process_count() > 1:
-        sync_global_devices("the config is stored")
+        sync_global_devices(what)
 
 
 def batches(config, source, start_step):

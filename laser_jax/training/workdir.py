@@ -2,6 +2,8 @@
 
 config.json          the resolved config, so that the workdir alone is enough
 config_history.json  later changes: the step they took effect at, old and new value of each key
+previous/N/          files of a run without a step (it failed at once, or its checkpoints were
+                     deleted), moved there when another run began
 """
 
 import datetime
@@ -22,6 +24,11 @@ _MAY_CHANGE = (
     "num_train_steps", "log_every_steps", "eval_every_steps", "checkpoint_every_steps",
     "keep_checkpoints", "not_finite", "max_skipped_steps", "data.data_dir", "data.num_threads",
     "eval", "weights",
+)  # fmt: skip
+# What a run leaves in its workdir; the checkpoints first and the config last, as they are moved.
+_FILES_OF_A_RUN = (
+    "checkpoints", "metrics.json", "evaluation*.json", "*reconstructions*.png",
+    "events.out.tfevents.*", "config_history.json", "config.json",
 )  # fmt: skip
 
 
@@ -139,17 +146,61 @@ def _stored_values(path):
     return values
 
 
+def has_steps(workdir):
+    """Returns whether a run of this workdir has a checkpoint after its first step."""
+    return any(
+        path.name.isdigit() and int(path.name)
+        for path in (resolve_workdir(workdir) / "checkpoints").glob("*")
+    )
+
+
+def make_room(workdir, config):
+    """Moves the files of a run without steps to `previous/N/`, unless it began with this config."""
+    path = resolve_workdir(workdir)
+    if has_steps(path):
+        return
+    if (path / "config.json").exists() and not (config_changes(path, config) or _history(path)):
+        return
+    files = [file for pattern in _FILES_OF_A_RUN for file in path.glob(pattern)]
+    if files:
+        number = 1
+        while (aside := path / "previous" / str(number)).exists():
+            number += 1
+        aside.mkdir(parents=True)
+        for file in files:
+            file.rename(aside / file.name)
+        log.info("the run in %s had made no step; its files are in %s now", path, aside)
+
+
+def keep_split_rule(workdir, config):
+    """Sets `data.split_rule` to the one by which the run of a workdir divides its folder."""
+    own = read_config(workdir).data.split_rule
+    if own != config.data.split_rule and config.data.name.startswith("folder:"):
+        log.info(
+            "data.split_rule stays %d, by which this run began; %d is not used",
+            own, config.data.split_rule,
+        )  # fmt: skip
+    config.data.split_rule = own
+
+
 def check_same_run(workdir, config):
-    """Checks that a config continues the run a workdir holds, if it holds one.
+    """Checks that a config continues the run a workdir holds, if it holds one with steps.
 
     Sets `data.split_rule` to the run's own.
 
     Raises:
-      ValueError: if a key differs that is not one of `_MAY_CHANGE`.
+      ValueError: if a key differs that is not one of `_MAY_CHANGE`, or `config.json` is not the
+        config of a run.
     """
-    if (resolve_workdir(workdir) / "config.json").exists():
-        # A run keeps the split that it began with.
-        config.data.split_rule = read_config(workdir).data.split_rule
+    if not has_steps(workdir):
+        config_changes(workdir, config)  # raises for a file of another program
+        return
+    if not (resolve_workdir(workdir) / "config.json").exists():
+        raise ValueError(
+            f"the workdir {workdir} holds checkpoints, and no config.json that says of what. Put "
+            "it back, or choose another directory with --workdir."
+        )
+    keep_split_rule(workdir, config)
     changes = config_changes(workdir, config)
     differ = {key: pair for key, pair in changes.items() if not _may_change(key, pair)}
     if differ:

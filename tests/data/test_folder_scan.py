@@ -112,6 +112,7 @@ def test_a_run_keeps_the_split_rule_that_it_began_with(tmp_path, tiny_config):
     del stored["data"]["split_rule"], stored["data"]["channels"]
     stored["adversarial"]["start_step"] -= 1  # it was the last step without the term then
     (tmp_path / "config.json").write_text(json.dumps(stored))
+    (tmp_path / "checkpoints" / "20").mkdir(parents=True)
     assert len(open_split(tiny_config.data, "train")) == 1
     for config in (read_config(tmp_path), tiny_config):
         check_same_run(tmp_path, config)

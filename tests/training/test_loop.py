@@ -250,9 +250,10 @@ def interrupt(monkeypatch, how, at):
     monkeypatch.setattr(loop.Reporter, "step", kill)
 
 
+@pytest.mark.parametrize("how", ["told to stop", "killed"])
 @pytest.mark.parametrize("terminal", [False, True], ids=["no terminal", "terminal"])
 def test_a_run_goes_on_from_every_residue_of_its_intervals(
-    terminal, tiny_config, tmp_path, compiled_once, monkeypatch
+    terminal, how, tiny_config, tmp_path, compiled_once, monkeypatch
 ):
     stderr = types.SimpleNamespace(isatty=lambda: terminal)
     monkeypatch.setattr(progress, "sys", types.SimpleNamespace(stderr=stderr))
@@ -261,12 +262,31 @@ def test_a_run_goes_on_from_every_residue_of_its_intervals(
     )
     whole = loop.train(tiny_config, tmp_path / "whole")
     for at in range(1, 7):
-        with monkeypatch.context() as patch, pytest.raises(loop.Stopped):
-            interrupt(patch, "told to stop", at)
+        with monkeypatch.context() as patch, pytest.raises((loop.Stopped, Killed)):
+            interrupt(patch, how, at)
             loop.train(tiny_config, tmp_path / "run")
     assert_same_state(loop.train(tiny_config, tmp_path / "run"), whole)
     logged = [step for step, _ in read_curves(tmp_path / "run")["train/loss"]]
     assert logged == [3, 6, 7]
+
+
+def test_a_run_that_failed_at_its_first_step_may_be_corrected(
+    tiny_config, tmp_path, compiled_once, monkeypatch
+):
+    config = configure(tiny_config, "fsq")
+    config.update(num_train_steps=2, best_metric="loss")
+    config.optimizer.warmup_steps = 1
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        interrupt(patch, "killed", 1)
+        loop.train(config, tmp_path)
+    config.best_metric = "ssim"
+    assert int(loop.train(config, tmp_path).step) == 2
+    assert read_config(tmp_path).best_metric == "ssim"
+    assert read_config(tmp_path / "previous" / "1").best_metric == "loss"
+    assert [step for step, _ in read_curves(tmp_path)["train/loss"]] == [2]
+    config.best_metric = "psnr"
+    with pytest.raises(ValueError, match="best_metric: ssim there, psnr now"):
+        loop.train(config, tmp_path)
 
 
 def test_every_step_may_be_logged(tiny_config, tmp_path, caplog):
@@ -407,6 +427,7 @@ def test_place_of_a_folder_is_no_part_of_a_run(runs, tmp_path):
     config = runs("ksvd")[0].copy_and_resolve_references()
     config.data.name = "folder:/old/photos"
     write_config(tmp_path, config)
+    (tmp_path / "checkpoints" / "1").mkdir(parents=True)
     config.data.name = "folder:/new/place"
     check_same_run(tmp_path, config)
     config.data.name = "cifar10"

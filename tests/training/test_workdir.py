@@ -9,6 +9,7 @@ from laser_jax.training.settings import SETTINGS
 from laser_jax.training.workdir import (
     check_same_run,
     flat_config,
+    make_room,
     planned_lengths,
     read_config,
     write_config,
@@ -28,7 +29,9 @@ OTHER = {int: 1, float: 0.5, bool: False, tuple: (8, 8), str: "other", type(None
 
 @pytest.fixture
 def workdir(tmp_path):
+    """Of a run of the default config that has made a step."""
     write_config(tmp_path, default.get_config())
+    (tmp_path / "checkpoints" / "1").mkdir(parents=True)
     return tmp_path
 
 
@@ -84,3 +87,64 @@ def test_a_config_of_a_later_version_is_refused(workdir):
     (workdir / "config.json").write_text(json.dumps(stored))
     with pytest.raises(ValueError, match="has version 99.* up to"):
         read_config(workdir)
+
+
+@pytest.mark.parametrize("checkpoints", [[], ["0"]], ids=["no checkpoint", "step 0"])
+@pytest.mark.parametrize(
+    "key, value", [("seed", 3), ("best_metric", "loss"), ("data.batch_size", 8)]
+)
+def test_a_run_without_steps_makes_room_for_a_corrected_config(checkpoints, key, value, tmp_path):
+    wrong = with_values(default.get_config(), {key: value, "optimizer.ema_decay": 1.0})
+    write_config(tmp_path, wrong)
+    for step in checkpoints:
+        (tmp_path / "checkpoints" / step).mkdir(parents=True)
+    (tmp_path / "notes.txt").write_text("of the user")
+    config = default.get_config()
+    check_same_run(tmp_path, config)
+    make_room(tmp_path, config)
+    write_config(tmp_path, config)
+    assert flat_config(read_config(tmp_path)) == flat_config(config)
+    assert flat_config(read_config(tmp_path / "previous" / "1")) == flat_config(wrong)
+    assert (tmp_path / "previous" / "1" / "checkpoints").exists() == bool(checkpoints)
+    assert not (tmp_path / "checkpoints").exists() and (tmp_path / "notes.txt").exists()
+    assert not (tmp_path / "config_history.json").exists()
+    make_room(tmp_path, config)  # the same config: nothing moves
+    assert len(list((tmp_path / "previous").iterdir())) == 1
+
+
+def test_a_run_whose_checkpoints_were_deleted_begins_without_its_history(workdir):
+    config = with_values(default.get_config(), {"num_train_steps": 4000})
+    write_config(workdir, config, step=20)
+    (workdir / "checkpoints" / "1").rmdir()
+    for name in ("metrics.json", "evaluation-best.json", "events.out.tfevents.1.a"):
+        (workdir / name).write_text("{}")
+    make_room(workdir, config)
+    write_config(workdir, config)
+    assert planned_lengths(workdir) == ((0, 4000),)
+    assert {path.name for path in workdir.iterdir()} == {"config.json", "previous"}
+    assert len(list((workdir / "previous" / "1").iterdir())) == 6
+
+
+def test_a_config_of_another_program_stays_where_it_is(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    for check in (check_same_run, make_room):
+        with pytest.raises(ValueError, match="is not the config of a run"):
+            check(tmp_path, default.get_config())
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_checkpoints_without_a_config_are_refused(workdir):
+    (workdir / "config.json").unlink()
+    with pytest.raises(ValueError, match="holds checkpoints, and no config.json"):
+        check_same_run(workdir, default.get_config())
+
+
+def test_an_old_run_keeps_its_split_rule_and_says_so(workdir, caplog):
+    caplog.set_level("INFO", "laser_jax")
+    old = with_values(default.get_config(), {"data.name": "folder:/photos", "data.split_rule": 1})
+    write_config(workdir, old)
+    caplog.clear()
+    new = with_values(default.get_config(), {"data.name": "folder:/photos"})
+    check_same_run(workdir, new)
+    assert new.data.split_rule == 1
+    assert "data.split_rule stays 1, by which this run began; 2 is not used" in caplog.text
