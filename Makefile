@@ -23,9 +23,9 @@ test: setup
 
 # With PyTorch beside: .venv/bin/pip install torch
 bench: setup
-	$(BIN)/python -m experiments.benchmark_sparse
-	$(BIN)/python -m experiments.benchmark_step
-	$(BIN)/python -m experiments.benchmark_step --num_hiddens=128 --batch_size=128 --rounds=6
+	$(BIN)/python -m benchmarks.sparse
+	$(BIN)/python -m benchmarks.step
+	$(BIN)/python -m benchmarks.step --num_hiddens=128 --batch_size=128 --rounds=6
 
 # All experiments at a size of minutes, into report/index.html.
 report: setup

@@ -1,6 +1,6 @@
-"""What the benchmarks compare with in PyTorch: OMP, a K-SVD sweep, a training step.
+"""PyTorch twins of what the benchmarks time: OMP, a K-SVD sweep, a training step.
 
-Plain means as PyTorch code is usually written: batched over signals, whole arrays, no blocks.
+They are written as PyTorch code usually is: batched over signals, whole arrays, no blocks.
 """
 
 import jax
@@ -10,10 +10,14 @@ from torch import nn
 from torch.nn import functional as F
 
 
+def device():
+    """Returns the device that JAX computes on, as PyTorch names it."""
+    return "cuda" if jax.default_backend() == "gpu" else "cpu"
+
+
 def tensor(array):
-    """Returns an array as a tensor where JAX computes too: on the GPU if there is one."""
-    device = "cuda" if jax.default_backend() == "gpu" else "cpu"
-    return torch.from_numpy(np.array(array)).to(device)
+    """Returns an array as a tensor on the device that JAX computes on."""
+    return torch.from_numpy(np.array(array)).to(device())
 
 
 def synchronised(result):
@@ -97,7 +101,9 @@ def autoencoder(hiddens, width):
 
 
 class TrainStep:
-    """A training step of the same network in PyTorch, called with uint8 images `(b, H, W, 3)`.
+    """A training step of the same network in PyTorch, on the device that JAX computes on.
+
+    Called with a uint8 tensor of images `(b, H, W, 3)` it returns the loss.
 
     `bottleneck` is "vq" (gradient codebook), or how the dictionary learns: "gradient", "online"
     (residual update) or "ksvd" (a sweep every step).
@@ -105,10 +111,10 @@ class TrainStep:
 
     def __init__(self, bottleneck, *, hiddens, atoms=512, width=64, sparsity=8):
         self.bottleneck, self.sparsity = bottleneck, sparsity
-        self.encoder, self.decoder = autoencoder(hiddens, width)
+        self.encoder, self.decoder = (part.to(device()) for part in autoencoder(hiddens, width))
         network = [*self.encoder.parameters(), *self.decoder.parameters()]
         self.num_parameters = sum(p.numel() for p in network)
-        self.dictionary = nn.Parameter(F.normalize(torch.randn(atoms, width), dim=1))
+        self.dictionary = nn.Parameter(F.normalize(torch.randn(atoms, width), dim=1).to(device()))
         self.network = network
         self.optimizer = torch.optim.AdamW(network, lr=1e-4)
         self.atoms_optimizer = torch.optim.Adam([self.dictionary], lr=1e-4)
@@ -120,7 +126,7 @@ class TrainStep:
         with torch.no_grad():
             if self.bottleneck == "vq":
                 indices = torch.cdist(signals, self.dictionary).argmin(1)[:, None]
-                coefficients = torch.ones(indices.shape)
+                coefficients = torch.ones_like(indices, dtype=signals.dtype)
             else:
                 indices, coefficients = omp(signals, self.dictionary, self.sparsity)
         approximation = torch.einsum("nk,nkd->nd", coefficients, self.dictionary[indices])
@@ -144,7 +150,7 @@ class TrainStep:
         if self.bottleneck in ("vq", "gradient"):
             self.atoms_optimizer.step()
         elif self.bottleneck == "online":
-            dense = torch.zeros(len(signals), len(atoms)).scatter_(1, indices, coefficients)
+            dense = signals.new_zeros(len(signals), len(atoms)).scatter_(1, indices, coefficients)
             residual = signals - dense @ atoms
             atoms += 0.1 * dense.T @ residual / (dense != 0).sum(0).clamp(min=1)[:, None]
         else:

@@ -1,17 +1,15 @@
-"""Images a second of the training step, each bottleneck and dictionary update beside the others.
+"""Images per second of the training step, for each bottleneck and dictionary update.
 
-    python -m experiments.benchmark_step [--num_hiddens=64] [--batch_size=64] [--rounds=12]
+    python -m benchmarks.step [--num_hiddens=64] [--batch_size=64] [--rounds=12]
 
-The network of `configs/*_photos.py` on 32x32 images; online and K-SVD update the dictionary every
-`--update_every_steps`, gradient and VQ always every step. Rows with a + have one more loss. "plain
+The network of `configs/*_photos.py` on 32x32 images. Online and K-SVD update the dictionary every
+`--update_every_steps` steps, gradient and VQ every step. Rows with a + have one more loss. "plain
 convolutions" is the VQ row with XLA's own strided and dilated convolutions instead of the equal
-forms in `laser_jax.models.layers`. Where PyTorch is installed, the same network in it stands
-beside, every update every step (`torch_baselines`). Interleaved; medians of four steps; after
+forms in `laser_jax.models.layers`. Where PyTorch is installed, its rows are the same network with
+an update every step (`torch_twins`). The rows run in turn; times are medians of four steps, after
 compilation.
 """
 
-import importlib.util
-import time
 from unittest import mock
 
 import jax
@@ -19,6 +17,7 @@ import numpy as np
 from absl import app, flags
 from jax import lax
 
+from benchmarks.timing import first_call, installed, median_times
 from configs import ksvd_photos
 from laser_jax.models import build_model, encoder, layers
 from laser_jax.sharding import data_mesh, put_batch
@@ -40,7 +39,7 @@ ROWS = {
     "ksvd, exact": {},
     "ksvd, approximate": APPROXIMATE,
     "ksvd, parallel": {"model": {"ksvd_method": "parallel"}},
-    # What further losses cost, beside the row "ksvd, approximate".
+    # Further losses; compare with the row "ksvd, approximate".
     "+ mr_dct and mr_grad": {**APPROXIMATE, "loss": {"mr_dct_weight": 0.1, "mr_grad_weight": 0.1}},
     "+ perceptual, alex": {
         **APPROXIMATE,
@@ -50,6 +49,7 @@ ROWS = {
     "+ adversarial": {**APPROXIMATE, "adversarial": {"weight": 0.1}},
 }
 TORCH_ROWS = {"vq": "vq", "gradient": "gradient", "online": "online", "ksvd": "ksvd, exact"}
+STEPS = 4  # timed together: one of them updates the dictionary every four steps
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 
@@ -72,8 +72,11 @@ class PlainUpConv(layers.UpConv):
         )  # fmt: skip
 
 
+PLAIN = PlainDownConv, PlainUpConv
+
+
 def make_steps(changes):
-    """Returns a function that makes four steps and waits, compiled, and the seconds that took."""
+    """Returns a function that makes four steps and waits, and the number of parameters."""
     config = ksvd_photos.get_config()
     config.model.num_hiddens = NUM_HIDDENS.value
     config.model.update_every_steps = UPDATE_EVERY.value
@@ -88,31 +91,25 @@ def make_steps(changes):
 
     def steps():
         nonlocal state
-        for _ in range(4):  # at the default settings one of them updates the dictionary
+        for _ in range(STEPS):
             state, metrics, _ = train_step(state, batch, adversarial=adversarial)
             jax.block_until_ready((state, metrics))
 
-    start = time.perf_counter()
-    steps()
-    return steps, time.perf_counter() - start, count(state.params)
+    return steps, count(state.params)
 
 
 def make_torch_steps(bottleneck):
     """Returns what `make_steps` does, of the same network in PyTorch."""
-    import torch
+    from benchmarks import torch_twins
 
-    from experiments import torch_baselines
-
-    train_step = torch_baselines.TrainStep(bottleneck, hiddens=NUM_HIDDENS.value)
-    images = torch.from_numpy(random_images())
+    train_step = torch_twins.TrainStep(bottleneck, hiddens=NUM_HIDDENS.value)
+    images = torch_twins.tensor(random_images())
 
     def steps():
-        for _ in range(4):
+        for _ in range(STEPS):
             train_step(images)
 
-    start = time.perf_counter()
-    steps()
-    return steps, time.perf_counter() - start, train_step.num_parameters
+    return steps, train_step.num_parameters
 
 
 def random_images():
@@ -125,29 +122,20 @@ def count(params):
 
 
 def main(_):
-    runs = {}
+    runs, first, parameters = {}, {}, {}
     for name, changes in ROWS.items():
-        if name.startswith("plain"):
-            with (
-                mock.patch.object(encoder, "DownConv", PlainDownConv),
-                mock.patch.object(encoder, "UpConv", PlainUpConv),
-            ):
-                runs[name] = make_steps(changes)
-        else:
-            runs[name] = make_steps(changes)
-    if importlib.util.find_spec("torch"):
-        for bottleneck in TORCH_ROWS:
-            runs[f"PyTorch, {bottleneck}"] = make_torch_steps(bottleneck)
-    if len({parameters for _, _, parameters in runs.values()}) > 1:
-        raise SystemExit("The networks differ: " + str({n: r[2] for n, r in runs.items()}))
-    times = {name: [] for name in runs}
-    for _ in range(ROUNDS.value):
-        for name, (steps, _, _) in runs.items():
-            time.sleep(0.03)  # the OpenMP threads of the one before spin for a while
-            start = time.perf_counter()
-            steps()
-            times[name].append((time.perf_counter() - start) / 4)
-    seconds = {name: float(np.median(t)) for name, t in times.items()}
+        down, up = PLAIN if name.startswith("plain") else (layers.DownConv, layers.UpConv)
+        with mock.patch.multiple(encoder, DownConv=down, UpConv=up):  # until it is compiled
+            runs[name], parameters[name] = make_steps(changes)
+            first[name] = first_call(runs[name])
+    for bottleneck in TORCH_ROWS if installed("torch") else ():
+        name = f"PyTorch, {bottleneck}"
+        runs[name], parameters[name] = make_torch_steps(bottleneck)
+        first[name] = first_call(runs[name])
+    if len(set(parameters.values())) > 1:
+        raise SystemExit(f"The networks differ in size: {parameters}.")
+    times = median_times(runs, rounds=ROUNDS.value)
+    milliseconds = {name: ms / STEPS for name, ms in times.items()}
     device = jax.devices()[0].device_kind
     print(
         f"batch {BATCH_SIZE.value}, {NUM_HIDDENS.value} hidden units, dictionary updates every "
@@ -156,10 +144,11 @@ def main(_):
     print("| step | ms | images/s | first four steps, s | PyTorch / this |\n|---|---|---|---|---|")
     beside = {ours: f"PyTorch, {theirs}" for theirs, ours in TORCH_ROWS.items()}
     beside |= {name: beside["ksvd, exact"] for name in ROWS if name.startswith("ksvd")}
-    for name, (_, first, _) in runs.items():
-        speed = BATCH_SIZE.value / seconds[name]
-        ratio = f"{seconds[beside[name]] / seconds[name]:.1f}" if beside.get(name) in runs else ""
-        print(f"| {name} | {1e3 * seconds[name]:.0f} | {speed:.0f} | {first:.1f} | {ratio} |")
+    for name, ms in milliseconds.items():
+        twin = milliseconds.get(beside.get(name))
+        ratio = f"{twin / ms:.1f}" if twin else ""
+        speed = 1e3 * BATCH_SIZE.value / ms
+        print(f"| {name} | {ms:.0f} | {speed:.0f} | {first[name]:.1f} | {ratio} |")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,52 @@
+"""Comparable times: several functions in turn, round after round; medians."""
+
+import importlib.util
+import time
+
+import numpy as np
+
+
+def installed(package):
+    """Returns whether a package can be imported."""
+    return importlib.util.find_spec(package) is not None
+
+
+def first_call(run):
+    """Returns the seconds of a function's first call, compilation included."""
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def median_times(runs, *, rounds):
+    """Returns the median milliseconds of each function, the functions run in turn.
+
+    Args:
+      runs: name -> function without arguments, already compiled; it returns when its result is
+        computed.
+      rounds: calls of each function; a function that takes longer than a second is called once.
+    """
+    times = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            if times[name] and times[name][0] > 1:
+                continue
+            time.sleep(0.03)  # OpenMP threads of the previous function still spin
+            start = time.perf_counter()
+            run()
+            times[name].append(time.perf_counter() - start)
+    return {name: 1e3 * float(np.median(t)) for name, t in times.items()}
+
+
+def print_table(title, header, rows):
+    """Prints a Markdown table below a heading."""
+    print(f"\n### {title}\n\n| {' | '.join(header)} |\n|{'---|' * len(header)}")
+    for row in rows:
+        print("| " + " | ".join(map(str, row)) + " |", flush=True)
+
+
+def number(x):
+    """Returns a number with three significant digits and no exponent, and nothing for None."""
+    if x is None:
+        return ""
+    return f"{x:.0f}" if x >= 100 else f"{x:.3g}"

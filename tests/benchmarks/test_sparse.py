@@ -1,0 +1,72 @@
+import subprocess
+import sys
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from absl import app
+
+from benchmarks import learning, libraries, omp, problems, sparse
+from laser_jax.sparse import decode
+from laser_jax.sparse import omp as pursuit
+
+
+@pytest.mark.parametrize("d", [3, 16, 256])
+@pytest.mark.parametrize("kind", ["random", "photo"])
+def test_problems_have_the_size_asked_for_and_unit_atoms(kind, d):
+    signals, atoms = problems.PROBLEMS[kind](d, 40, 3000)
+    assert signals.shape == (3000, d) and atoms.shape == (40, d)
+    assert signals.dtype == atoms.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(atoms, axis=-1), 1, rtol=1e-5)
+    assert len(np.unique(signals, axis=0)) > 500
+
+
+def test_an_answer_worse_than_float64_stops_the_benchmark():
+    signals, atoms = problems.photo_problem(16, 40, 300)
+    supports, errors = omp.float64_omp(signals[:256], atoms, 4)
+    code = pursuit(jnp.asarray(signals), jnp.asarray(atoms), sparsity=4)
+    omp.check("omp", np.asarray(decode(code, atoms)), signals, errors)
+    assert omp.same_supports(code, supports) > 0.99
+    worse = code._replace(coefficients=1.2 * code.coefficients)
+    with pytest.raises(SystemExit, match="worse leaves a squared error"):
+        omp.check("worse", np.asarray(decode(worse, atoms)), signals, errors)
+
+
+def test_every_row_is_timed_and_checked(capsys):
+    # Photographs have no square patches of 18 pixels: only the random problem has that size.
+    sizes = ((16, 40, 4, 1500), (18, 40, 4, 1500))
+    omp.omp_table(sparse.Options(2, sizes, ("random", "photo")))
+    out = capsys.readouterr().out
+    rows = [line.split(" | ")[:2] for line in out.splitlines() if line.startswith("| 1")]
+    names = [f"| {problems.size_name(size)}" for size in sizes]
+    assert rows == [[names[0], "random"], [names[1], "random"], [names[0], "photo"]]
+    assert "scikit-learn takes" in out and "SPAMS takes" in out
+
+
+def test_tables_of_random_signals_need_no_photographs(monkeypatch, capsys):
+    monkeypatch.setattr(learning, "SIZE", (16, 40, 4, 1500))
+    monkeypatch.setattr(problems, "photo_patches", None)
+    learning.coders_table(sparse.Options(1, (), ("random",)))
+    assert "The coders on random signals (16, 40, 4, 1500)" in capsys.readouterr().out
+
+
+def test_sizes_of_gpus_can_be_chosen_on_any_backend():
+    assert sparse.chosen_sizes([]) == problems.CPU_SIZES
+    assert sparse.chosen_sizes(["8", "0"]) == (problems.GPU_SIZES[0], problems.CPU_SIZES[0])
+    with pytest.raises(app.UsageError, match="12 not in 0 to 11"):
+        sparse.chosen_sizes(["12"])
+
+
+def test_cpu_libraries_have_no_row_on_a_gpu(monkeypatch):
+    assert {"omp", "omp, ols", "SPAMS", "scikit-learn"} <= set(libraries.omp_rows())
+    monkeypatch.setattr(libraries.jax, "default_backend", lambda: "gpu")
+    assert not {"SPAMS", "scikit-learn"} & set(libraries.omp_rows())
+
+
+def test_importing_the_benchmark_loads_no_data_package():
+    code = (
+        "import sys, benchmarks.sparse as _; "
+        "print({'tensorflow_datasets', 'flax', 'sklearn', 'skimage', 'PIL'} & set(sys.modules))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert found.stdout.strip() == "set()", found.stdout + found.stderr
