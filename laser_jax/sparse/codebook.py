@@ -54,13 +54,11 @@ def nearest_atom(signals, dictionary, *, block_size=None):
       ValueError: if widths differ.
     """
     signals, dictionary = check_signals(signals, dictionary)
-    m, n = dictionary.shape[0], math.prod(signals.shape[:-1])
-    # So many that the estimate is a small share of the work.
-    samples = min(m, max(16, n // 16)) if isinstance(n, int) else m
+    n = math.prod(signals.shape[:-1])
 
     def search(plan):
         form, block_size = plan
-        return map_blocks(nearest_atoms(dictionary, form, samples), signals, block_size)
+        return map_blocks(nearest_atoms(dictionary, form, n), signals, block_size)
 
     plans = coding_plans(signals, dictionary, 1, math.inf, block_size)
     indices = per_platform(search, *plans)[..., None]

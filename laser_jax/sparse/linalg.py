@@ -55,6 +55,12 @@ def scaled(vectors):
     return vectors / power_scales(vectors)
 
 
+def rescaled(squares, scale):
+    """Returns squares of numbers as those of the numbers over a scale."""
+    # XLA would divide by the square of the scale, which may be 0 or infinite.
+    return lax.optimization_barrier(squares / scale) / scale
+
+
 def each_matrix(function, matrices):
     """Applies a LAPACK-backed `function` to matrices `(..., r, c)`.
 

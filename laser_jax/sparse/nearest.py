@@ -13,7 +13,7 @@ from jax import lax
 
 from laser_jax.sparse.atoms import Atoms
 from laser_jax.sparse.code import is_finite
-from laser_jax.sparse.linalg import matmul, power_scales, row_argmax
+from laser_jax.sparse.linalg import matmul, power_scales, rescaled, row_argmax
 from laser_jax.sparse.loops import fori_loop
 
 # Shares of signals that rounding decides: from the first on the two best atoms are compared by
@@ -21,29 +21,35 @@ from laser_jax.sparse.loops import fori_loop
 _SOME, _MANY = 1e-5, 1e-2
 
 
-def nearest_atoms(dictionary, form, samples):
+def nearest_atoms(dictionary, form, num_signals, prices=None):
     """Returns a function from signals `(b, d)` to the indices `(b,)` of their nearest atoms.
 
-    The first one in a tie. An atom that is not finite is nearest to none.
+    The first one in a tie. An atom that is not finite, or has an infinite price, is nearest to
+    none.
 
     Args:
       dictionary: `(m, d)`.
       form: "rows" or "columns"; see `choose_form`.
-      samples: how many atoms the estimate of the rounding looks at, at most m.
+      num_signals: how many signals there are; may be symbolic.
+      prices: `(m,)`, added to the squared distance from each atom; None for 0.
     """
     m = dictionary.shape[0]
-    finite = is_finite(dictionary)
+    prices = jnp.zeros(m, dictionary.dtype) if prices is None else prices
+    finite = is_finite(dictionary) & jnp.isfinite(prices)[:, None]
     atoms = jnp.where(finite, dictionary, 0)
     # Scales are powers of two: squares stay in range, and no difference is rounded.
     scale = power_scales(atoms.ravel())[0]
-    atoms /= scale
+    atoms, prices = atoms / scale, rescaled(prices, scale)
     vectors, center = _centered(atoms, finite)
-    doubt = _doubt(vectors, finite, samples)
+    # So many that the estimate is a small share of the work.
+    known = isinstance(num_signals, int)
+    doubt = _doubt(vectors, finite, min(m, max(16, num_signals // 16)) if known else m)
     runners_up, all_atoms = jnp.where(doubt > _SOME, 1, 0), jnp.where(doubt > _MANY, m, 0)
     given = Atoms.in_form(jnp.where(finite, atoms, jnp.inf), form)  # not finite: far from all
     about_center, axis = Atoms.in_form(vectors, form), given.axis
-    half_squares = jnp.where(finite[:, 0], jnp.sum(vectors**2, axis=-1) / 2, jnp.inf)
-    half_squares, center = jnp.expand_dims(half_squares, 1 - axis), given.block(center)
+    half_costs = (jnp.sum(vectors**2, axis=-1) + prices) / 2
+    half_costs = jnp.expand_dims(jnp.where(finite[:, 0], half_costs, jnp.inf), 1 - axis)
+    center = given.block(center)
 
     def nearest(signals):
         block = given.block(signals)
@@ -53,23 +59,24 @@ def nearest_atoms(dictionary, form, samples):
         products = about_center.correlations(block - share * center)
 
         def score():  # computed anew where it is used: writing it takes longer
-            return products - share * half_squares
+            return products - share * half_costs
 
-        def distances(index):
-            return jnp.sum((block - share * given.take(index)) ** 2, axis=axis)
+        def costs(index):
+            squares = jnp.sum((block - share * given.take(index)) ** 2, axis=axis)
+            return squares + share.ravel() ** 2 * prices[index]
 
         def compare_runner_up(_, index):
             best = lax.broadcasted_iota(jnp.int32, products.shape, axis) == given.each(index)
             other, _ = given.argmax(jnp.where(best, -jnp.inf, score()))
-            first, second = distances(index), distances(other)
+            first, second = costs(index), costs(other)
             closer = (second < first) | ((second == first) & (other < index))
             return jnp.where(closer, other, index)
 
         def compare_all(j, best):
             least, index = best
-            square = distances(j[None])
-            closer = square < least
-            return jnp.where(closer, square, least), jnp.where(closer, j.astype(jnp.int32), index)
+            cost = costs(j[None])
+            closer = cost < least
+            return jnp.where(closer, cost, least), jnp.where(closer, j.astype(jnp.int32), index)
 
         index = fori_loop(0, runners_up, compare_runner_up, given.argmax(score())[0])
         infinite = jnp.full(index.shape, jnp.inf, block.dtype)

@@ -53,10 +53,12 @@ from laser_jax.sparse.linalg import (
     matmul,
     per_platform,
     power_scales,
+    rescaled,
     row_argmax,
     safe_norms,
 )
 from laser_jax.sparse.loops import fori_loop, while_loop
+from laser_jax.sparse.nearest import nearest_atoms
 
 
 @entry(static=("bits",), like="code")
@@ -285,7 +287,7 @@ class _Problem(NamedTuple):
         steps = (step * norms[:, 0]).astype(dictionary.dtype)
         usable = jnp.any(dictionary != 0, -1) & jnp.isfinite(steps) & (steps > 0)
         scale = power_scales(jnp.where(usable, steps, 0))[0]
-        prices = (_rescaled(jnp.asarray(bit_price * x, dictionary.dtype), scale) for x in model)
+        prices = (rescaled(jnp.asarray(bit_price * x, dictionary.dtype), scale) for x in model)
         # An atom that is not usable is multiplied by 0 all the same: a NaN would spoil the sum.
         atoms = jnp.where(usable[:, None], dictionary / norms, 0)
         return cls(scale, atoms, jnp.where(usable, steps / scale, 1), usable, RateModel(*prices))
@@ -390,42 +392,39 @@ def rate_distortion_stages(signals, dictionary, model, *, stages, bit_price):
     check_scalars(bit_price=bit_price)
     # An atom that is not finite is never taken.
     finite = jnp.all(jnp.isfinite(dictionary), -1)
+    prices = jnp.where(finite, bit_price * model.index_bits, jnp.inf).astype(dictionary.dtype)
     dictionary = jnp.where(finite[:, None], dictionary, 0)
-    price = jnp.where(finite, bit_price * model.index_bits, jnp.inf)
+    # Over a power of two near the largest entry: no square is lost or overflows.
+    scale = power_scales(dictionary.ravel())[0]
+    dictionary = dictionary / scale
+    prices, count_prices = rescaled(prices, scale), rescaled(bit_price * model.count_bits, scale)
+    n, size = math.prod(signals.shape[:-1]), m // stages
+    codebooks = [
+        (dictionary[start : start + size], prices[start : start + size])
+        for start in range(0, m, size)
+    ]
+    searches = [
+        # Less what each of them costs, which would only be rounding.
+        nearest_atoms(atoms, "rows", n, price - jnp.min(price, initial=jnp.finfo(price.dtype).max))
+        for atoms, price in codebooks
+    ]
 
     def code_rows(signals):
-        # Over a power of two near the largest entry: no square is lost or overflows.
-        scale = power_scales(dictionary.ravel())[0]
-        price_of, price_of_count = (
-            _rescaled(x, scale) for x in (price, bit_price * model.count_bits)
-        )
         residual, spent = signals / scale, jnp.zeros(signals.shape[0], signals.dtype)
-        best = jnp.sum(residual**2, -1) + price_of_count[0]
+        best = jnp.sum(residual**2, -1) + count_prices[0]
         length, indices = jnp.zeros(signals.shape[0], jnp.int32), []
-        for stage in range(stages):
-            rows = slice(stage * m // stages, (stage + 1) * m // stages)
-            codebook, prices = dictionary[rows] / scale, price_of[rows]
-            # About their mean: far from the origin squares would drown the distances.
-            mean = jnp.mean(codebook, axis=0)[None, :]
-            atoms = codebook - mean
-            offset = (jnp.sum(atoms**2, -1) + prices) / 2
-            index, _ = row_argmax(matmul(residual - mean, atoms.T) - offset[None, :])
-            residual = residual - codebook[index]
-            spent = spent + prices[index]
-            cost = jnp.sum(residual**2, -1) + spent + price_of_count[stage + 1]
+        for stage, (search, (atoms, price)) in enumerate(zip(searches, codebooks, strict=True)):
+            index = search(residual)
+            residual = residual - atoms[index]
+            spent = spent + price[index]
+            cost = jnp.sum(residual**2, -1) + spent + count_prices[stage + 1]
             length = jnp.where(cost < best, stage + 1, length)
             best = jnp.minimum(cost, best)
-            indices.append(index + rows.start)
+            indices.append(index + stage * size)
         used = jnp.arange(stages)[None, :] < length[:, None]
         return SparseCode(jnp.stack(indices, -1), used.astype(jnp.int32))
 
-    return map_blocks(code_rows, signals, default_block_size(m // stages + d))
-
-
-def _rescaled(prices, scale):
-    """Returns prices, which are squared errors, for signals over a scale."""
-    # XLA would divide by the square of the scale, which may be 0 or infinite.
-    return lax.optimization_barrier(prices / scale) / scale
+    return map_blocks(code_rows, signals, default_block_size(size + d))
 
 
 def check_model(model, num_atoms=None, sparsity=None):

@@ -344,19 +344,24 @@ def test_stages_for_nothing_are_those_of_residual_vq(problem):
     np.testing.assert_array_equal(code.indices, full.indices)
 
 
-def test_stages_are_right_far_from_the_origin():
+@pytest.mark.parametrize("groups", [(3e4,), (1000, -1000), (3000, -3000)])
+@pytest.mark.parametrize("bit_price", [0.0, 0.3])
+def test_stages_are_right_far_from_the_origin_and_from_each_other(groups, bit_price):
+    """Each takes the least distance + price of its own rows."""
     rng = np.random.default_rng(5)
-    shift = np.zeros((32, 8), np.float32)
-    shift[:16] = 3e4
-    dictionary = np.float32(rng.normal(size=(32, 8)) * np.repeat([1, 0.3], 16)[:, None]) + shift
-    signals = np.float32(rng.normal(size=(200, 8)) + 3e4)
-    model = RateModel(np.full(32, 4.0), np.zeros(1), np.zeros(3))
-    code = rate_distortion_stages(signals, dictionary, model, stages=2, bit_price=0.01)
+    centers = np.repeat(groups, 16 // len(groups))[:, None]
+    near = np.concatenate([rng.normal(size=(16, 8)) + centers, 0.3 * rng.normal(size=(16, 8))])
+    dictionary, bits = np.float32(near), np.float32(rng.uniform(1, 9, 32))
+    picks = rng.integers(16, size=200)
+    signals = np.float32(dictionary[picks] + rng.normal(size=(200, 8)) / 2)
+    model = RateModel(bits, np.zeros(1), np.zeros(3))
+    code = rate_distortion_stages(signals, dictionary, model, stages=2, bit_price=bit_price)
     left, expected = np.float64(signals), []
-    for atoms in np.split(np.float64(dictionary), 2):
-        nearest = np.argmin(np.sum((left[:, None] - atoms) ** 2, -1), -1)
-        left = left - atoms[nearest]
-        expected.append(nearest)
+    for atoms, own_bits in zip(np.split(np.float64(dictionary), 2), np.split(bits, 2), strict=True):
+        costs = np.sum((left[:, None] - atoms) ** 2, -1) + bit_price * own_bits
+        best = np.argmin(costs, -1)
+        left = left - atoms[best]
+        expected.append(best)
     np.testing.assert_array_equal(code.indices, np.stack(expected, -1) + np.array([0, 16]))
 
 
