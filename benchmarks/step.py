@@ -19,10 +19,11 @@ from jax import lax
 
 from benchmarks.timing import first_call, installed, median_times
 from configs import ksvd_photos
-from laser_jax.models import build_model, encoder, layers
-from laser_jax.sharding import data_mesh, put_batch
-from laser_jax.training.optimizer import build_optimizer
-from laser_jax.training.step import initial_state, load_lpips_params, make_train_step
+from laser_jax.models import encoder, layers
+from laser_jax.sharding import put_batch
+from laser_jax.training.setup import Setup
+from laser_jax.training.state import initial_state
+from laser_jax.training.step import TrainStep
 
 NUM_HIDDENS = flags.DEFINE_integer("num_hiddens", 64, "Channels of encoder and decoder.")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images a step.")
@@ -81,13 +82,10 @@ def make_steps(changes):
     config.model.num_hiddens = NUM_HIDDENS.value
     config.model.update_every_steps = UPDATE_EVERY.value
     config.update(changes)
-    mesh, model = data_mesh(), build_model(config)
-    optimizer = build_optimizer(config, learns_by_gradient=model.bottleneck.learns_by_gradient)
-    lpips_params = load_lpips_params(config, mesh)
-    train_step = make_train_step(model, optimizer, config, mesh, lpips_params)
-    adversarial = config.adversarial.weight > 0
-    batch = put_batch(random_images(), mesh)
-    state = initial_state(config, model, optimizer, mesh)
+    setup = Setup.from_config(config)
+    train_step, state = TrainStep(setup), initial_state(setup)
+    adversarial = setup.adversary is not None
+    batch = put_batch(random_images(), setup.mesh)
 
     def steps():
         nonlocal state

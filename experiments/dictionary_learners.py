@@ -18,12 +18,14 @@ from configs import default, ksvd_photos
 from experiments.photographs import photographs, random_patches, square_images
 from laser_jax.data import open_split
 from laser_jax.evaluation.split import evaluate_split, make_eval_step
-from laser_jax.models import DictionaryLearning, build_model
+from laser_jax.models import DictionaryLearning
 from laser_jax.sharding import data_mesh, put_batch
 from laser_jax.sparse import coherence, decode, omp, usage
 from laser_jax.training.loop import batches
 from laser_jax.training.optimizer import build_optimizer
-from laser_jax.training.step import init_dictionary, initial_state, make_train_step
+from laser_jax.training.setup import Setup
+from laser_jax.training.state import init_dictionary, initial_state
+from laser_jax.training.step import TrainStep
 
 PATCH = 8
 
@@ -137,7 +139,7 @@ class Alone:
         empty = module.init(key, latents)["dictionary"]
         dictionary = module.init_dictionary(empty, latents, key=key)
         if module.learns_by_gradient:
-            optimizer = atoms_optimizer(module.dictionary_weight, steps)
+            optimizer = atoms_optimizer(module, steps)
             opt_state = optimizer.init(dictionary["atoms"])
         self._step = functools.partial(learn_step, key=key, module=module, optimizer=optimizer)
         self._held_out, self._sparsity = held_out, size.sparsity_level
@@ -153,12 +155,11 @@ class Alone:
 
 
 @functools.cache
-def atoms_optimizer(weight, steps):
+def atoms_optimizer(module, steps):
     """Returns the optimizer of the atoms, its schedule as long as the learning."""
     config = default.get_config()
     config.num_train_steps, config.optimizer.warmup_steps = steps, steps // 10
-    config.model.dictionary_weight = weight
-    return build_optimizer(config, learns_by_gradient=True).atoms
+    return build_optimizer(config, module).atoms
 
 
 @functools.partial(jax.jit, static_argnames=("module", "optimizer"))
@@ -232,17 +233,15 @@ class InAutoencoder:
     """What `laser_jax.training.loop` does, step by step, and its evaluation."""
 
     def __init__(self, config, train, test, mesh):
-        model = build_model(config)
-        optimizer = build_optimizer(config, learns_by_gradient=model.bottleneck.learns_by_gradient)
-        self._step = make_train_step(model, optimizer, config, mesh)
-        state = initial_state(config, model, optimizer, mesh)
-        self._state = init_dictionary(state, model, config, batches(config, train, 0), mesh)
+        setup = Setup.from_config(config, mesh)
+        self._step, state = TrainStep(setup), initial_state(setup)
+        self._state = init_dictionary(setup, state, batches(config, train, 0))
         first = put_batch(next(batches(config, train, 0)), mesh)
         copy = jax.tree.map(jnp.copy, self._state)  # the step takes its state's memory over
         jax.block_until_ready(self._step(copy, first))  # compiles
         self._evaluate = functools.partial(
-            evaluate_split, make_eval_step(model, config), model, source=test, mesh=mesh,
-            config=config,
+            evaluate_split, make_eval_step(setup.model, setup.image_loss), setup.model,
+            source=test, mesh=mesh, config=config,
         )  # fmt: skip
 
     def advance(self, images):

@@ -13,13 +13,12 @@ from laser_jax.evaluation.network_metrics import load_networks, perceptual_quali
 from laser_jax.evaluation.split import evaluate_split, make_eval_step, quality_title, spread
 from laser_jax.figures import reconstruction_figure
 from laser_jax.files import optional_file, write_json
-from laser_jax.models import build_model
 from laser_jax.paths import resolve_config, resolve_workdir
-from laser_jax.sharding import check_batch_size, data_mesh
+from laser_jax.sharding import check_batch_size
 from laser_jax.trained import load
 from laser_jax.training.progress import table
 from laser_jax.training.settings import check_config
-from laser_jax.training.step import load_lpips_params
+from laser_jax.training.setup import Setup
 from laser_jax.training.workdir import check_same_model, keep_split_rule
 
 log = logging.getLogger("laser_jax")
@@ -44,7 +43,9 @@ def evaluate(config, workdir):
       FileNotFoundError: if it holds none, or weights that the config names are not there.
     """
     check_config(config)
-    workdir, config, mesh = resolve_workdir(workdir), resolve_config(config), data_mesh()
+    workdir, config = resolve_workdir(workdir), resolve_config(config)
+    setup = Setup.from_config(config)
+    mesh = setup.mesh
     stored = check_same_model(workdir, config)
     if config.data.name == stored.data.name:
         keep_split_rule(workdir, config)  # another rule would test on images of training
@@ -52,8 +53,8 @@ def evaluate(config, workdir):
     networks = load_networks(config) if config.eval.perceptual else {}
     trained = load(workdir, mesh=mesh, checkpoint=config.eval.checkpoint)
     model, variables = trained.model, trained.variables
-    eval_step = make_eval_step(model, config, load_lpips_params(config, mesh))
-    build_model(config)  # checks that the images fit the model
+    eval_step = make_eval_step(model, setup.image_loss, setup.lpips_params)
+    _ = setup.model  # raises if the images do not fit it
     source = open_split(config.data, config.eval.split)
     metrics = {
         "step": int(trained.state.step),

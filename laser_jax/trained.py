@@ -6,12 +6,12 @@ import numpy as np
 
 from laser_jax.checks import check_choice, check_code
 from laser_jax.images import check_images
-from laser_jax.models import build_model, inference
+from laser_jax.models import inference
 from laser_jax.sharding import data_mesh
 from laser_jax.sparse import SparseCode
 from laser_jax.training.checkpoints import WHICH, Checkpoints
-from laser_jax.training.optimizer import build_optimizer
-from laser_jax.training.step import abstract_state
+from laser_jax.training.setup import Setup
+from laser_jax.training.state import abstract_state
 from laser_jax.training.workdir import read_config
 
 
@@ -121,12 +121,10 @@ def load(workdir, *, mesh=None, checkpoint="newest"):
     """
     check_choice("checkpoint", checkpoint, WHICH)
     config = read_config(workdir)
-    model = build_model(config)
-    optimizer = build_optimizer(config, learns_by_gradient=model.bottleneck.learns_by_gradient)
-    mesh = mesh or data_mesh(jax.local_devices()[:1])
+    setup = Setup.from_config(config, mesh or data_mesh(jax.local_devices()[:1]))
     with Checkpoints(workdir, best_metric=config.best_metric) as checkpoints:
-        state = checkpoints.restore(abstract_state(config, model, optimizer, mesh), checkpoint)
-    return TrainedAutoencoder(config, model, state)
+        state = checkpoints.restore(abstract_state(setup), checkpoint)
+    return TrainedAutoencoder(config, setup.model, state)
 
 
 def _check_range(what, integers, end):

@@ -9,25 +9,20 @@ import numpy as np
 import pytest
 
 from laser_jax import sharding
-from laser_jax.models import build_model
 from laser_jax.sharding import check_batch_size, data_mesh, put_batch, replicated
-from laser_jax.training.optimizer import build_optimizer
-from laser_jax.training.step import init_dictionary, initial_state, make_train_step
+from laser_jax.training.setup import Setup
+from laser_jax.training.state import init_dictionary, initial_state
+from laser_jax.training.step import TrainStep
 
 
 def first_step(config, devices):
     """State and metrics after one step over the first devices."""
-    mesh = data_mesh(jax.devices()[:devices])
-    model = build_model(config)
-    optimizer = build_optimizer(config, learns_by_gradient=model.bottleneck.learns_by_gradient)
+    setup = Setup.from_config(config, data_mesh(jax.devices()[:devices]))
     rng = np.random.default_rng(0)
     smooth = np.repeat(np.repeat(rng.integers(0, 256, (4, 16, 8, 8, 3)), 4, 2), 4, 3)
     images = iter(smooth.astype(np.uint8))
-    state = initial_state(config, model, optimizer, mesh)
-    state = init_dictionary(state, model, config, images, mesh)
-    step = make_train_step(model, optimizer, config, mesh)
-    batch = put_batch(smooth[0].astype(np.uint8), mesh)
-    return step(state, batch)
+    state = init_dictionary(setup, initial_state(setup), images)
+    return TrainStep(setup)(state, put_batch(smooth[0].astype(np.uint8), setup.mesh))
 
 
 @pytest.mark.parametrize("bottleneck", ["vq", "ksvd"])  # make faults: all, on 8 devices too

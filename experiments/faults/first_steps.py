@@ -11,25 +11,23 @@ import numpy as np
 
 from configs import tiny
 from laser_jax.data import open_split
-from laser_jax.models import build_model
-from laser_jax.sharding import data_mesh, put_batch
+from laser_jax.sharding import put_batch
 from laser_jax.training.loop import batches
-from laser_jax.training.optimizer import build_optimizer
-from laser_jax.training.step import init_dictionary, initial_state, make_train_step
+from laser_jax.training.setup import Setup
+from laser_jax.training.state import init_dictionary, initial_state
+from laser_jax.training.step import TrainStep
 
 
 def main(bottleneck, dtype, steps):
-    config, mesh = tiny.get_config(), data_mesh()
+    config = tiny.get_config()
     config.model.update(bottleneck=bottleneck, dtype=dtype)
-    model = build_model(config)
-    optimizer = build_optimizer(config, learns_by_gradient=model.bottleneck.learns_by_gradient)
+    setup = Setup.from_config(config)
     images = open_split(config.data, "train")
-    state = initial_state(config, model, optimizer, mesh)
-    state = init_dictionary(state, model, config, batches(config, images, 0), mesh)
-    train_step, stream = make_train_step(model, optimizer, config, mesh), batches(config, images, 0)
+    state = init_dictionary(setup, initial_state(setup), batches(config, images, 0))
+    train_step, stream = TrainStep(setup), batches(config, images, 0)
     losses = []
     for _ in range(int(steps)):
-        state, metrics, _ = train_step(state, put_batch(next(stream), mesh))
+        state, metrics, _ = train_step(state, put_batch(next(stream), setup.mesh))
         losses.append(float(metrics["loss"]))
     for path, array in jax.tree.leaves_with_path(state):
         first, *others = (np.asarray(shard.data) for shard in array.addressable_shards)

@@ -1,5 +1,6 @@
 """Metrics of a split: exact averages of image quality, and the rate and use of the code."""
 
+import dataclasses
 import functools
 
 import jax
@@ -8,7 +9,6 @@ import numpy as np
 
 from laser_jax.data import eval_batches
 from laser_jax.images import to_network, to_unit
-from laser_jax.losses import ImageLoss
 from laser_jax.metrics import active_atoms, psnr, squared_error_to_psnr, ssim
 from laser_jax.models.inference import atoms_of
 from laser_jax.sharding import put_batch
@@ -29,7 +29,7 @@ def quality_title(source, metrics):
     )
 
 
-def make_eval_step(model, config, lpips_params=None):
+def make_eval_step(model, image_loss, lpips_params=None):
     """Returns the jitted function of one batch's sums.
 
     It maps `(variables, images uint8 (b, H, W, C), mask (b,))` to a dict of sums over the
@@ -38,10 +38,10 @@ def make_eval_step(model, config, lpips_params=None):
 
     Args:
       model: the `Autoencoder`.
-      config: the whole config.
-      lpips_params: from `load_lpips_params`.
+      image_loss: the `ImageLoss` of training; here LPIPS is computed in float32.
+      lpips_params: from `load_lpips`, if `image_loss` has such a term.
     """
-    image_loss = ImageLoss(**{**config.loss, "perceptual_precision": "highest"})
+    image_loss = dataclasses.replace(image_loss, perceptual_precision="highest")
 
     @jax.jit
     def eval_step(variables, images, mask, lpips_params):

@@ -35,11 +35,11 @@ class Adversary(NamedTuple):
         params = self.discriminator.init(key, images)["params"]
         return {"params": params, "opt_state": self.optimizer.init(params)}
 
-    def plays(self, step):
-        """Returns whether there is anything to do in a step (an int, from 1)."""
+    def is_active(self, step):
+        """Returns whether a step (an int, from 1) trains the discriminator."""
         return step >= self.start_step - self.warmup_steps
 
-    def pull(self, state, step, reconstruction, image_grad, last_layer_grad):
+    def generator_gradient(self, state, step, reconstruction, image_grad, last_layer_grad):
         """Returns the term's loss, its weight, and its weighted gradient by the reconstruction.
 
         Args:
@@ -62,7 +62,7 @@ class Adversary(NamedTuple):
         weight = self.weight * growth * adaptive
         return loss, weight, weight * grad
 
-    def learn(self, state, images, reconstruction):
+    def update(self, state, images, reconstruction):
         """Returns the discriminator's state after a step of its own, and its loss."""
 
         def loss_of(params):

@@ -8,22 +8,15 @@ import jax
 from jax.experimental.multihost_utils import sync_global_devices
 
 from laser_jax.data import open_split, train_batches
-from laser_jax.models import build_model
 from laser_jax.paths import resolve_config, resolve_workdir
-from laser_jax.sharding import check_batch_size, data_mesh, put_batch
-from laser_jax.training.adversary import build_adversary
+from laser_jax.sharding import check_batch_size, put_batch
 from laser_jax.training.checkpoints import Checkpoints
-from laser_jax.training.optimizer import build_optimizer
 from laser_jax.training.preemption import Stopped, StopSignal, hold, needs_every_process
 from laser_jax.training.reporter import Reporter
 from laser_jax.training.settings import check_config
-from laser_jax.training.step import (
-    abstract_state,
-    init_dictionary,
-    initial_state,
-    load_lpips_params,
-    make_train_step,
-)
+from laser_jax.training.setup import Setup
+from laser_jax.training.state import abstract_state, init_dictionary, initial_state
+from laser_jax.training.step import TrainStep
 from laser_jax.training.workdir import check_same_run, make_room, planned_lengths, write_config
 
 log = logging.getLogger("laser_jax")
@@ -54,15 +47,15 @@ def train(config, workdir):
       LostProcess: if another process of the job is gone.
     """
     check_config(config)
-    workdir, config, mesh = resolve_workdir(workdir), resolve_config(config), data_mesh()
-    check_batch_size("data.batch_size", config.data.batch_size, mesh)
-    check_batch_size("eval.batch_size", config.eval.batch_size, mesh)
-    model, adversary = build_model(config), build_adversary(config)
-    optimizer = build_optimizer(config, learns_by_gradient=model.bottleneck.learns_by_gradient)
+    workdir, setup = resolve_workdir(workdir), Setup.from_config(resolve_config(config))
+    config = setup.config
+    check_batch_size("data.batch_size", config.data.batch_size, setup.mesh)
+    check_batch_size("eval.batch_size", config.eval.batch_size, setup.mesh)
+    _ = setup.adversary, setup.optimizer  # raise if values do not fit each other
     check_same_run(workdir, config)
-    lpips_params = load_lpips_params(config, mesh)
-    images, validation = (open_split(config.data, s) for s in ("train", "validation"))
-    stream = batches(config, images, 0)  # checks that there are enough images for one
+    _ = setup.lpips_params  # raises if the weights are not found
+    images, validation = (open_split(config.data, split) for split in ("train", "validation"))
+    stream = batches(config, images, 0)  # raises if there are too few images for a batch
     with contextlib.ExitStack() as stack:
         if jax.process_index() == 0:
             stack.enter_context(hold(workdir))
@@ -72,49 +65,69 @@ def train(config, workdir):
             Checkpoints(workdir, best_metric=config.best_metric, keep=config.keep_checkpoints)
         )
         stack.enter_context(needs_every_process(workdir))
-        if checkpoints.latest_step() is None:
-            state = initial_state(config, model, optimizer, mesh)
-            state = init_dictionary(state, model, config, stream, mesh)
-            store_config(workdir, config, 0)  # not before all of the above has worked
-            checkpoints.save(state)
-        else:
-            state = checkpoints.restore(abstract_state(config, model, optimizer, mesh))
-            log.info("going on from step %d of %s", state.step, workdir)
-            store_config(workdir, config, int(state.step))
-        optimizer = build_optimizer(
-            config,
-            learns_by_gradient=model.bottleneck.learns_by_gradient,
-            lengths=planned_lengths(workdir),
-        )
-        first, last = int(state.step), config.num_train_steps
-        train_step = make_train_step(model, optimizer, config, mesh, lpips_params)
-        report = Reporter(config, workdir, model, validation, mesh, state, lpips_params)
-        with report, StopSignal() as stop:
-            stream = batches(config, images, first)
-            quality = report.validate(last, state) if first >= last else None
-            for step in range(first + 1, last + 1):
-                batch = put_batch(next(stream), mesh)
-                adversarial = adversary is not None and adversary.plays(step)
-                state, metrics, reconstruction = train_step(state, batch, adversarial=adversarial)
-                report.step(step, metrics)
-                if step % config.log_every_steps == 0 or step == last:
-                    report.train(step, batch, reconstruction)
-                    checkpoints.check()
-                validated = step % config.eval_every_steps == 0 or step == last
-                if validated:
-                    quality = report.validate(step, state)
-                reason = stop.reason(step)
-                if step % config.checkpoint_every_steps == 0 or validated or reason:
-                    report.check_finite()
-                    report.flush()  # a run that goes on from here does not write these points again
-                    checkpoints.save(state, quality if validated else None)
-                if reason and step != last:
-                    raise Stopped(
-                        f"stopped by {reason} after step {step}; the same command goes on from "
-                        f"there, or python main.py --workdir={shlex.quote(str(workdir))}."
-                    )
-            report.finish(state, quality)
+        state = start_or_resume(setup, workdir, checkpoints, stream)
+        setup = setup.with_lengths(planned_lengths(workdir))
+        report = stack.enter_context(Reporter(setup, workdir, validation, state))
+        stop = stack.enter_context(StopSignal())
+        state, quality = run_steps(setup, state, images, checkpoints, report, stop)
+        report.finish(state, quality)
     return state
+
+
+def start_or_resume(setup, workdir, checkpoints, stream):
+    """Returns the state of the newest checkpoint, or a new one, and stores the config."""
+    config = setup.config
+    if checkpoints.latest_step() is None:
+        state = init_dictionary(setup, initial_state(setup), stream)
+        store_config(workdir, config, 0)  # not before all of the above has worked
+        checkpoints.save(state)
+    else:
+        state = checkpoints.restore(abstract_state(setup))
+        log.info("going on from step %d of %s", state.step, workdir)
+        store_config(workdir, config, int(state.step))
+    return state
+
+
+def run_steps(setup, state, images, checkpoints, report, stop):
+    """Trains from a state to the last step, with reports, validations and checkpoints.
+
+    Args:
+      setup: the `Setup`.
+      state: the `TrainState` to start from.
+      images: the training split.
+      checkpoints: the run's `Checkpoints`.
+      report: its `Reporter`.
+      stop: a `StopSignal`.
+
+    Returns:
+      The final state and the metrics of its validation.
+    """
+    config, adversary, train_step = setup.config, setup.adversary, TrainStep(setup)
+    first, last = int(state.step), config.num_train_steps
+    stream = batches(config, images, first)
+    quality = report.validate(last, state) if first >= last else None
+    for step in range(first + 1, last + 1):
+        batch = put_batch(next(stream), setup.mesh)
+        adversarial = adversary is not None and adversary.is_active(step)
+        state, metrics, reconstruction = train_step(state, batch, adversarial=adversarial)
+        report.step(step, metrics)
+        if step % config.log_every_steps == 0 or step == last:
+            report.train(step, batch, reconstruction)
+            checkpoints.check()
+        validated = step % config.eval_every_steps == 0 or step == last
+        if validated:
+            quality = report.validate(step, state)
+        reason = stop.reason(step)
+        if step % config.checkpoint_every_steps == 0 or validated or reason:
+            report.check_finite()
+            report.flush()  # a run resumed from this checkpoint does not write these points again
+            checkpoints.save(state, quality if validated else None)
+        if reason and step != last:
+            raise Stopped(
+                f"stopped by {reason} after step {step}; the same command goes on from there, or "
+                f"python main.py --workdir={shlex.quote(str(report.workdir))}."
+            )
+    return state, quality
 
 
 def store_config(workdir, config, step):

@@ -49,7 +49,7 @@ class Optimizer(NamedTuple):
         return {**opt_state, "dictionary": dictionary}
 
 
-def build_optimizer(config, *, learns_by_gradient, lengths=None):
+def build_optimizer(config, bottleneck, lengths=None):
     """Returns the `Optimizer` that `config.optimizer` describes.
 
     The learning rate rises linearly over `warmup_steps` and then falls to 0 over the whole run,
@@ -60,7 +60,7 @@ def build_optimizer(config, *, learns_by_gradient, lengths=None):
 
     Args:
       config: the whole config.
-      learns_by_gradient: whether the atoms are optimized too.
+      bottleneck: says whether its atoms are optimized too, and how fast.
       lengths: the run's `num_train_steps` and the step since when, as of
         `workdir.planned_lengths`; None: `config.num_train_steps` since step 0.
 
@@ -83,9 +83,11 @@ def build_optimizer(config, *, learns_by_gradient, lengths=None):
         optax.clip_by_global_norm(options.grad_clip_norm),
         optax.adamw(schedule, b1=options.b1, b2=options.b2, weight_decay=options.weight_decay),
     )
-    weight = config.model.dictionary_weight if config.model.bottleneck in ("dl", "ksvd") else 1.0
-    atoms = optax.adam(lambda step: weight * schedule(step), b1=options.b1, b2=options.b2)
-    return Optimizer(network, atoms if learns_by_gradient else None, schedule)
+    atoms = None
+    if bottleneck.learns_by_gradient:
+        scale = bottleneck.learning_rate_scale
+        atoms = optax.adam(lambda step: scale * schedule(step), b1=options.b1, b2=options.b2)
+    return Optimizer(network, atoms, schedule)
 
 
 class _Segment(NamedTuple):

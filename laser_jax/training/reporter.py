@@ -38,10 +38,12 @@ class CurvesNotWritten(OSError):
 class Reporter:
     """Collects a run's metrics and writes them; a context manager that closes its writers."""
 
-    def __init__(self, config, workdir, model, validation, mesh, state, lpips_params):
-        self._config, self._workdir, self._model = config, workdir, model
-        self._validation, self._mesh = validation, mesh
-        self._eval_step = make_eval_step(model, config, lpips_params)
+    def __init__(self, setup, workdir, validation, state):
+        self.workdir, self._validation = workdir, validation
+        self._config, self._mesh, self._model = config, mesh, model = (
+            setup.config, setup.mesh, setup.model,
+        )  # fmt: skip
+        self._eval_step = make_eval_step(model, setup.image_loss, setup.lpips_params)
         self._ssim = jax.jit(lambda a, b: jnp.mean(ssim(to_unit(to_network(a)), b)))
         self._is_main = jax.process_index() == 0
         # Steps that may run while the host goes on. Virtual CPU devices share few threads: two
@@ -97,19 +99,19 @@ class Reporter:
             while cause.__cause__ is not None:
                 cause = cause.__cause__
             raise CurvesNotWritten(
-                f"TensorBoard's files in {self._workdir} cannot be written: "
+                f"TensorBoard's files in {self.workdir} cannot be written: "
                 f"{type(cause).__name__}: {cause}\nThe checkpoints stay; once there is room, the "
                 "same command goes on from the newest."
             ) from error
 
     def _take_back_later_points(self):
         """Tells TensorBoard to forget the points of steps that are made again from here on."""
-        if not any(self._workdir.glob("events.out.tfevents.*")):
+        if not any(self.workdir.glob("events.out.tfevents.*")):
             return
         # TensorBoard reads files by name: this one after those there, before that of this process.
         name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}"
         start = SessionLog(status=SessionLog.START)
-        with open(self._workdir / f"{name}-resumed", "wb") as file:
+        with open(self.workdir / f"{name}-resumed", "wb") as file:
             records = RecordWriter(file)
             for event in (
                 Event(file_version="brain.Event:2"),
@@ -150,7 +152,7 @@ class Reporter:
         if not skips or self._skipped == config.max_skipped_steps:
             found += f", and {self._skipped} were left out before (max_skipped_steps)" * skips
             raise NotFiniteError(
-                f"{found}. The last good checkpoint is kept in {self._workdir}; try a smaller "
+                f"{found}. The last good checkpoint is kept in {self.workdir}; try a smaller "
                 f"optimizer.learning_rate, now {config.optimizer.learning_rate}"
                 + ("." if skips else ", or --config.not_finite=skip, which leaves such steps out.")
             )
@@ -225,14 +227,14 @@ class Reporter:
             return
         shown = {name.removeprefix("val/"): value for name, value in metrics.items()}
         log.info("validation (%s)\n%s", self._validation.description, table(shown))
-        write_json(self._workdir / "metrics.json", metrics)
-        figure = self._workdir / "reconstructions.png"
+        write_json(self.workdir / "metrics.json", metrics)
+        figure = self.workdir / "reconstructions.png"
         with optional_file(figure):
             reconstruction_figure(
                 *self._samples(state.eval_variables()), figure,
                 title=quality_title(self._validation, shown),
             )  # fmt: skip
-        workdir = shlex.quote(str(self._workdir))
+        workdir = shlex.quote(str(self.workdir))
         log.info(
             "Look further:\n"
             "  %s\n"

@@ -1,10 +1,14 @@
 """The state of a training run: arrays only, so it can be jitted, sharded and stored."""
 
+import functools
 from typing import Any
 
 import flax
 import jax
 import jax.numpy as jnp
+
+from laser_jax.images import to_network
+from laser_jax.sharding import put_batch, replicated
 
 
 @flax.struct.dataclass
@@ -40,26 +44,61 @@ class TrainState:
         return {"params": params, "dictionary": {"bottleneck": dictionary}}
 
 
-def init_state(model, optimizer, *, seed, image_size, ema_decay, adversary=None):
-    """Returns the state at step 0, its dictionary still random.
+def initial_state(setup):
+    """Returns the state at step 0 on every device, its dictionary still random."""
+    init = functools.partial(_init_state, setup)
+    return jax.jit(init, out_shardings=replicated(setup.mesh))()
+
+
+def abstract_state(setup):
+    """Returns the shapes, dtypes and shardings of a state, to restore a checkpoint onto."""
+    everywhere = replicated(setup.mesh)
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere),
+        jax.eval_shape(functools.partial(_init_state, setup)),
+    )
+
+
+def init_dictionary(setup, state, batches):
+    """Returns the state with a dictionary taken from the latents of the first batches.
+
+    It takes as many batches as give four signals per atom, at most 32.
 
     Args:
-      model: the `Autoencoder`.
-      optimizer: an `Optimizer`.
-      seed: int.
-      image_size: pixels a side.
-      ema_decay: 0 for no moving averages.
-      adversary: an `Adversary`, None for none.
+      setup: the `Setup`.
+      state: the `TrainState` at step 0.
+      batches: iterator over this process's rows of training batches, uint8 `(local_b, H, W, C)`.
     """
-    images, key = jnp.zeros((1, image_size, image_size, model.in_channels)), jax.random.key(seed)
+    config, model, everywhere = setup.config, setup.model, replicated(setup.mesh)
+    signals = config.data.batch_size * config.data.image_size**2 // model.signal_pixels
+    count = min(32, -(-4 * model.bottleneck.num_embeddings // signals))
+
+    @functools.partial(jax.jit, out_shardings=everywhere)
+    def latents_of(params, images):
+        return model.apply({"params": params}, to_network(images), method="encode")
+
+    latents = [latents_of(state.params, put_batch(next(batches), setup.mesh)) for _ in range(count)]
+    init = jax.jit(model.bottleneck.init_dictionary, out_shardings=everywhere)
+    dictionary = init(state.dictionary, jnp.concatenate(latents), key=jax.random.key(config.seed))
+    ema_params = dict(state.ema_params)
+    if "atoms" in ema_params:
+        # A copy, because a step cannot donate one buffer twice.
+        ema_params["atoms"] = jnp.copy(dictionary["atoms"])
+    return state.replace(dictionary=dictionary, ema_params=ema_params)
+
+
+def _init_state(setup):
+    config, model, adversary = setup.config, setup.model, setup.adversary
+    size, key = config.data.image_size, jax.random.key(config.seed)
+    images = jnp.zeros((1, size, size, model.in_channels))
     variables = model.init(key, images)
     dictionary = variables["dictionary"]["bottleneck"]
-    # float32 under bfloat16, float64 under float64.
+    # float32 if the network computes in bfloat16, float64 if in float64.
     params = jax.tree.map(
         lambda x: x.astype(jnp.promote_types(x.dtype, model.dtype)), variables["params"]
     )
     ema_params = {}
-    if ema_decay:
+    if config.optimizer.ema_decay:
         ema_params["params"] = params
         if model.bottleneck.learns_by_gradient:
             ema_params["atoms"] = dictionary["atoms"]
@@ -67,7 +106,7 @@ def init_state(model, optimizer, *, seed, image_size, ema_decay, adversary=None)
         step=jnp.zeros((), jnp.int32),
         params=params,
         dictionary=dictionary,
-        opt_state=optimizer.init(params, dictionary["atoms"]),
+        opt_state=setup.optimizer.init(params, dictionary["atoms"]),
         ema_params=ema_params,
         extra={"discriminator": adversary.init(key, images)} if adversary else {},
     )

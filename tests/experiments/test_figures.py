@@ -7,11 +7,10 @@ from clu import metric_writers
 
 from experiments import figures, results
 from experiments.results import Results
-from laser_jax.models import build_model
 from laser_jax.sharding import data_mesh
 from laser_jax.training.checkpoints import Checkpoints
-from laser_jax.training.optimizer import build_optimizer
-from laser_jax.training.step import initial_state
+from laser_jax.training.setup import Setup
+from laser_jax.training.state import initial_state
 from laser_jax.training.workdir import write_config
 
 
@@ -25,9 +24,7 @@ def runs(tmp_path_factory, photo_patches_dir):
         config = tiny.get_config()
         config.data.data_dir, config.model.bottleneck = str(photo_patches_dir), kind
         config.model.num_hiddens = 8
-        model = build_model(config)
-        optimizer = build_optimizer(config, learns_by_gradient=False)
-        state = initial_state(config, model, optimizer, data_mesh(jax.devices()[:1]))
+        state = initial_state(Setup.from_config(config, data_mesh(jax.devices()[:1])))
         workdir = tmp_path_factory.mktemp("runs") / name
         write_config(workdir, config)
         with Checkpoints(workdir, keep=1) as checkpoints:

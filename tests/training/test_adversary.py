@@ -26,7 +26,7 @@ def test_it_is_off_by_default(tiny_config):
 
 
 def test_it_plays_from_the_warm_up_on(config):
-    assert next(step for step in range(1, 41) if build_adversary(config).plays(step)) == 11
+    assert next(step for step in range(1, 41) if build_adversary(config).is_active(step)) == 11
 
 
 def test_each_logit_sees_its_patch_alone(config, images):
@@ -42,7 +42,7 @@ def test_its_pull_on_the_last_layer_is_its_weight_times_the_others(config, image
     state = adversary.init(jax.random.key(0), images)
     image_grad = jax.random.normal(jax.random.key(1), images.shape)
     last_layer = lambda grad: 100 * jnp.sum(grad, axis=(1, 2))  # noqa: E731 (linear, as it is)
-    _, weight, grad = adversary.pull(state, step, images, image_grad, last_layer)
+    _, weight, grad = adversary.generator_gradient(state, step, images, image_grad, last_layer)
     pull, others = (optax.global_norm(last_layer(g)) for g in (grad, image_grad))
     np.testing.assert_allclose(pull, 0.5 * growth * others, rtol=1e-2)
     assert (weight > 0) == (growth > 0)
@@ -53,9 +53,9 @@ def test_the_discriminator_learns_to_tell(config, images):
     adversary = build_adversary(config)
     state = adversary.init(jax.random.key(0), images)
     noisy = images + 0.3 * jax.random.normal(jax.random.key(1), images.shape)
-    learn, losses = jax.jit(adversary.learn), []
+    update, losses = jax.jit(adversary.update), []
     for _ in range(60):
-        state, loss = learn(state, images, noisy)
+        state, loss = update(state, images, noisy)
         losses.append(float(loss))
     assert losses[0] > 0.8 and losses[-1] < 0.5
 

@@ -21,12 +21,14 @@ from laser_jax import evaluate
 from laser_jax.figures.curves import read_scalars
 from laser_jax.models import build_model
 from laser_jax.pretrained import WeightsUnavailable
-from laser_jax.sharding import data_mesh, put_batch
+from laser_jax.sharding import put_batch
 from laser_jax.sparse import SparseCode
-from laser_jax.training import loop, progress, reporter, step
+from laser_jax.training import loop, progress, reporter
 from laser_jax.training.checkpoints import Checkpoints
-from laser_jax.training.optimizer import build_optimizer
 from laser_jax.training.reporter import NotFiniteError
+from laser_jax.training.setup import Setup
+from laser_jax.training.state import abstract_state, initial_state
+from laser_jax.training.step import TrainStep
 from laser_jax.training.workdir import check_same_run, read_config, write_config
 
 BOTTLENECKS = {
@@ -159,16 +161,12 @@ def test_the_discriminators_start_does_not_ruin_the_reconstructions(runs):
 
 def test_a_term_of_weight_zero_is_not_in_the_step(tiny_config):
     """The lowered step is the same program whatever else is said of a term without weight."""
-    mesh = data_mesh()
-    images = put_batch(np.zeros((16, 32, 32, 3), np.uint8), mesh)
+    images = np.zeros((16, 32, 32, 3), np.uint8)
 
     def program():
-        model = build_model(tiny_config)
-        optimizer = build_optimizer(tiny_config, learns_by_gradient=True)
-        state = step.abstract_state(tiny_config, model, optimizer, mesh)
-        lpips_params = step.load_lpips_params(tiny_config, mesh)
-        train_step = step.make_train_step(model, optimizer, tiny_config, mesh, lpips_params)
-        return train_step.func.lower(state, images, **train_step.keywords).as_text()
+        setup = Setup.from_config(tiny_config)
+        images_on_mesh = put_batch(images, setup.mesh)
+        return TrainStep(setup).lower(abstract_state(setup), images_on_mesh).as_text()
 
     tiny_config.model.bottleneck = "dl"
     plain = program()
@@ -216,7 +214,7 @@ def test_a_run_stopped_and_resumed_is_the_run_never_stopped(name, runs, tmp_path
 @pytest.fixture
 def compiled_once(monkeypatch):
     """The compiled programs of the first run serve the later ones, whose config means the same."""
-    for module, name in ((loop, "make_train_step"), (reporter, "make_eval_step")):
+    for module, name in ((loop, "TrainStep"), (reporter, "make_eval_step")):
         monkeypatch.setattr(module, name, once(getattr(module, name)))
     monkeypatch.setattr(reporter, "ssim", lambda a, b: jnp.zeros(len(a)))
 
@@ -314,9 +312,7 @@ def test_a_run_of_changed_length_resumes_bit_identically(tiny_config, tmp_path, 
     rates = dict(read_curves(tmp_path / "run")["train/learning_rate"])
     assert rates[10] > rates[20] > rates[30] > 0
     # Step 20 is half of what was left at step 10 of 20.
-    schedule = build_optimizer(
-        config, learns_by_gradient=False, lengths=((0, 20), (10, 30))
-    ).schedule
+    schedule = Setup.from_config(config).with_lengths(((0, 20), (10, 30))).optimizer.schedule
     assert rates[20] == pytest.approx(float(schedule(19)), rel=1e-5)
 
 
@@ -442,7 +438,7 @@ def test_names_that_are_not_utf8_are_logged(runs, tmp_path):
     config = config.copy_and_resolve_references()
     config.data.name = "folder:/caf\udce9"
     state = state.replace(step=0)
-    with reporter.Reporter(config, tmp_path, build_model(config), None, data_mesh(), state, None):
+    with reporter.Reporter(Setup.from_config(config), tmp_path, None, state):
         pass
     assert b"folder:/caf\\udce9" in next(tmp_path.glob("events*")).read_bytes()
 
@@ -522,13 +518,11 @@ def test_a_replaced_atom_takes_its_average_and_its_moments_with_it(name, tiny_co
     config = configure(tiny_config, name)
     config.optimizer.ema_decay = 0.9
     config.model.update(usage_decay=0.5, min_usage=0.5, replace_every_steps=3)
-    mesh, model = data_mesh(), build_model(config)
-    optimizer = build_optimizer(config, learns_by_gradient=True)
-    take = step.make_train_step(model, optimizer, config, mesh)
-    state = step.initial_state(config, model, optimizer, mesh)
+    setup = Setup.from_config(config)
+    train_step, state = TrainStep(setup), initial_state(setup)
     images = np.random.default_rng(0).integers(256, size=(16, 32, 32, 3), dtype=np.uint8)
     for _ in range(3):
-        state, _, _ = take(state, put_batch(images, mesh))
+        state, _, _ = train_step(state, put_batch(images, setup.mesh))
     state = jax.device_get(state)
     replaced = state.dictionary["usage"] == 1  # an atom starts with the mean use
     assert 0 < np.sum(replaced) < len(replaced)
@@ -544,17 +538,14 @@ def test_a_replaced_atom_takes_its_average_and_its_moments_with_it(name, tiny_co
 @pytest.mark.parametrize("name", ["vq", "dl", "ksvd"])
 def test_a_poisoned_batch_changes_nothing_but_the_step(name, tiny_config):
     configure(tiny_config, name)
-    mesh, model = data_mesh(), build_model(tiny_config)
-    optimizer = build_optimizer(tiny_config, learns_by_gradient=model.bottleneck.learns_by_gradient)
-    lpips_params = step.load_lpips_params(tiny_config, mesh)
-    take = step.make_train_step(model, optimizer, tiny_config, mesh, lpips_params)
-    state = step.initial_state(tiny_config, model, optimizer, mesh)
+    setup = Setup.from_config(tiny_config)
+    train_step, state = TrainStep(setup), initial_state(setup)
     images = np.random.default_rng(0).random((16, 32, 32, 3), np.float32)
-    state, metrics, _ = take(state, put_batch(images, mesh))
+    state, metrics, _ = train_step(state, put_batch(images, setup.mesh))
     before = jax.device_get(state)
     assert metrics["finite"] and all_finite(before)
     images[3, 4, 5, 1] = np.nan
-    state, metrics, _ = take(state, put_batch(images, mesh))
+    state, metrics, _ = train_step(state, put_batch(images, setup.mesh))
     assert not metrics["finite"] and int(state.step) == 2
     assert_same_state(jax.device_get(state.replace(step=before.step)), before)
 
@@ -563,13 +554,10 @@ def test_a_poisoned_batch_changes_nothing_but_the_step(name, tiny_config):
 def test_a_float64_step_is_float64_throughout(name, tiny_config):
     configure(tiny_config, name).model.dtype = "float64"
     with jax.enable_x64(True):
-        mesh, model = data_mesh(), build_model(tiny_config)
-        learns_by_gradient = model.bottleneck.learns_by_gradient
-        optimizer = build_optimizer(tiny_config, learns_by_gradient=learns_by_gradient)
-        state = step.abstract_state(tiny_config, model, optimizer, mesh)
+        setup = Setup.from_config(tiny_config)
+        state = abstract_state(setup)
         images = jax.ShapeDtypeStruct((16, 32, 32, 3), np.uint8)
-        take = step.make_train_step(model, optimizer, tiny_config, mesh)
-        new, metrics, _ = jax.eval_shape(take, state, images)
+        new, metrics, _ = jax.eval_shape(TrainStep(setup), state, images)
         tiny_config.model.dtype = "float32"
         with pytest.raises(ValueError, match="model.dtype float32 needs .* JAX_ENABLE_X64=0"):
             build_model(tiny_config)

@@ -3,12 +3,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from laser_jax.training.optimizer import build_optimizer
+from laser_jax.training.setup import Setup
 
 
 def first_updates(config, scale=1.0):
     """The first step of both groups, for a gradient of `scale` everywhere."""
-    optimizer = build_optimizer(config, learns_by_gradient=True)
+    optimizer = Setup.from_config(config).optimizer
     params, atoms = {"w": jnp.ones(3)}, jnp.ones((2, 3))
     grads = jax.tree.map(lambda x: scale * jnp.ones_like(x), (params, atoms))
     state = optimizer.init(params, atoms)
@@ -28,6 +28,7 @@ def test_twice_the_dictionary_weight_is_twice_the_dictionary_update(tiny_config)
 
 
 def test_atoms_get_no_weight_decay_and_no_clipping(tiny_config):
+    tiny_config.model.bottleneck = "dl"
     tiny_config.optimizer.weight_decay = 0.5
     tiny_config.optimizer.grad_clip_norm = 1e-6
     network, atoms = first_updates(tiny_config, scale=100.0)
@@ -39,11 +40,11 @@ def test_atoms_get_no_weight_decay_and_no_clipping(tiny_config):
 def test_warm_up_longer_than_the_run_is_refused(tiny_config):
     tiny_config.optimizer.warmup_steps = 40
     with pytest.raises(ValueError, match=r"in \[0, 40\) \(num_train_steps\), got 40"):
-        build_optimizer(tiny_config, learns_by_gradient=False)
+        _ = Setup.from_config(tiny_config).optimizer
 
 
 def rates(config, *lengths):
-    schedule = build_optimizer(config, learns_by_gradient=False, lengths=lengths or None).schedule
+    schedule = Setup.from_config(config).with_lengths(lengths or None).optimizer.schedule
     return np.array(schedule(jnp.arange(lengths[-1][1] + 1 if lengths else 41)))
 
 

@@ -157,6 +157,11 @@ class DictionaryLearning(AtomUse, nn.Module):
         return self.dictionary_update == "gradient"
 
     @property
+    def learning_rate_scale(self):
+        """Factor of the atoms' learning rate: Adam ignores a factor of the loss."""
+        return self.dictionary_weight
+
+    @property
     def signal_width(self):
         """d, the width of a signal and of an atom."""
         p, q = as_pair(self.patch_size)

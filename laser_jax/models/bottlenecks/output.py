@@ -27,6 +27,8 @@ class BottleneckOutput(NamedTuple):
 class AtomUse:
     """What a bottleneck counts the use of: its atoms."""
 
+    learning_rate_scale = 1.0  # of the atoms, where the optimizer moves them
+
     @property
     def num_entries(self):
         """Entries whose use is counted, m."""
