@@ -19,9 +19,6 @@ from laser_jax.sparse.loops import fori_loop
 # takes half as long again.
 _ROWS_A_PASS = 4
 
-# Most that a Gram matrix may take, in float32: 8192 atoms.
-_GRAM_BYTES = 2**28
-
 
 def choose_form(num_signals, num_atoms, width, sparsity, rows_a_step):
     """Returns in which form a CPU codes a block: "columns", "gram" or "rows".
@@ -33,8 +30,7 @@ def choose_form(num_signals, num_atoms, width, sparsity, rows_a_step):
       computed anew by a product of the residual with the dictionary, which takes `width`
       multiplications an atom. Those of a product run several times as fast, being in cache; and
       the Gram matrix takes one product for every atom, so the signals must be many. At k = d / 2
-      OMP is mostly still the faster by it; beyond, supports get too ill-conditioned for it. At
-      most `_GRAM_BYTES`.
+      OMP is mostly still the faster by it; beyond, supports get too ill-conditioned for it.
     rows: neither. On accelerators always: gathers are dear there and products cheap. Also where
       the number of signals is symbolic and as far as known 1.
     """
@@ -42,7 +38,7 @@ def choose_form(num_signals, num_atoms, width, sparsity, rows_a_step):
     if width <= 4 and num_atoms * width <= 256:
         return "columns"
     many = num_signals * (sparsity - 1) >= num_atoms
-    if 4 * rows_a_step <= width and many and 4 * num_atoms**2 <= _GRAM_BYTES:
+    if 4 * rows_a_step <= width and many:
         return "gram"
     return "rows"
 

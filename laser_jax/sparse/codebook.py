@@ -26,7 +26,7 @@ from laser_jax.sparse.code import (
 )
 from laser_jax.sparse.coder import coding_plans
 from laser_jax.sparse.entry import entry
-from laser_jax.sparse.linalg import map_blocks, per_platform, power_scales
+from laser_jax.sparse.linalg import map_blocks, one_batch, per_platform, power_scales
 from laser_jax.sparse.loops import fori_loop
 from laser_jax.sparse.nearest import nearest_atoms
 
@@ -54,14 +54,17 @@ def nearest_atom(signals, dictionary, *, block_size=None):
       ValueError: if widths differ.
     """
     signals, dictionary = check_signals(signals, dictionary)
-    n = math.prod(signals.shape[:-1])
 
-    def search(plan):
-        form, block_size = plan
-        return map_blocks(nearest_atoms(dictionary, form, n), signals, block_size)
+    def search(dictionary, signals):
+        n = math.prod(signals.shape[:-1])
 
-    plans = coding_plans(signals, dictionary, 1, math.inf, block_size)
-    indices = per_platform(search, *plans)[..., None]
+        def search_by(plan):
+            form, block_size = plan
+            return map_blocks(nearest_atoms(dictionary, form, n), signals, block_size)
+
+        return per_platform(search_by, *coding_plans(signals, dictionary, 1, math.inf, block_size))
+
+    indices = one_batch(search, *lax.stop_gradient((dictionary, signals)))[..., None]
     return SparseCode(indices, jnp.where(is_finite(signals), 1, jnp.nan).astype(signals.dtype))
 
 

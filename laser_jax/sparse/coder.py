@@ -1,7 +1,9 @@
 """What every coder does around its own iteration: checks, unit atoms, blocks, padding."""
 
+import dataclasses
 import functools
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -19,24 +21,18 @@ from laser_jax.sparse.linalg import (
     default_block_size,
     largest_entries,
     map_blocks,
+    one_batch,
     per_platform,
     power_scales,
     safe_norms,
     within_range,
 )
 
+# Most that a Gram matrix takes where the caller does not say: 8192 atoms in float32.
+_GRAM_BYTES = 2**28
 
-def run_coder(
-    code_block,
-    signals,
-    dictionary,
-    *,
-    sparsity,
-    rows_a_step,
-    tolerance=None,
-    block_size=None,
-    options=(),
-):
+
+def run_coder(code_block, signals, dictionary, *, sparsity, tolerance=None, **options):
     """Codes signals block by block.
 
     A signal that is not finite gets coefficients NaN; an atom that is not finite is none.
@@ -46,21 +42,26 @@ def run_coder(
         of `(at most sparsity, b)` in which an unused place holds index m and coefficient 0.
         All that it is given is finite and has largest entries near 1; tolerance is `(b,)`.
         Static: a function of a module, not a closure.
-      signals, dictionary, sparsity, tolerance, block_size: as for `omp`.
-      rows_a_step: Gram rows that one of its steps would add up, on average.
-      options: hashable, passed on to `code_block`.
+      signals, dictionary, sparsity, tolerance: as for `omp`.
+      options: the other fields of a `_Coder`.
     """
     signals, dictionary = check_signals(signals, dictionary)
     check_sparsity(sparsity, dictionary.shape[0])
-    # Where to stop is a choice, like the support: no gradient goes through it.
-    tolerance = lax.stop_gradient(check_tolerance(tolerance, signals))
-    plans = coding_plans(signals, dictionary, sparsity, rows_a_step, block_size)
-    return _run(code_block, signals, dictionary, tolerance, sparsity, plans, options)
+    tolerance = check_tolerance(tolerance, signals)
+    coder = _Coder(code_block, sparsity, **options)
+    coder.plans(signals, dictionary)  # checks what the caller chose
+    # Support and tolerance are choices: no gradient goes through them. That of the coefficients
+    # the caller attaches; `one_batch` has no reverse mode.
+    return _run(coder, *lax.stop_gradient((dictionary, signals, tolerance)))
 
 
-def coding_plans(signals, dictionary, sparsity, rows_a_step, block_size):
+def coding_plans(signals, dictionary, sparsity, rows_a_step, block_size, gram_bytes=None):
     """Returns the form of a block and how many signals it holds, on a CPU and on others."""
     (m, d), n, k = dictionary.shape, math.prod(signals.shape[:-1]), sparsity
+    gram_bytes = _GRAM_BYTES if gram_bytes is None else gram_bytes
+    check_at_least("gram_bytes", gram_bytes, 0)
+    if m**2 * dictionary.dtype.itemsize > gram_bytes:
+        rows_a_step = math.inf
     forms = choose_form(n, m, d, k, rows_a_step), "rows"
     if block_size is not None:
         check_at_least("block_size", block_size, 1)
@@ -73,18 +74,44 @@ def coding_plans(signals, dictionary, sparsity, rows_a_step, block_size):
     return (forms[0], cpu.cpu), (forms[1], other.other)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 4, 5, 6))
-def _run(code_block, signals, dictionary, tolerance, sparsity, plans, options):
+@dataclasses.dataclass(frozen=True)
+class _Coder:
+    """What a coder does with a batch of signals.
+
+    Attributes:
+      code_block: as for `run_coder`.
+      sparsity, block_size, gram_bytes: as for `omp`.
+      rows_a_step: Gram rows that one of its steps would add up, on average.
+      options: hashable, passed on to `code_block`.
+    """
+
+    code_block: Callable
+    sparsity: int
+    rows_a_step: float
+    block_size: int | None = None
+    gram_bytes: int | None = None
+    options: tuple = ()
+
+    def plans(self, signals, dictionary):
+        chosen = self.sparsity, self.rows_a_step, self.block_size, self.gram_bytes
+        return coding_plans(signals, dictionary, *chosen)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _run(coder, dictionary, signals, tolerance):
     """Codes by the plan of the platform that this is compiled for."""
 
-    def run(plan):
-        return _run_plan(code_block, signals, dictionary, tolerance, sparsity, plan, options)
+    def run(dictionary, signals, tolerance):
+        plans = coder.plans(signals, dictionary)
+        return per_platform(
+            lambda plan: _run_plan(coder, plan, dictionary, signals, tolerance), *plans
+        )
 
-    return per_platform(run, *plans)
+    return one_batch(run, dictionary, signals, tolerance)
 
 
-def _run_plan(code_block, signals, dictionary, tolerance, sparsity, plan, options):
-    form, block_size = plan
+def _run_plan(coder, plan, dictionary, signals, tolerance):
+    (form, block_size), sparsity = plan, coder.sparsity
     dictionary = jnp.where(jnp.isfinite(largest_entries(dictionary)), dictionary, 0)
     norms = safe_norms(dictionary)
     atoms = Atoms.in_form(dictionary / norms, form)
@@ -97,7 +124,7 @@ def _run_plan(code_block, signals, dictionary, tolerance, sparsity, plan, option
         finite, scale = finite.ravel(), scale.ravel()
         # The square of a scale may be too large or small to divide by.
         tolerance = (jnp.sqrt(tolerance) / scale) ** 2
-        code = code_block(signals, atoms, sparsity, tolerance, *options)
+        code = coder.code_block(signals, atoms, sparsity, tolerance, *coder.options)
         code = fill_unused(code, sparsity, dictionary.shape[0])
         factor = jnp.where(finite, scale, jnp.nan)[None, :]
         return code.indices.T, within_range(code.coefficients * factor / norms[code.indices, 0]).T

@@ -158,6 +158,43 @@ def map_blocks(function, arrays, block_size):
     return _at_block_size(map_all, block_size, n)
 
 
+def one_batch(function, dictionary, signals, *rows):
+    """Returns `function(dictionary, signals, *rows)`, of signals under `vmap` that of one batch.
+
+    `vmap` adds its axis to the leading axes of the signals, so that `function` sees how many they
+    are and takes them in blocks. Where the axis is one of dictionaries too, `function` is mapped.
+    Forward values only: a derivative through this has no reverse mode.
+
+    Args:
+      function: row by row; its results have the leading axes of the signals first.
+      dictionary: `(m, d)`.
+      signals: `(..., d)`.
+      rows: each a number, or an array with the leading axes of the signals first.
+    """
+    call = jax.custom_batching.custom_vmap(function)
+
+    @call.def_vmap
+    def _(size, batched, dictionary, signals, *rows):
+        if batched[0]:
+            axes = [0 if x else None for x in batched]
+            out = jax.vmap(function, axes, axis_size=size)(dictionary, signals, *rows)
+        else:
+            leading = signals.shape[batched[1] : -1]
+
+            def widen(x, batched):
+                if x.ndim == 0:
+                    return x
+                x = x if batched else x[None]
+                if x.ndim == 1:  # a number for all signals
+                    x = x.reshape(-1, *(1 for _ in leading))
+                return jnp.broadcast_to(x, (size, *leading, *x.shape[len(leading) + 1 :]))
+
+            out = call(dictionary, *map(widen, (signals, *rows), batched[1:]))
+        return out, jax.tree.map(lambda _: True, out)
+
+    return call(dictionary, signals, *rows)
+
+
 def sum_blocks(function, arrays, block_size):
     """Returns the sum of `function` over blocks of signals; zero rows must add nothing.
 

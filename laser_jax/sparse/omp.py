@@ -20,7 +20,9 @@ left at the end. How an atom is made orthogonal to those before it depends on wh
 Cost: k products of the residuals with the dictionary, O(n d m k), and O(n d k^2) for the
 orthogonalisation; with the Gram matrix O(m^2 d + n d m + n m k^2). See `atoms.choose_form`.
 
-Memory: O(block_size (m + k d + k^2)) beside the result, and m^2 for the Gram matrix.
+Memory: O(block_size (m + k d + k^2)) beside the result, and m^2 for the Gram matrix;
+`vmap` over signals is one batch. Derivatives take blocks too, but under `vmap` hold the chosen
+atoms of all signals, O(n k d).
 """
 
 import dataclasses
@@ -38,8 +40,17 @@ from laser_jax.sparse.loops import fori_loop
 from laser_jax.sparse.support import optimal_coefficients
 
 
-@entry(static=("sparsity", "selection", "block_size"), compiled=False, like="signals")
-def omp(signals, dictionary, *, sparsity, tolerance=None, selection="correlation", block_size=None):
+@entry(static=("sparsity", "selection", "block_size", "gram_bytes"), compiled=False, like="signals")
+def omp(
+    signals,
+    dictionary,
+    *,
+    sparsity,
+    tolerance=None,
+    selection="correlation",
+    block_size=None,
+    gram_bytes=None,
+):
     """Codes each signal with at most `sparsity` atoms, chosen greedily.
 
     Approximates argmin_x ||y - x D||^2 subject to ||x||_0 <= k. The coefficients
@@ -56,6 +67,8 @@ def omp(signals, dictionary, *, sparsity, tolerance=None, selection="correlation
       selection: "correlation" takes the atom with the largest |<r, d>| / ||d||;
         "ols" (orthogonal least squares) the one that leaves the smallest error.
       block_size: signals coded together; None chooses it by the number of atoms.
+      gram_bytes: largest Gram matrix of the atoms, in bytes; None is 2^28, 0 makes none. It is
+        made only where it saves time.
 
     Returns:
       A `SparseCode` of shape `(..., k)`. A signal that is not finite gets coefficients NaN,
@@ -77,12 +90,13 @@ def omp(signals, dictionary, *, sparsity, tolerance=None, selection="correlation
     signals, dictionary = check_signals(signals, dictionary)
     code = run_coder(
         _code_block,
-        lax.stop_gradient(signals),
-        lax.stop_gradient(dictionary),
+        signals,
+        dictionary,
         sparsity=sparsity,
         rows_a_step=sparsity / 2,
         tolerance=tolerance,
         block_size=block_size,
+        gram_bytes=gram_bytes,
         options=(selection,),
     )
     return code._replace(coefficients=optimal_coefficients(signals, dictionary, code))

@@ -29,9 +29,16 @@ from laser_jax.sparse.loops import fori_loop, scan
 from laser_jax.sparse.support import least_squares
 
 
-@entry(static=("sparsity", "revisit", "block_size"), compiled=False, like="signals")
+@entry(static=("sparsity", "revisit", "block_size", "gram_bytes"), compiled=False, like="signals")
 def matching_pursuit(
-    signals, dictionary, *, sparsity, tolerance=None, revisit=False, block_size=None
+    signals,
+    dictionary,
+    *,
+    sparsity,
+    tolerance=None,
+    revisit=False,
+    block_size=None,
+    gram_bytes=None,
 ):
     """Codes each signal greedily, each coefficient the inner product with the residual.
 
@@ -59,12 +66,15 @@ def matching_pursuit(
         rows_a_step=1,
         tolerance=tolerance,
         block_size=block_size,
+        gram_bytes=gram_bytes,
         options=(_project, 1, bool(revisit)),
     )
 
 
-@entry(static=("sparsity", "block_size"), compiled=False, like="signals")
-def gradient_pursuit(signals, dictionary, *, sparsity, tolerance=None, block_size=None):
+@entry(static=("sparsity", "block_size", "gram_bytes"), compiled=False, like="signals")
+def gradient_pursuit(
+    signals, dictionary, *, sparsity, tolerance=None, block_size=None, gram_bytes=None
+):
     """Codes each signal greedily, with one exact-step gradient descent over the support an atom.
 
     Towards OMP's coefficients without its orthogonalisation. Args, Returns and
@@ -82,13 +92,23 @@ def gradient_pursuit(signals, dictionary, *, sparsity, tolerance=None, block_siz
         rows_a_step=sparsity / 2,
         tolerance=tolerance,
         block_size=block_size,
+        gram_bytes=gram_bytes,
         options=(_descend, sparsity, False),
     )
 
 
-@entry(static=("sparsity", "iterations", "block_size"), compiled=False, like="signals")
+@entry(
+    static=("sparsity", "iterations", "block_size", "gram_bytes"), compiled=False, like="signals"
+)
 def iterative_hard_thresholding(
-    signals, dictionary, *, sparsity, iterations=20, tolerance=None, block_size=None
+    signals,
+    dictionary,
+    *,
+    sparsity,
+    iterations=20,
+    tolerance=None,
+    block_size=None,
+    gram_bytes=None,
 ):
     """Codes each signal by gradient steps, each followed by keeping the k largest coefficients.
 
@@ -110,12 +130,13 @@ def iterative_hard_thresholding(
     signals, dictionary = check_signals(signals, dictionary)
     code = run_coder(
         _threshold_block,
-        lax.stop_gradient(signals),
-        lax.stop_gradient(dictionary),
+        signals,
+        dictionary,
         sparsity=sparsity,
         rows_a_step=sparsity,
         tolerance=tolerance,
         block_size=block_size,
+        gram_bytes=gram_bytes,
         options=(iterations, tolerance is not None),
     )
     return least_squares(signals, dictionary, code)
@@ -143,7 +164,7 @@ def top_k(signals, dictionary, *, sparsity, tolerance=None, block_size=None):
 def _run(code_block, replay, signals, dictionary, **options):
     """`run_coder`, and the gradient of the function `replay` through the coefficients."""
     signals, dictionary = check_signals(signals, dictionary)
-    code = run_coder(code_block, *map(lax.stop_gradient, (signals, dictionary)), **options)
+    code = run_coder(code_block, signals, dictionary, **options)
     return code._replace(coefficients=_coefficients(signals, dictionary, code, replay))
 
 

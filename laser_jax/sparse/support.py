@@ -9,7 +9,8 @@ condition number of A and not with its square. With P alone also the derivative 
 Golub and Pereyra, The differentiation of pseudo-inverses and nonlinear least squares problems
 whose variables separate, 1973.
 
-Memory: signals are taken in blocks, in derivatives too. No array holds the atoms of all signals.
+Memory: signals are taken in blocks, in derivatives too: no array holds the atoms of all signals.
+Derivatives under `vmap` are the exception: each call's blocks are mapped, all at once.
 """
 
 from typing import NamedTuple
@@ -20,7 +21,7 @@ from jax import lax
 
 from laser_jax.checks import check_at_least, check_code, check_signals
 from laser_jax.sparse.entry import entry
-from laser_jax.sparse.linalg import default_block_size, map_blocks, matmul, within_range
+from laser_jax.sparse.linalg import default_block_size, map_blocks, matmul, one_batch, within_range
 from laser_jax.sparse.loops import fori_loop
 
 
@@ -45,13 +46,15 @@ def least_squares(signals, dictionary, code, *, block_size=None):
     code = check_code(code, signals)
     if block_size is not None:
         check_at_least("block_size", block_size, 1)
-    held, atoms = lax.stop_gradient((signals, dictionary))
 
-    def solve(block):
-        signal, indices, coefficients = block
-        return within_range(_orthonormalise(atoms[indices], coefficients != 0).fit(signal))
+    def solve(dictionary, *rows):
+        def solve_block(block):
+            signal, indices, coefficients = block
+            return within_range(_orthonormalise(dictionary[indices], coefficients != 0).fit(signal))
 
-    coefficients = _map_signals(solve, (held, *lax.stop_gradient(code)), block_size)
+        return _map_signals(solve_block, rows, block_size)
+
+    coefficients = one_batch(solve, *lax.stop_gradient((dictionary, signals, *code)))
     code = code._replace(coefficients=coefficients)
     return code._replace(coefficients=optimal_coefficients(signals, dictionary, code))
 

@@ -40,7 +40,9 @@ def dtype(request):
 def form(request, monkeypatch):
     """Runs a test in each form that a block of signals can have, whatever its shape."""
     monkeypatch.setattr(coder, "choose_form", lambda *args, **kwargs: request.param)
-    return request.param
+    coder._run.clear_cache()  # it is compiled for a form
+    yield request.param
+    coder._run.clear_cache()
 
 
 def unit(x):

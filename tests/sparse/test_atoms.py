@@ -19,6 +19,20 @@ def test_the_form_fits_the_shape_and_the_platform():
     assert cpu[0] == "gram" and other[0] == "rows"
 
 
+@pytest.mark.parametrize(("dtype", "m"), [(np.float32, 8192), (np.float64, 5792)])
+def test_gram_bytes_count_the_gram_matrix_in_its_own_type(dtype, m):
+    def form(gram_bytes):
+        signals, atoms = np.zeros((8192, 64), dtype), np.zeros((m, 64), dtype)
+        return coding_plans(signals, atoms, 8, 4, None, gram_bytes)[0][0]
+
+    size = m**2 * np.dtype(dtype).itemsize
+    assert [form(x) for x in (0, size - 1, size, None)] == ["rows", "rows", "gram", "gram"]
+    assert (
+        coding_plans(np.zeros((10**6, 64), dtype), np.zeros((m + 1, 64), dtype), 8, 4, None)[0][0]
+        == "rows"
+    )
+
+
 @pytest.mark.parametrize("form", ["rows", "columns", "gram"])
 def test_blocks_of_either_orientation_hold_the_same_numbers(rng, float64, form):
     vectors, signals = rng.normal(size=(12, 5)), rng.normal(size=(7, 5))

@@ -172,10 +172,15 @@ def test_ols_error_never_rises_with_another_atom_of_a_coherent_dictionary(rng, f
     assert np.max(error / energy) < 1e-4
 
 
-def test_a_large_gram_matrix_is_not_made():
+@pytest.mark.parametrize(("gram_bytes", "made"), [(None, False), (2**34 - 1, False), (2**34, True)])
+def test_a_gram_matrix_larger_than_allowed_is_not_made(gram_bytes, made):
     shapes = [jax.ShapeDtypeStruct(s, jnp.float32) for s in ((40000, 64), (65536, 64))]
-    compiled = jax.jit(lambda y, d: omp(y, d, sparsity=4)).lower(*shapes).compile()
-    assert compiled.memory_analysis().temp_size_in_bytes < 2**28  # the matrix has 2^34
+
+    def code(y, d):
+        return omp(y, d, sparsity=4, gram_bytes=gram_bytes)
+
+    compiled = jax.jit(code).lower(*shapes).compile()  # the matrix has 2^34 bytes
+    assert (compiled.memory_analysis().temp_size_in_bytes > 2**28) == made
 
 
 # Hard inputs.
@@ -387,8 +392,10 @@ def test_memory_is_bounded_by_the_block_not_by_the_number_of_signals():
         ({"dictionary": jnp.ones(4)}, r"\(m, d\).*\(4,\)"),
         ({"dictionary": jnp.ones((0, 4))}, r"m >= 1.*\(0, 4\)"),
         ({"selection": "best"}, "'best'; choose from correlation, ols"),
-        ({"tolerance": jnp.ones(2)}, r"scalar or broadcast .* got shape \(2,\)"),
+        ({"tolerance": jnp.ones(3)}, r"scalar or broadcast .* got shape \(3,\)"),
         ({"block_size": 0}, "block_size must be at least 1, got 0"),
+        ({"gram_bytes": -1}, "gram_bytes must be at least 0, got -1"),
+        ({"gram_bytes": 1e9}, "gram_bytes must be a static integer, got 1000000000.0"),
     ],
 )
 def test_bad_input_is_named_in_the_error(change, message):

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -291,6 +293,16 @@ def test_gradients_take_little_memory(coder):
     shapes = [jax.ShapeDtypeStruct(shape, "float32") for shape in ((65536, 64), (512, 64))]
     compiled = jax.jit(jax.grad(loss, argnums=(0, 1))).lower(*shapes).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < 250e6
+
+
+@pytest.mark.parametrize("coder", CODERS[:3], ids=lambda c: c.__name__)
+def test_the_caller_bounds_the_gram_matrix(coder):
+    def memory(gram_bytes):
+        call = functools.partial(coder, sparsity=2, gram_bytes=gram_bytes)
+        shapes = [jax.ShapeDtypeStruct(shape, "float32") for shape in ((4096, 32), (2048, 32))]
+        return jax.jit(call).lower(*shapes).compile().memory_analysis().temp_size_in_bytes
+
+    assert memory(None) - memory(0) > 2048**2 * 4 * 0.8
 
 
 def test_a_gradient_through_revisited_atoms_is_refused_with_the_remedy(rng):

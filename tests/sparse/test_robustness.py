@@ -120,15 +120,65 @@ def test_a_signal_has_one_code_alone_in_a_block_and_among_thousands(name):
         used = np.where(np.asarray(code.coefficients) != 0, code.indices, -1)
         return np.sort(used, -1), np.take_along_axis(np.asarray(code.coefficients), order, -1)
 
-    alone = jax.tree.map(np.asarray, jax.jit(jax.vmap(ALL[name], (0, None)))(SIGNALS, ATOMS))
+    alone = jax.lax.map(lambda y: ALL[name](y, ATOMS), SIGNALS)
+    mapped = jax.jit(jax.vmap(ALL[name], (0, None)))(SIGNALS, ATOMS)
     many = ALL[name](np.concatenate([SIGNALS, 7 * SIGNALS[:, ::-1]] * 10), ATOMS)
     many = jax.tree.map(lambda x: np.asarray(x)[:N], many)
-    codes = [alone, many]
+    codes = [alone, mapped, many]
     if name in CODERS or name == "nearest_atom":
         codes.append(ALL[name](SIGNALS, ATOMS, block_size=7))
     for code in codes:
         same = np.all(support(code)[0] == support(plain(name))[0], -1)
         assert np.mean(same) > 0.98  # others are ties, which rounding decides
+
+
+def refit(signals, atoms):
+    places = jnp.broadcast_to(jnp.arange(K, dtype=jnp.int32), (*signals.shape[:-1], K))
+    return sparse.least_squares(signals, atoms, SparseCode(places, places + 1.0))
+
+
+@pytest.mark.parametrize("name", [*CODERS, *VECTOR_CODERS, "least_squares"])
+def test_vmap_over_signals_takes_the_memory_of_blocks(name):
+    coder = (ALL | {"least_squares": refit})[name]
+    shapes = [jax.ShapeDtypeStruct(shape, "float32") for shape in ((2**17, 16), (512, 16))]
+    compiled = jax.jit(jax.vmap(coder, (0, None))).lower(*shapes).compile()
+    # Copies of signals and codes, and a block. All correlations would take 268 MB.
+    assert compiled.memory_analysis().temp_size_in_bytes < 30e6
+
+
+@pytest.mark.parametrize("name", ["omp", "nearest_atom", "least_squares"])
+def test_vmap_over_signals_dictionaries_or_both_is_a_loop(name):
+    coder = (ALL | {"least_squares": refit})[name]
+    signals, dictionaries = SIGNALS[:24].reshape(2, 3, 4, D), np.stack([ATOMS, ATOMS[::-1]])
+    by_signals = jax.vmap(coder, (0, None))
+    both, alone = [0, 1], [0, 0]
+    for call, y, d, rows, atoms in (
+        (jax.vmap(by_signals, (0, None)), signals, ATOMS, both, alone),
+        (jax.vmap(by_signals), signals, dictionaries, both, both),
+        (jax.vmap(by_signals, (None, 0)), signals[0], dictionaries, alone, both),
+    ):
+        code = jax.jit(call)(y, d)
+        for i in range(2):
+            expected = coder(signals[rows[i]], dictionaries[atoms[i]])
+            np.testing.assert_array_equal(code.indices[i], expected.indices)
+            np.testing.assert_allclose(
+                code.coefficients[i], expected.coefficients, rtol=1e-3, atol=1e-5
+            )
+
+
+def test_vmap_over_tolerances_is_a_loop():
+    tolerances = np.float32([0, 10, 1e9])
+    grid = np.broadcast_to(tolerances[:, None], (3, N))
+    for code in (
+        jax.vmap(lambda t: omp(SIGNALS, ATOMS, sparsity=K, tolerance=t))(tolerances),
+        jax.vmap(lambda t: omp(SIGNALS, ATOMS, sparsity=K, tolerance=t))(grid),
+    ):
+        for i, tolerance in enumerate(tolerances):
+            expected = omp(SIGNALS, ATOMS, sparsity=K, tolerance=tolerance)
+            same = np.all(code.indices[i] == expected.indices, -1)
+            assert np.mean(same) > 0.98
+            used = code.coefficients[i] != 0
+            assert np.mean(used == (expected.coefficients != 0)) > 0.98
 
 
 @pytest.mark.parametrize("name", CODERS)
