@@ -28,8 +28,7 @@ log = logging.getLogger("laser_jax")
 ROOT = pathlib.Path(__file__).parent.parent
 
 EXPERIMENTS = (
-    "rate_distortion", "compare_bottlenecks", "patch_size", "speed", "dictionary_learning",
-    "denoise", "inpaint",
+    "rate_distortion", "reference", "dictionary_learning", "denoise", "inpaint",
 )  # fmt: skip
 # The runs that `figures` draws: configs, and what a small run of them changes.
 RUNS = ("vqvae_photos", "ksvd_photos")

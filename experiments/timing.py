@@ -1,4 +1,4 @@
-"""Times that can be compared: several functions in turn, round after round, medians."""
+"""Times of functions that run in turn, and the machine they were measured on."""
 
 import os
 import time
@@ -8,32 +8,34 @@ import numpy as np
 
 
 def waiting(function, *args):
-    """Returns a function without arguments that calls `function` and waits for what it returns."""
+    """Returns a function without arguments that calls `function` and waits for its result."""
     return lambda: jax.block_until_ready(function(*args))
 
 
 def machine():
-    """Returns what a stored time depends on beside its own settings."""
+    """Returns what a stored time depends on besides its own settings."""
     return {
         "backend": jax.default_backend(), "device": jax.devices()[0].device_kind,
         "cores": os.cpu_count(), "jax": jax.__version__,
     }  # fmt: skip
 
 
-def median_times(runs, *, rounds):
-    """Returns the median milliseconds of each function of a dict, run in turn.
+def seconds_of(function, *args):
+    """Returns the seconds of one call; `function` returns when its result is computed."""
+    start = time.perf_counter()
+    function(*args)
+    return time.perf_counter() - start
 
-    Args:
-      runs: name -> function without arguments, already compiled; it returns when it is done.
-      rounds: of all; a function slower than a second is run once.
+
+def median_times(runs, *, rounds):
+    """Returns name -> median milliseconds of functions without arguments, already compiled.
+
+    They run in turn, round after round: a machine that slows down slows all of them.
     """
-    times = {name: [] for name in runs}
+    times = []
     for _ in range(rounds):
-        for name, run in runs.items():
-            if times[name] and times[name][0] > 1:
-                continue
-            time.sleep(0.03)  # the OpenMP threads of the one before spin for a while
-            start = time.perf_counter()
-            run()
-            times[name].append(time.perf_counter() - start)
-    return {name: 1e3 * float(np.median(t)) for name, t in times.items()}
+        for run in runs.values():
+            time.sleep(0.03)  # OpenMP threads of the previous function still spin
+            times.append(seconds_of(run))
+    medians = 1e3 * np.median(np.reshape(times, (rounds, len(runs))), 0)
+    return dict(zip(runs, medians.tolist(), strict=True))

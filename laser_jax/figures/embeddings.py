@@ -40,6 +40,13 @@ def project(atoms, *, seed=0):
     return found
 
 
+def explained_variance(atoms):
+    """Returns the share of the atoms' variance that the first two principal components hold."""
+    atoms = np.asarray(atoms, np.float64)
+    squares = np.linalg.svd(atoms - atoms.mean(0), compute_uv=False) ** 2
+    return float(squares[:2].sum() / squares.sum()) if squares.any() else 1.0
+
+
 def embedding_figure(atoms, uses, *, title=""):
     """Returns a figure of the atoms in the plane, a panel a projection, coloured by their use.
 
@@ -57,6 +64,8 @@ def embedding_figure(atoms, uses, *, title=""):
         unused = share == 0
         axes.scatter(*places[unused].T, s=12, facecolors="none", edgecolors="0.6", linewidths=0.7)
         shown = axes.scatter(*places[~unused].T, s=12, c=100 * share[~unused], cmap="viridis")
+        if name == PCA:
+            name = f"PCA, {explained_variance(atoms):.0%} of the variance"
         style.clean(axes, title=name, grid=False)
         axes.set(xticks=[], yticks=[])
     bar = figure.colorbar(shown, ax=panels, pad=0.01)
@@ -100,7 +109,8 @@ def distance_figure(atoms, *, signless, title=""):
     bar.set_label(label, fontsize=8)
     pairs = values[np.triu_indices(len(values), 1)]
     right.hist(pairs, bins=60, color=style.BLUE)
-    style.clean(right, xlabel=f"{label} of two atoms", ylabel="pairs")
+    summary = f"mean {pairs.mean():.3g}, standard deviation {pairs.std():.3g}"
+    style.clean(right, title=summary, xlabel=f"{label} of two atoms", ylabel="pairs")
     return figure
 
 

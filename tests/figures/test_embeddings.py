@@ -27,6 +27,22 @@ def test_projections_keep_groups_apart_and_are_the_same_again(atoms):
         embeddings.project(atoms[:3])
 
 
+def test_explained_variance_is_that_of_two_components(atoms):
+    from sklearn.decomposition import PCA
+
+    share = PCA(2).fit(atoms).explained_variance_ratio_.sum()
+    assert embeddings.explained_variance(atoms) == pytest.approx(share)
+    title = embeddings.embedding_figure(atoms, [1] * 24).axes[0].get_title()
+    assert title == f"PCA, {share:.0%} of the variance"
+    assert embeddings.explained_variance(np.ones((4, 3))) == 1
+
+
+def test_distances_are_summarised_by_mean_and_standard_deviation(atoms):
+    pairs = pdist(atoms)
+    title = embeddings.distance_figure(atoms, signless=False).axes[1].get_title()
+    assert title == f"mean {pairs.mean():.3g}, standard deviation {pairs.std():.3g}"
+
+
 def test_distances_are_scipys_and_cosines_ignore_signs(atoms):
     found, name = embeddings.distances(atoms, signless=False)
     np.testing.assert_allclose(found, squareform(pdist(atoms)), atol=1e-5)

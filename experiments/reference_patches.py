@@ -1,9 +1,7 @@
-"""Larger patches: fewer signals and fewer bits an image, more error. On pixels, and on latents.
+"""The reference system's patch sizes: larger patches have fewer signals, fewer bits, more error.
 
-    python -m experiments.patch_size --workdir=runs/full/patch_size
-
-On pixels at the reference system's size, 16 entries and 4 atoms a patch, and with 256 entries;
-VQ with as many entries stands beside. On latents in autoencoders that differ in nothing else.
+On pixels at its size, 16 entries and 4 atoms a patch, and with 256 entries; VQ with as many entries
+beside them. On latents, in autoencoders that differ in nothing else. A part of `reference`.
 """
 
 import functools
@@ -12,7 +10,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app
 
 from experiments import latent_codecs, results
 from experiments.photographs import random_patches, square_images
@@ -37,10 +34,10 @@ class Size(NamedTuple):
     Attributes:
       entries, sparsity_level: of dictionaries and codebooks; atoms a patch.
       patches: sides of a patch, pixels.
-      images, side: that are coded.
+      images, side: test images, and their pixels.
       signals, iterations: of learning.
       rounds: of timing.
-      latents: the part with autoencoders; its points are patch sizes.
+      latents: size of the autoencoders.
       latent_patches: sides of a patch of latents.
       latent_atoms: atoms a latent position, the same for every patch size.
     """
@@ -58,17 +55,8 @@ class Size(NamedTuple):
     latent_atoms: int = 2
 
 
-SIZES = {
-    "small": Size(
-        images=4, signals=6000, iterations=4, rounds=5, latent_patches=(1, 2),
-        latents=latent_codecs.SIZES["small"]._replace(points={}),
-    ),
-    "full": Size(),
-}  # fmt: skip
-
-
 def learned(signals, entries, sparsity, iterations):
-    """Returns name -> (dictionary, encode) of what is compared."""
+    """Returns name -> (dictionary, encode) of the methods."""
     key = jax.random.key(0)
     codebook = kmeans_init(signals, entries, key=key)
     fit = fit_dictionary(
@@ -88,23 +76,25 @@ def measure(size, source, entries, patch):
     images = square_images(source, split="test", count=size.images, side=size.side)
     train = square_images(source, split="train", count=20, side=size.side)
     signals = jnp.asarray(random_patches(train, patch, size.signals, seed=0))
+    found, runs = {"original": images[0]}, {}
+    for name, coder in learned(signals, entries, size.sparsity_level, size.iterations).items():
+        runs[name] = through(images, *coder, patch)
+        image = np.asarray(runs[name]())
+        found[f"{name}/mse"] = float(np.mean((np.float64(image) - images) ** 2))
+        found[f"{name}/image"] = image[0]
+    times = median_times(runs, rounds=size.rounds)
+    return found | {f"{name}/ms": ms for name, ms in times.items()}
 
-    def through(images, dictionary, encode):
+
+def through(images, dictionary, encode, patch=1):
+    """Returns a function that encodes and decodes images, a signal a patch, and waits for it."""
+
+    @jax.jit
+    def encode_and_decode(images, dictionary):
         code = encode(to_patches(images, (patch, patch)), dictionary)
         return from_patches(decode(code, dictionary), (patch, patch))
 
-    found, runs = {}, {}
-    for name, (dictionary, encode) in learned(
-        signals, entries, size.sparsity_level, size.iterations
-    ).items():
-        run = jax.jit(functools.partial(through, encode=encode))
-        image = np.asarray(run(images, dictionary))
-        found[f"{name}/mse"] = float(np.mean((np.float64(image) - images) ** 2))
-        found[f"{name}/image"] = image[0]
-        runs[name] = waiting(run, jnp.asarray(images), dictionary)
-    found["original"] = images[0]
-    times = median_times(runs, rounds=size.rounds)
-    return found | {f"{name}/ms": ms for name, ms in times.items()}
+    return waiting(encode_and_decode, jnp.asarray(images), jnp.asarray(dictionary))
 
 
 def bits_a_pixel(name, entries, sparsity, patch):
@@ -116,7 +106,7 @@ def bits_a_pixel(name, entries, sparsity, patch):
 
 
 def run(out, size):
-    """Measures every patch size and lays out the report."""
+    """Measures every patch size and adds it to the report."""
     shared = {
         "images": out.images, "count": size.images, "side": size.side, "signals": size.signals,
         "iterations": size.iterations, "sparsity": size.sparsity_level, "rounds": size.rounds,
@@ -124,7 +114,7 @@ def run(out, size):
     }  # fmt: skip
     pixels = {
         (entries, patch): out.point(
-            "pixels", {**shared, "entries": entries, "patch": patch},
+            "patches", {**shared, "entries": entries, "patch": patch},
             functools.partial(measure, size, out.images, entries, patch),
         )
         for entries in size.entries
@@ -135,12 +125,12 @@ def run(out, size):
 
 
 def report_pixels(out, size, pixels):
-    """Adds what was found on pixels."""
+    """Adds the results on pixels."""
     first, k = size.entries[0], size.sparsity_level
     ours = [pixels[first, p] for p in size.patches]
     speed = [ours[0][f"{KSVD}/ms"] / point[f"{KSVD}/ms"] for point in ours]
     errors = [point[f"{KSVD}/mse"] for point in ours]
-    out.heading("On pixels")
+    out.heading("Patch sizes, on pixels")
     out.text(
         f"- With {first} atoms, {k} a patch, patches of "
         f"{', '.join(f'{p}x{p}' for p in size.patches)} are "
@@ -153,9 +143,9 @@ def report_pixels(out, size, pixels):
     )
     out.text(
         "At one pixel a patch, three channels, OMP with 4 atoms is exact whatever they are; the "
-        "published 0.00817 is of a greedy pursuit. The published dictionaries at patches 4 and 8 "
-        "are far worse than these, which were learned at each patch size anew. And the published "
-        "speedups begin at a slow pursuit of single pixels; here that is fast, so larger patches "
+        "published 0.00817 comes from a greedy pursuit. The published dictionaries at patches 4 "
+        "and 8 are far worse than ours, which were learned at each patch size. The published "
+        "speedups start from a slow pursuit of single pixels; ours is fast, so larger patches "
         "have less to gain."
     )
     rows = []
@@ -170,7 +160,7 @@ def report_pixels(out, size, pixels):
                 *(theirs or ("", "")),
             ])  # fmt: skip
     out.table(
-        "pixels",
+        "patches",
         ["patch", "entries", "method", "patches an image", "ms", "speedup", "MSE",
          "bits a pixel", "published speedup", "published MSE"],
         rows,
@@ -178,8 +168,8 @@ def report_pixels(out, size, pixels):
         f"coefficients of {COEFFICIENT_BITS} bits.",
     )  # fmt: skip
     out.figure(
-        "pixels", rate_figure(size, pixels),
-        caption="Squared error against bits a pixel; a point a patch size, its side beside it.",
+        "patches", rate_figure(size, pixels),
+        caption="Squared error against bits a pixel; a point a patch size, labelled with its side.",
     )  # fmt: skip
     out.figure(
         "pictures", picture_figure(size, pixels),
@@ -188,7 +178,7 @@ def report_pixels(out, size, pixels):
 
 
 def ratios(size, pixels, name):
-    """Returns by how much K-SVD lowers another method's error, where it is not exact."""
+    """Returns the error of another method over K-SVD's, where that is not exact."""
     found = [
         point[f"{name}/mse"] / point[f"{KSVD}/mse"]
         for (_, patch), point in pixels.items()
@@ -198,7 +188,7 @@ def ratios(size, pixels, name):
 
 
 def report_latents(out, size):
-    """Adds what was found on latents."""
+    """Adds the results on latents."""
     rows = []
     for patch in size.latent_patches:
         k = size.latent_atoms * patch**2
@@ -216,7 +206,7 @@ def report_latents(out, size):
             results.spread(psnr),
             float(distance.mean()),
         ])  # fmt: skip
-    out.heading("On latents")
+    out.heading("Patch sizes, on latents")
     out.table(
         "latents",
         ["patch of latents", "signals a window", "atoms a patch", "bits a pixel", "PSNR, dB",
@@ -263,7 +253,3 @@ def picture_figure(size, pixels):
             title = f"{name}, {patch}x{patch}\nMSE {point[f'{name}/mse']:.4f}"
             style.picture(axes, np.clip(point[f"{name}/image"], 0, 1), title=title)
     return figure
-
-
-if __name__ == "__main__":
-    app.run(results.program("patch_size", "Patch sizes, on pixels and on latents", run, SIZES))
