@@ -35,7 +35,7 @@ def get_config():
     config.data.split_rule = 2  # folder: how it is divided; a run keeps its own (1: before 2026-11)
     config.data.batch_size = 64  # images a step over all devices; a multiple of their number
     config.data.flip = True  # random horizontal flip
-    config.data.crop_padding = 4  # pixels of reflection around a random crop; 0: no crop
+    config.data.crop_padding = 4  # pixels of reflection around a crop, below image_size; 0: no crop
     config.data.num_threads = 2  # threads that read and decode
 
     config.model = config_dict.ConfigDict()

@@ -1,6 +1,7 @@
 """Sheets of images: reconstructions beside their originals, and all atoms of a dictionary."""
 
 import math
+import warnings
 
 import numpy as np
 
@@ -57,7 +58,10 @@ def reconstruction_figure(original, reconstruction, path, *, title):
         style.row_label(axes, name)
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_visible(False)
-    figure.savefig(path)
+    with warnings.catch_warnings():
+        # A box is drawn for a character of the title that the font lacks, as Chinese ones.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        figure.savefig(path)
 
 
 def _tile(images, *, columns):

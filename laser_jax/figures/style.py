@@ -1,5 +1,8 @@
 """How every figure looks: its size, its fonts, and colours that the colour-blind tell apart."""
 
+import textwrap
+import unicodedata
+
 import numpy as np
 
 from laser_jax.paths import printable
@@ -12,6 +15,7 @@ BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PURPLE = (
 ORIGINAL = {"color": BLACK, "linestyle": "-"}
 VQ = {"color": BLUE, "linestyle": "--"}
 DICTIONARY = {"color": RED, "linestyle": ":"}
+_MOST_LINES, _LONGEST_NAME = 4, 50  # lines of a title, characters of a name
 CYCLE = (BLUE, RED, GREEN, ORANGE, PURPLE, SKY, BLACK, YELLOW)
 
 
@@ -31,14 +35,29 @@ def new_figure(width=8.0, height=4.0):
 
 
 def heading(figure, title):
-    """Draws a line of text above a figure, whatever characters it has."""
-    figure.suptitle(printable(title), fontsize=9, parse_math=False)
+    """Draws text above a figure, whatever characters it has, in lines that fit its width.
+
+    A long title is cut in its middle, and the figure grows by its lines.
+    """
+    width, height = figure.get_size_inches()
+    wide = any(unicodedata.east_asian_width(character) in "WF" for character in title)
+    columns = int((7 if wide else 12) * width)
+    text = shortened(" ".join(title.split()), _MOST_LINES * columns)
+    lines = textwrap.wrap(text, columns, break_on_hyphens=False)
+    figure.set_size_inches(width, height + 0.15 * max(len(lines) - 1, 0))
+    figure.suptitle("\n".join(lines), fontsize=9, parse_math=False)
+
+
+def shortened(text, most=_LONGEST_NAME):
+    """Returns printable text of at most `most` characters, cut in its middle if it is longer."""
+    text = printable(text)
+    return text if len(text) <= most else f"{text[: most // 2 - 2]} ... {text[3 - most // 2 :]}"
 
 
 def legend(owner, *entries, **options):
     """Adds a legend to axes or a figure; names in it are text, whatever characters they have."""
     for text in owner.legend(*entries, fontsize=8, frameon=False, **options).get_texts():
-        text.set(text=printable(text.get_text()), parse_math=False)
+        text.set(text=shortened(text.get_text()), parse_math=False)
 
 
 def label(axes, **texts):
@@ -50,7 +69,7 @@ def label(axes, **texts):
 def row_label(axes, text):
     """Sets the name of a row of pictures, to its left."""
     axes.set_ylabel(
-        printable(text), fontsize=8, rotation=0, ha="right", va="center", parse_math=False
+        shortened(text), fontsize=8, rotation=0, ha="right", va="center", parse_math=False
     )
 
 

@@ -288,3 +288,9 @@ def check_config(config):
         )
     for key, setting in SETTINGS.items():
         setting.check(key, values[key])
+    padding, size = config.data.crop_padding, config.data.image_size
+    if padding >= size:
+        raise ValueError(
+            f"data.crop_padding must be below data.image_size {size}, got {padding}: there are no "
+            "more pixels to reflect."
+        )

@@ -80,6 +80,20 @@ def test_averages_and_distances_are_over_exactly_the_splits_images(
     assert "fid left out" in caplog.text and "laser_jax.pretrained.download" in caplog.text
 
 
+def test_gray_images_are_judged_as_rgb_images_of_equal_channels(config, source):
+    config.data.channels = 1
+    model = build_model(config)
+    variables = jax.jit(model.init)(jax.random.key(0), np.zeros((1, 32, 32, 1), np.float32))
+    gray = [image[..., :1] for image in source.records]
+    split = ImageSource("windows", "test", "gray windows", gray, load=lambda x: x)
+    networks = {name: params for name, params in load_networks(config).items() if name == "alex"}
+    found = perceptual_quality(networks, model, variables, split, mesh=data_mesh(), config=config)
+    originals = np.stack(gray)
+    reconstruction = np.asarray(inference.reconstruct(model, variables, originals))
+    in_rgb = [x.repeat(3, -1) for x in (originals / 255, np.round(255 * reconstruction) / 255)]
+    np.testing.assert_allclose(found["lpips"], np.mean(lpips(*in_rgb, net="alex")), rtol=1e-5)
+
+
 def test_fid_is_taken_on_inceptions_features_and_its_reference_kept(
     trained, source, images, config, tmp_path, monkeypatch, inception_file
 ):

@@ -1,6 +1,7 @@
 """Whatever text a user brings is drawn as text."""
 
 import io
+import warnings
 
 import numpy as np
 import pytest
@@ -56,6 +57,31 @@ def test_names_and_titles_are_drawn_as_text(name):
     figure.savefig(io.BytesIO())
 
 
-def test_reconstruction_figure_takes_any_title(tmp_path):
-    reconstruction_figure(IMAGES, IMAGES, tmp_path / "figure.png", title=NAME)
+@pytest.mark.parametrize("title", [NAME, "写真"])
+def test_reconstruction_figure_takes_any_title(title, tmp_path, recwarn):
+    reconstruction_figure(IMAGES, IMAGES, tmp_path / "figure.png", title=title)
     assert (tmp_path / "figure.png").stat().st_size > 1000
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("word", ["folder", "写真"])
+@pytest.mark.parametrize("separator", ["/", " "])
+def test_long_title_stays_within_its_figure_and_keeps_both_ends(word, separator):
+    figure = style.new_figure(8, 3)
+    style.heading(figure, "first " + separator.join([word] * 200) + " PSNR 25.30 dB")
+    figure.subplots()
+    with warnings.catch_warnings(action="ignore"):  # the font lacks Chinese
+        figure.draw_without_rendering()
+    box, (title,) = figure.bbox, figure.texts
+    drawn = title.get_window_extent()
+    assert box.x0 <= drawn.x0 and drawn.x1 <= box.x1 and drawn.y1 <= box.y1
+    text = " ".join(title.get_text().split())
+    assert text.startswith("first ") and " ... " in text and text.endswith("PSNR 25.30 dB")
+    (axes,) = figure.axes
+    assert drawn.y0 > axes.get_window_extent().y1 > 200  # dots: the axes keep their height
+
+
+def test_long_names_in_legends_are_cut_in_their_middle():
+    figure = curves.curve_figure({"a" * 90 + "run 7": {"train/loss": POINTS}}, ("train/loss",))
+    (name,) = figure.legends[0].get_texts()
+    assert len(name.get_text()) <= 50 and name.get_text().endswith("run 7")

@@ -32,7 +32,7 @@ REFUSED = {
     "data.split_rule": (0, 3, "2"),
     "data.batch_size": BELOW_1,
     "data.flip": (1, "yes"),
-    "data.crop_padding": (-1,),
+    "data.crop_padding": (-1, 32),
     "data.num_threads": BELOW_1,
     "model.bottleneck": ("ksv",),
     "model.num_hiddens": (0, -2, 1, 3),
