@@ -32,7 +32,8 @@ def evaluate(config, workdir):
     `evaluation-NAME.json`.
 
     Args:
-      config: the run's config; anything but `model` and `seed` may differ from training.
+      config: the run's config; anything but `model`, `seed` and `data.channels` may differ
+        from training.
       workdir: directory of the run.
 
     Returns:

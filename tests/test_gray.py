@@ -21,7 +21,7 @@ def test_gray_run_trains_evaluates_and_loads(tiny_config, tmp_path):
     tiny_config.loss.update(
         perceptual_weight=0.1, perceptual_net="alex", mr_dct_weight=0.1, mr_grad_weight=0.1
     )
-    tiny_config.adversarial.update(weight=0.1, start_step=1, warmup_steps=1, num_hiddens=8)
+    tiny_config.adversarial.update(weight=0.1, start_step=2, warmup_steps=1, num_hiddens=8)
     tiny_config.optimizer.warmup_steps = 1
     state = loop.train(tiny_config, tmp_path)
     assert state.params["encoder"]["DownConv_0"]["kernel"].shape[2] == 1
@@ -30,6 +30,10 @@ def test_gray_run_trains_evaluates_and_loads(tiny_config, tmp_path):
     assert json.loads((tmp_path / "config.json").read_text())["data"]["channels"] == 1
     for name in ("reconstructions.png", "test_reconstructions.png"):
         assert (tmp_path / name).stat().st_size > 5_000
+
+    tiny_config.data.channels = 3
+    with pytest.raises(ValueError, match="another model:\n  data.channels: 1 there, 3 now"):
+        evaluate.evaluate(tiny_config, tmp_path)
 
     trained = laser_jax.load(tmp_path)
     images = np.random.default_rng(0).integers(256, size=(2, 32, 32, 1), dtype=np.uint8)

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 import main as program
+from laser_jax.training import command_line
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -55,6 +56,8 @@ def test_a_workdir_alone_is_enough_to_evaluate(photo_patches_dir, tmp_path):
         (["--config.data.name=folder:"], "folder: is empty; give a path"),
         (["--config.model.sparsity_levl=4"], 'Did you mean "sparsity_level"'),
         (["--config.model.patch_size"], "patch_size without a value"),
+        (["--config.data.flip=maybe"], "flip = 'maybe': it must be true or false"),
+        (["--config=~/nowhere.py"], "the config file ~/nowhere.py does not exist"),
         (["--mode=test"], "should be one of"),
         (["--mode=evaluate"], "holds no run"),
         (["--workdri=x"], "Unknown command line flag 'workdri'. Did you mean: workdir ?"),
@@ -76,6 +79,11 @@ def test_bad_input_is_one_clear_message_before_anything_is_made(
     config = f"--config={ROOT / 'configs' / 'tiny.py'}"
     assert message in ends(config, "--workdir=run", data, *arguments)
     assert not any(tmp_path.iterdir())
+
+
+def test_config_file_may_be_in_the_home_directory(home):
+    (home / "mine.py").write_bytes((ROOT / "configs" / "tiny.py").read_bytes())
+    assert command_line.load_config("~/mine.py").num_train_steps == 40
 
 
 def test_nothing_to_do_is_one_clear_message(ends, tmp_path):

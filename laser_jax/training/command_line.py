@@ -2,14 +2,16 @@
 
 import ast
 import importlib.util
-import pathlib
 import re
 
 from absl import flags
 from ml_collections import ConfigDict
 
+from laser_jax.paths import resolve_path
+
 _OVERRIDE = re.compile(r"--?(no)?config\.([^=]+)(=(.*))?", re.DOTALL)
-_PARSERS = {bool: flags.BooleanParser(), int: flags.IntegerParser(), float: flags.FloatParser()}
+_BOOLEANS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
+_PARSERS = {int: flags.IntegerParser(), float: flags.FloatParser()}
 
 
 def split_overrides(argv):
@@ -46,9 +48,9 @@ def load_config(file):
 
     Raises:
       FileNotFoundError: if there is no such file.
-      ValueError: if it cannot be run, or has no such function.
+      ValueError: if it cannot be run, has no such function, or its path is none.
     """
-    path = pathlib.Path(file)
+    path = resolve_path(file, "--config")
     if not path.is_file():
         raise FileNotFoundError(f"the config file {file} does not exist; see configs/.")
     try:
@@ -113,6 +115,10 @@ def _parse(text, kind, optional):
         raise ValueError("a value is needed")
     if text == "None" and (optional or kind is type(None)):
         return None
+    if kind is bool:
+        if text.lower() not in _BOOLEANS:
+            raise ValueError("it must be true or false")
+        return _BOOLEANS[text.lower()]
     if kind in _PARSERS:
         return _PARSERS[kind].parse(text)
     if kind is str:

@@ -216,14 +216,15 @@ def check_same_model(workdir, config):
 
     Raises:
       FileNotFoundError: if the workdir holds no run.
-      ValueError: if it holds a run of another `model` or `seed`.
+      ValueError: if it holds a run of another `model`, `seed` or `data.channels`.
     """
     stored, changes = resolve_config(read_config(workdir)), config_changes(workdir, config)
-    differ = {key: pair for key, pair in changes.items() if key.startswith(("model.", "seed"))}
+    of_model = ("model.", "seed", "data.channels")
+    differ = {key: pair for key, pair in changes.items() if key.startswith(of_model)}
     if differ:
         raise ValueError(
             f"the workdir {workdir} holds another model:\n{_lines(differ, 'there')}\n"
-            "Leave --config away to evaluate with the workdir's own config."
+            "Leave --config and these keys away to evaluate with the workdir's own config."
         )
     return stored
 
