@@ -35,9 +35,9 @@ report: setup
 study: setup
 	$(BIN)/python -m experiments.report --size=full --workdir=runs/full
 
-# What can go wrong with a run, done to it: half an hour. As root, or in `unshare -rm make faults`.
+# Injects faults into runs: half an hour. As root, or in `unshare -rm make faults`.
 faults: setup
-	$(BIN)/python -m experiments.faults
+	mkdir -p runs && $(BIN)/python -m pytest tests/faults/full.py --basetemp=runs/faults
 
 lint: setup
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -90,7 +90,7 @@ def home(tmp_path, monkeypatch):
 @pytest.fixture
 def small_disk(tmp_path):
     """A file system of 2 MB to fill; the test is skipped where none can be mounted."""
-    from experiments.faults.small_disk import SmallDisk
+    from tests.faults.small_disk import SmallDisk
 
     disk = SmallDisk(tmp_path / "disk")
     try:

@@ -5,7 +5,6 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.faults.disks import DAMAGE
 from laser_jax.training.checkpoints import (
     CheckpointNotWritten,
     Checkpoints,
@@ -13,6 +12,7 @@ from laser_jax.training.checkpoints import (
     checksums,
 )
 from laser_jax.training.state import TrainState
+from tests.faults.disks import DAMAGE
 
 
 @pytest.fixture(autouse=True)
@@ -161,13 +161,13 @@ def test_a_disk_that_takes_no_more_is_an_error_and_what_was_written_stays(fault,
     )
     with Checkpoints(small_disk.path, keep=3) as checkpoints:
         checkpoints.save(state_at(10))
-    small_disk.spoil(fault)
+    small_disk.break_by(fault)
     with (
         pytest.raises(CheckpointNotWritten, match=message),
         Checkpoints(small_disk.path, keep=3) as checkpoints,
     ):
         checkpoints.save(state_at(20))
-    small_disk.mend()
+    small_disk.repair()
     assert_step(restore(small_disk.path), 10)
     with Checkpoints(small_disk.path, keep=3) as checkpoints:
         checkpoints.save(state_at(20))

@@ -16,7 +16,6 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import laser_jax
-from experiments.faults.evidence import read_curves
 from laser_jax import evaluate
 from laser_jax.figures.curves import read_scalars
 from laser_jax.models import build_model
@@ -30,6 +29,7 @@ from laser_jax.training.setup import Setup
 from laser_jax.training.state import abstract_state, initial_state
 from laser_jax.training.step import TrainStep
 from laser_jax.training.workdir import check_same_run, read_config, write_config
+from tests.faults.evidence import read_curves
 
 BOTTLENECKS = {
     "vq": {"bottleneck": "vq"},

@@ -1,4 +1,4 @@
-"""What a run left behind, read back to be compared."""
+"""Reads curves, metrics and checkpoints of a run for comparison."""
 
 import contextlib
 import json
@@ -14,7 +14,7 @@ _TIMES = "images_per_second"  # differ between any two runs
 
 
 def read_curves(workdir):
-    """Returns TensorBoard's view of a run: tag -> `(step, value)` of every point, times apart."""
+    """Returns tag -> `(step, value)` of every scalar that TensorBoard shows, except times."""
     events = EventAccumulator(str(workdir), size_guidance={"tensors": 0}).Reload()
     points = {
         tag: [(event.step, make_ndarray(event.tensor_proto)) for event in events.Tensors(tag)]
@@ -29,15 +29,15 @@ def read_curves(workdir):
 
 
 def read_metrics(workdir):
-    """Returns what `metrics.json` says, times apart."""
+    """Returns the contents of `metrics.json`, except times."""
     metrics = json.loads((workdir / "metrics.json").read_text())
     return {name: value for name, value in metrics.items() if not name.endswith(_TIMES)}
 
 
 def read_checksums(workdir):
-    """Returns step -> the checksums of each array that its checkpoint was written with.
+    """Returns step -> the checksums of each array, as stored with the checkpoint.
 
-    Without those that a killed run was deleting, as newer ones had taken their place.
+    Checkpoints that a killed run was deleting are left out.
     """
     path, handler = workdir.absolute() / "checkpoints", ocp.StandardCheckpointHandler()
     with ocp.CheckpointManager(path, item_handlers=handler) as manager:

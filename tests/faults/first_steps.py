@@ -1,6 +1,6 @@
 """Prints the losses of a run's first steps, and checks that all devices hold the same state.
 
-python -m experiments.faults.first_steps ksvd float32 1
+python -m tests.faults.first_steps ksvd float32 1
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Numbers and images that are not what they should be."""
+"""Bad inputs: values that are not finite, unreadable images, arbitrary arguments."""
 
 import itertools
 import logging
@@ -14,18 +14,18 @@ import numpy as np
 from PIL import Image
 
 from configs import tiny
-from experiments.faults.evidence import read_curves, read_state
-from experiments.faults.tally import check, check_kept
-from experiments.faults.trainer import ROOT
 from laser_jax.data import open_source
 from laser_jax.data.folder import split_of
 from laser_jax.sharding import put_batch
 from laser_jax.training import loop
 from laser_jax.training.reporter import NotFiniteError
+from tests.faults.evidence import read_curves, read_state
+from tests.faults.tally import check, check_kept
+from tests.faults.trainer import ROOT
 
 
 def not_finite(tally, directory, *, bottlenecks=("vq", "rvq", "fsq", "dl", "ksvd")):
-    """NaN images, and steps that explode: left out or the end, and never in the state."""
+    """NaN images and exploding steps are skipped or end the run, and never reach the state."""
 
     def config_of(bottleneck, policy):
         config = tiny.get_config()
@@ -51,7 +51,7 @@ def not_finite(tally, directory, *, bottlenecks=("vq", "rvq", "fsq", "dl", "ksvd
             with _poisoned({12}):
                 _refuses(NotFiniteError, loop.train, config_of(bottleneck, "stop"), workdir)
             check(sound(workdir) == 10, "the last good checkpoint is gone")
-        if bottleneck != "fsq":  # tanh holds it
+        if bottleneck != "fsq":  # tanh bounds it
             with tally.trial(f"{bottleneck} explodes"):
                 workdir = directory / f"{bottleneck}-explodes"
                 config = config_of(bottleneck, "skip")
@@ -61,7 +61,7 @@ def not_finite(tally, directory, *, bottlenecks=("vq", "rvq", "fsq", "dl", "ksvd
 
 
 def _poisoned(steps):
-    """The training batches of these steps are NaN."""
+    """Replaces the training batches of these steps with NaN."""
     count = itertools.count(1)
 
     def put(batch, mesh):  # as floats, since bytes have no NaN
@@ -79,7 +79,7 @@ def _refuses(kind, call, *args):
 
 
 def bad_images(tally, directory):
-    """A folder of what people have: each file is converted as documented, or named and left out."""
+    """Each file of a folder is converted as documented, or named and left out."""
     rng = np.random.default_rng(0)
     noise = Image.fromarray(rng.integers(0, 256, (64, 48, 3), dtype=np.uint8))
     exif = Image.Exif()
@@ -139,7 +139,7 @@ def _truncated(image, path):
 
 
 def _write_bomb(path):
-    """A PNG of a few bytes that says it has 60000 x 60000 pixels."""
+    """Writes a PNG of a few bytes whose header claims 60000 x 60000 pixels."""
 
     def chunk(kind, content):
         body = kind + content
@@ -151,7 +151,7 @@ def _write_bomb(path):
 
 
 def any_arguments(tally, directory):
-    """hypothesis calls every public function with shapes and dtypes of all kinds."""
+    """hypothesis calls every public function with many shapes and dtypes."""
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider",
                "tests/test_properties.py", "tests/sparse/test_properties.py"]  # fmt: skip
     command = [word for word in command if not word.endswith(".py") or (ROOT / word).exists()]
@@ -159,11 +159,11 @@ def any_arguments(tally, directory):
     with tally.trial("property tests"):
         ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
         check(ended.returncode == 0, ended.stdout[-2000:])
-        tally.seen = ended.stdout.strip().splitlines()[-1]
+        tally.measured = ended.stdout.strip().splitlines()[-1]
 
 
 def loader_threads(tally, directory, *, threads=(1, 2, 8)):
-    """The same run whatever the number of threads that read images, bit for bit."""
+    """Runs with different numbers of reader threads are bit-identical."""
     reference = None
     for count in threads:
         with tally.trial(f"{count} threads"):

@@ -1,6 +1,6 @@
-"""Runs a command without root's right to write where it may not.
+"""Runs a command without root's right to ignore permissions.
 
-python -m experiments.faults.obey COMMAND ...
+python -m tests.faults.drop_root COMMAND ...
 """
 
 import ctypes

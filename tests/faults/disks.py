@@ -1,4 +1,4 @@
-"""What storage does to a run: damage, no room, no permission; and files that mean harm."""
+"""Faults of storage: damage, full disks, missing permissions, malicious files."""
 
 import pickle
 import shutil
@@ -7,10 +7,10 @@ import sys
 
 import numpy as np
 
-from experiments.faults.evidence import read_checksums, read_curves, read_state
-from experiments.faults.small_disk import SmallDisk
-from experiments.faults.tally import check, check_kept
-from experiments.faults.trainer import ROOT, Trainer
+from tests.faults.evidence import read_checksums, read_curves, read_state
+from tests.faults.small_disk import SmallDisk
+from tests.faults.tally import check, check_kept
+from tests.faults.trainer import ROOT, Trainer
 
 SHORT = ("num_train_steps=200", "keep_checkpoints=100")
 
@@ -30,7 +30,7 @@ DAMAGE = {
 
 
 def damaged_checkpoints(tally, directory):
-    """Each file of the newest checkpoint damaged in each way: the run ends as it should."""
+    """A rerun after damage to any file of the newest checkpoint ends in the same state."""
     with Trainer(directory / "whole") as run:
         run.end()
     good, curves = read_state(run.workdir), read_curves(run.workdir)
@@ -46,10 +46,12 @@ def damaged_checkpoints(tally, directory):
                 shutil.copytree(run.workdir, copy)
                 damage(copy / place)
                 with Trainer(copy) as again:
-                    said = again.end()
-                if "is damaged" in said:
+                    output = again.end()
+                if "is damaged" in output:
                     fell_back += 1
-                    check(f"going back to checkpoint {run.checkpoints()[-2]}" in said, said[-300:])
+                    check(
+                        f"going back to checkpoint {run.checkpoints()[-2]}" in output, output[-300:]
+                    )
                     check_kept((copy / "damaged" / str(newest)).exists(), "it was deleted")
                 state = read_state(copy)
                 check_kept(all(np.array_equal(good[k], state[k]) for k in good), "state differs")
@@ -61,39 +63,39 @@ def damaged_checkpoints(tally, directory):
             for file in _step(copy, step).rglob("manifest.ocdbt"):
                 file.write_bytes(b"")
         with Trainer(copy) as again:
-            said = again.end(1)
-        check("can be read; nothing was deleted" in said, said[-300:])
+            output = again.end(1)
+        check("can be read; nothing was deleted" in output, output[-300:])
         check_kept(again.checkpoints() == run.checkpoints(), "checkpoints were deleted")
-    tally.seen = f"went back to the one before {fell_back} times"
+    tally.measured = f"went back to the one before {fell_back} times"
 
 
 def _step(workdir, step):
     return workdir / "checkpoints" / str(step)
 
 
-def no_room(tally, directory, *, faults=("full", "read-only", "not permitted")):
-    """The disk takes no more, under a run or before it goes on; mended, it goes on."""
+def full_disk(tally, directory, *, faults=("full", "read-only", "not permitted")):
+    """A run on a disk that cannot be written ends with an error, and continues after repair."""
     with Trainer(directory / "whole", *SHORT) as whole:
         whole.end()
     good, reference = read_state(whole.workdir), read_checksums(whole.workdir)
     for fault in faults:
         with tally.trial(fault), SmallDisk(directory / f"disk {fault}", size="64m") as disk:
             workdir = disk.path / "run"
-            options = {"log": directory / f"{fault}.log", "obeys": True}
+            options = {"log": directory / f"{fault}.log", "unprivileged": True}
             with Trainer(workdir, *SHORT, **options) as run:
                 run.until(lambda run=run: len(run.checkpoints()) > 3, "checkpoints")
                 kept = run.checkpoints()
                 if fault == "read-only":  # not while files are open
                     run.process.terminate()
                     run.end(75)
-                    disk.spoil(fault)
+                    disk.break_by(fault)
                 else:
-                    disk.spoil(fault)
+                    disk.break_by(fault)
                     _check_refused(run)
             check_kept(set(kept) <= set(run.checkpoints()), "a checkpoint is gone")
             with Trainer(workdir, *SHORT, **options) as run:
                 _check_refused(run)
-            disk.mend()
+            disk.repair()
             with Trainer(workdir, *SHORT, **options) as run:
                 check("going on from step" in run.end(), "did not go on")
             state = read_state(workdir)
@@ -104,51 +106,51 @@ def no_room(tally, directory, *, faults=("full", "read-only", "not permitted")):
 
 
 def _check_refused(run):
-    """It ends with an error that says what cannot be written."""
-    said = run.end(1)
-    check("written" in said and "Traceback" not in said, said[-500:])
+    """Checks that a run ends with an error that names what cannot be written."""
+    output = run.end(1)
+    check("written" in output and "Traceback" not in output, output[-500:])
 
 
-def no_room_for_data(tally, directory):
-    """The data set cannot be written: it is said, and once there is room it is prepared."""
+def full_disk_while_preparing(tally, directory):
+    """A data set that cannot be written is an error; after repair it is prepared."""
     command = [
         sys.executable, "main.py", "--config=configs/tiny.py", "--mode=prepare",
         f"--workdir={directory / 'run'}",
     ]  # fmt: skip
     for fault in ("full", "read-only"):
         with tally.trial(fault), SmallDisk(directory / f"disk {fault}", size="32m") as disk:
-            disk.spoil(fault)
+            disk.break_by(fault)
             arguments = [*command, f"--config.data.data_dir={disk.path}"]
             ended = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True)
             check(ended.returncode == 1, f"exit code {ended.returncode}")
             check("could not be prepared" in ended.stderr, ended.stderr[-300:])
             check("Traceback" not in ended.stderr, ended.stderr[-300:])
-            disk.mend()
+            disk.repair()
             ended = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True)
             check(ended.returncode == 0, ended.stderr[-300:])
 
 
 def no_permission(tally, directory):
-    """A workdir that may not be written is refused; a compilation cache is done without."""
+    """A read-only workdir is refused; a read-only compilation cache is not used."""
     workdir = directory / "run"
     workdir.mkdir(mode=0o555)
-    with tally.trial("workdir"), Trainer(workdir, obeys=True) as run:
-        said = run.end(1)
-        check(f"the workdir {workdir} cannot be written" in said, said[-300:])
-        check("Traceback" not in said, said[-300:])
-        check_kept(not any(workdir.iterdir()), "something was made")
+    with tally.trial("workdir"), Trainer(workdir, unprivileged=True) as run:
+        output = run.end(1)
+        check(f"the workdir {workdir} cannot be written" in output, output[-300:])
+        check("Traceback" not in output, output[-300:])
+        check_kept(not any(workdir.iterdir()), "something was written")
     cache = directory / "cache"
     cache.mkdir(mode=0o555)
     environment = {"JAX_COMPILATION_CACHE_DIR": str(cache)}
     with (
         tally.trial("compilation cache"),
-        Trainer(directory / "free", environment=environment, obeys=True) as run,
+        Trainer(directory / "free", environment=environment, unprivileged=True) as run,
     ):
         run.end()
 
 
 class _Bomb:
-    """A pickle that leaves a file behind where it is loaded."""
+    """A pickle that creates a file when it is loaded."""
 
     def __init__(self, path):
         self.path = path
@@ -158,13 +160,13 @@ class _Bomb:
 
 
 def planted_files(tally, directory):
-    """Pickles in the place of weights, checkpoints and cached points run nothing."""
+    """Pickles in place of weights and checkpoint files are not executed."""
     from laser_jax.pretrained import weights
 
     mark = directory / "ran"
     bomb = pickle.dumps(_Bomb(mark))
     pickle.loads(bomb)
-    check(mark.exists(), "the bomb is a dud")
+    check(mark.exists(), "the pickle has no effect")
     mark.unlink()
     with tally.trial("weights"):
         file = directory / weights.INCEPTION_FILE

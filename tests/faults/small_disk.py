@@ -1,4 +1,4 @@
-"""A file system of a few MB that can be filled, write-protected and mended."""
+"""A file system of a few MB that can be filled, write-protected and repaired."""
 
 import contextlib
 import subprocess
@@ -25,8 +25,8 @@ class SmallDisk:
     def __exit__(self, *error):
         _run("umount", "--lazy", self.path)
 
-    def spoil(self, fault):
-        """Makes it `full`, `read-only`, or takes all rights to write to what is there."""
+    def break_by(self, fault):
+        """Makes it `full`, `read-only`, or `not permitted`: no file or directory may be written."""
         if fault == "read-only":
             _run("mount", "-o", "remount,ro", self.path)
             return
@@ -37,8 +37,8 @@ class SmallDisk:
             while True:
                 file.write(bytes(4096))
 
-    def mend(self):
-        """Makes room, and lets it be written."""
+    def repair(self):
+        """Frees the space and allows writing again."""
         _run("mount", "-o", "remount,rw", self.path)
         _run("chmod", "-R", "u+w", self.path)
         (self.path / "filler").unlink(missing_ok=True)

@@ -1,6 +1,6 @@
 """Prints the seconds that a run of `configs/tiny.py` spends in compiling.
 
-JAX_COMPILATION_CACHE_DIR=... python -m experiments.faults.compile_time WORKDIR
+JAX_COMPILATION_CACHE_DIR=... python -m tests.faults.compile_time WORKDIR
 """
 
 import sys

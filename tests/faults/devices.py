@@ -1,4 +1,4 @@
-"""The same run on other numbers of devices, and in several processes."""
+"""Runs on several devices, and in several processes."""
 
 import json
 import os
@@ -11,15 +11,15 @@ import time
 
 import numpy as np
 
-from experiments.faults.evidence import read_checksums, read_metrics, read_state
-from experiments.faults.tally import check, check_kept
-from experiments.faults.trainer import ROOT, Trainer
+from tests.faults.evidence import read_checksums, read_metrics, read_state
+from tests.faults.tally import check, check_kept
+from tests.faults.trainer import ROOT, Trainer
 
 DEVICES = (1, 2, 8)
 
 
 def numbers_of_devices(tally, directory, *, bottlenecks=("vq", "rvq", "fsq", "dl", "ksvd")):
-    """Losses on 1, 2 and 8 virtual devices, and the dictionary that each of them holds."""
+    """Losses are equal on 1, 2 and 8 virtual devices, and all devices hold the same state."""
     furthest = {"float32": 0.0, "float64": 0.0}
     for bottleneck in bottlenecks:
         for dtype, steps, tolerance in (("float32", 1, 1e-5), ("float64", 20, 1e-8)):
@@ -31,18 +31,18 @@ def numbers_of_devices(tally, directory, *, bottlenecks=("vq", "rvq", "fsq", "dl
                     error = np.max(np.abs(losses / reference - 1))
                     check(error <= tolerance, f"losses differ by {error}")
                     furthest[dtype] = max(furthest[dtype], error)
-    tally.seen = (
+    tally.measured = (
         f"losses differ by {furthest['float32']:.0e} (float32, first step) and "
         f"{furthest['float64']:.0e} (float64, 20 steps)"
     )
 
 
 def _losses(devices, bottleneck, dtype, steps):
-    """The losses of the first steps, in a process of its own: the devices are counted once."""
+    """Returns the losses of the first steps, from a process with this number of devices."""
     command = [
         sys.executable,
         "-m",
-        "experiments.faults.first_steps",
+        "tests.faults.first_steps",
         bottleneck,
         dtype,
         str(steps),
@@ -54,7 +54,7 @@ def _losses(devices, bottleneck, dtype, steps):
 
 
 def other_numbers_of_devices(tally, directory, *, bottlenecks=("vq", "dl", "ksvd")):
-    """`tiny` to its end on 1, 2 and 8 devices, and checkpoints that go from 8 to 1 and back."""
+    """PSNR is equal on 1, 2 and 8 devices; a checkpoint moves from 8 to 1 and back."""
     widest = 0.0
     for bottleneck in bottlenecks:
         psnr = {}
@@ -72,13 +72,13 @@ def other_numbers_of_devices(tally, directory, *, bottlenecks=("vq", "dl", "ksvd
         for devices, steps in ((8, 20), (1, 40), (8, 60)):
             kept = read_checksums(workdir) if workdir.exists() else {}
             with _trainer(workdir, devices, f"num_train_steps={steps}") as run:
-                said = run.end()
-            check(not kept or f"going on from step {steps - 20}" in said, said[-300:])
+                output = run.end()
+            check(not kept or f"going on from step {steps - 20}" in output, output[-300:])
             found = read_checksums(workdir)
             check_kept(all(found[s] == c for s, c in kept.items() if s in found), "differ")
-            check("damaged" not in said, said[-300:])
+            check("damaged" not in output, output[-300:])
         check(int(read_state(workdir)[".step"]) == 60, "did not end")
-    tally.seen = f"PSNR differs by {widest:.3f} dB"
+    tally.measured = f"PSNR differs by {widest:.3f} dB"
 
 
 def _trainer(workdir, devices, *settings):
@@ -86,14 +86,14 @@ def _trainer(workdir, devices, *settings):
 
 
 def _environment(devices):
-    """Variables under which a process sees so many devices."""
+    """Returns variables that give a process this number of devices."""
     count = "--xla_force_host_platform_device_count"
     flags = [f for f in os.environ.get("XLA_FLAGS", "").split() if not f.startswith(count)]
     return {**os.environ, "XLA_FLAGS": " ".join([*flags, f"{count}={devices}"])}
 
 
 def lost_process(tally, directory, *, lose=(0, 1)):
-    """Two processes train one model; one is killed, the other says so and ends, and both go on."""
+    """When one of two processes is killed, the other reports it and ends; a rerun continues."""
     whole, waits = directory / "whole", []
     with tally.trial("none is lost, as under SLURM"):
         _together(whole, start=_by_slurm())
@@ -107,41 +107,43 @@ def lost_process(tally, directory, *, lose=(0, 1)):
                 job[lost].process.kill()
                 start = time.monotonic()
                 # Without the coordinator, process 0, JAX itself may be the first to end it.
-                said = job[1 - lost].end((75, -signal.SIGABRT) if lost == 0 else 75, seconds=120)
+                output = job[1 - lost].end((75, -signal.SIGABRT) if lost == 0 else 75, seconds=120)
                 waits.append(time.monotonic() - start)
-            told = "another process of this job is gone" in said or "another task died" in said
-            check(told, said[-500:])
+            signalled = (
+                "another process of this job is gone" in output or "another task died" in output
+            )
+            check(signalled, output[-500:])
             kept = job[0].checkpoints()[-1]
             check(f"going on from step {kept}" in _together(workdir), "did not go on")
             found = read_checksums(workdir)
             check_kept(found == {s: reference[s] for s in found}, "differs from the one not lost")
-    tally.seen = f"the other one ended after {max(waits):.1f} s at most"
+    tally.measured = f"the other one ended after {max(waits):.1f} s at most"
 
 
-def told_together(tally, directory):
-    """SIGTERM to one of two processes: both finish the same step and leave its checkpoint."""
-    for told in (0, 1):
-        with tally.trial(f"SIGTERM to process {told}"):
-            job = _job(directory / f"told {told}", "num_train_steps=100000")
+def stop_signal_to_one_process(tally, directory):
+    """On SIGTERM to one of two processes both finish the same step and write its checkpoint."""
+    for signalled in (0, 1):
+        with tally.trial(f"SIGTERM to process {signalled}"):
+            job = _job(directory / f"signalled {signalled}", "num_train_steps=100000")
             with job[0], job[1]:
                 job[0].until(lambda job=job: job[0].checkpoints()[-1:] > [0], "checkpoint")
-                job[told].process.terminate()
-                said = [process.end(75, seconds=60) for process in job]
-            steps = {re.search(r"stopped by SIGTERM after step (\d+)", text)[1] for text in said}
+                job[signalled].process.terminate()
+                output = [process.end(75, seconds=60) for process in job]
+            steps = {re.search(r"stopped by SIGTERM after step (\d+)", text)[1] for text in output}
             check(steps == {str(job[0].checkpoints()[-1])}, f"stopped after {steps}")
 
 
 def _together(workdir, start=None):
-    """Trains with two processes to the end; returns what the first one said."""
+    """Trains with two processes to the end; returns the first one's output."""
     first, second = _job(workdir, start=start)
     with first, second:
-        said = first.end()
+        output = first.end()
         second.end()
-    return said
+    return output
 
 
 def _job(workdir, *settings, start=None):
-    """Two processes of one device each, which find each other on this machine."""
+    """Returns two processes of one device each that train together."""
     start = start or _by_hand()
     return tuple(
         Trainer(workdir, *settings, environment=_environment(1) | start(i)) for i in (0, 1)
@@ -160,7 +162,7 @@ def _by_hand():
 
 
 def _by_slurm():
-    """What srun would set; JAX takes the port from the job's number."""
+    """Returns the variables that srun sets; JAX takes the port from the job's number."""
     return lambda index: {
         "SLURM_JOB_ID": str(os.getpid()),
         "SLURM_STEP_NODELIST": "localhost",

@@ -1,4 +1,4 @@
-"""The count of one fault: how often it was tried, survived, and what it cost."""
+"""The count of one fault: trials, survivals and losses."""
 
 import contextlib
 import dataclasses
@@ -6,11 +6,11 @@ import traceback
 
 
 class NotSurvivedError(AssertionError):
-    """What was promised of this fault did not happen."""
+    """A run did not do what is promised for this fault."""
 
 
 class LostError(NotSurvivedError):
-    """Something that a user had is gone, or not what it was."""
+    """Something of the user's is gone or changed."""
 
 
 @dataclasses.dataclass
@@ -20,44 +20,50 @@ class Tally:
     Attributes:
       fault: its name.
       tried, survived: trials, and those that went as promised.
-      lost: trials after which something was gone or not what it was.
-      seen: what was measured, in a few words.
-      failures: what was wrong, a text for each trial that was not survived.
+      lost: trials after which something was gone or changed.
+      measured: what was measured, in a few words.
+      failures: a text for each trial that was not survived.
     """
 
     fault: str
     tried: int = 0
     survived: int = 0
     lost: int = 0
-    seen: str = ""
+    measured: str = ""
     failures: list[str] = dataclasses.field(default_factory=list)
 
     @contextlib.contextmanager
     def trial(self, what):
-        """Counts what happens inside: survived unless it raises."""
+        """Counts the block inside: survived unless it raises."""
         self.tried += 1
         try:
             yield
         except Exception as error:
             self.lost += isinstance(error, LostError)
-            told = str(error) if isinstance(error, NotSurvivedError) else traceback.format_exc()
-            self.failures.append(f"{self.fault}, {what}: {told}")
+            text = str(error) if isinstance(error, NotSurvivedError) else traceback.format_exc()
+            self.failures.append(f"{self.fault}, {what}: {text}")
         else:
             self.survived += 1
 
     @property
-    def good(self):
+    def passed(self):
         """Whether the fault was tried, and survived each time."""
         return 0 < self.tried == self.survived
 
+    def __str__(self):
+        return (
+            f"{self.fault:<28} tried {self.tried:>3}  survived {self.survived:>3}  "
+            f"lost {self.lost}  {self.measured}"
+        )
+
 
 def check(happened, message):
-    """Raises NotSurvivedError unless what was promised happened."""
+    """Raises NotSurvivedError unless the promise was kept."""
     if not happened:
         raise NotSurvivedError(message)
 
 
 def check_kept(kept, message):
-    """Raises LostError unless what a user had is what it was."""
+    """Raises LostError unless the user's data is unchanged."""
     if not kept:
         raise LostError(message)
