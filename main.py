@@ -98,7 +98,7 @@ def run(values, overrides):
         sharding.initialize_distributed()
         {"train": train, "evaluate": evaluate}[values.mode](config, workdir)
     except preemption.Stopped as stopped:
-        preemption.leave(stopped)
+        preemption.exit_stopped(stopped)
     except data.DataUnavailable as error:
         raise OSError(error) from error
 

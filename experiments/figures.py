@@ -14,7 +14,7 @@ import laser_jax
 from experiments import results
 from experiments.photographs import square_images
 from laser_jax.data import open_split
-from laser_jax.evaluation.split import spread
+from laser_jax.evaluation.split import evenly_spaced_images
 from laser_jax.figures import atom_sheet, style
 from laser_jax.figures.comparisons import channel_slice, reconstruction_comparison, usage_bars
 from laser_jax.figures.curves import curve_figure, read_scalars
@@ -92,7 +92,7 @@ def shown_images(trained, count):
     run learned from windows of such, as networks are convolutional."""
     if trained.config.data.name == "photo_patches":
         return square_images("photographs", split="test", count=count, side=SIDE)
-    return spread(open_split(trained.config.data, "test"), count) / np.float32(255)
+    return evenly_spaced_images(open_split(trained.config.data, "test"), count) / np.float32(255)
 
 
 def draw_pictures(out, runs):
@@ -136,7 +136,7 @@ def draw_codes(out, runs, uses):
 def uses_of(trained):
     """Returns how often test images use each atom, `(m,)`."""
     source = open_split(trained.config.data, "test")
-    code = trained.encode(spread(source, min(256, len(source))))
+    code = trained.encode(evenly_spaced_images(source, min(256, len(source))))
     return np.asarray(usage(code, trained.config.model.num_embeddings))
 
 

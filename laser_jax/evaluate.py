@@ -10,7 +10,12 @@ import jax
 
 from laser_jax.data import open_split
 from laser_jax.evaluation.network_metrics import load_networks, perceptual_quality
-from laser_jax.evaluation.split import evaluate_split, make_eval_step, quality_title, spread
+from laser_jax.evaluation.split import (
+    evaluate_split,
+    evenly_spaced_images,
+    make_eval_step,
+    quality_title,
+)
 from laser_jax.figures import reconstruction_figure
 from laser_jax.files import optional_file, write_json
 from laser_jax.paths import resolve_config, resolve_workdir
@@ -65,7 +70,7 @@ def evaluate(config, workdir):
         **evaluate_split(eval_step, model, variables, source, mesh=mesh, config=config),
         **perceptual_quality(networks, model, variables, source, mesh=mesh, config=config),
     }
-    images = spread(source)
+    images = evenly_spaced_images(source)
     reconstruction = trained.reconstruct(images)
     if jax.process_index() == 0:
         name = evaluation_name(stored, config)

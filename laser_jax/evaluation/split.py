@@ -15,10 +15,10 @@ from laser_jax.sharding import put_batch
 from laser_jax.sparse import coherence, energy, perplexity, usage
 
 
-def spread(source, count=12):
-    """Returns `count` images from all over a split, uint8 `(count, H, W, C)`."""
-    places = np.linspace(0, len(source) - 1, count).astype(int)
-    return np.stack([source[int(i)] for i in places])
+def evenly_spaced_images(source, count=12):
+    """Returns `count` images at even distances in a split, uint8 `(count, H, W, C)`."""
+    indices = np.linspace(0, len(source) - 1, count).astype(int)
+    return np.stack([source[int(i)] for i in indices])
 
 
 def quality_title(source, metrics):

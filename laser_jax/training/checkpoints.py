@@ -1,8 +1,8 @@
-"""The states that a workdir keeps.
+"""The checkpoints of a workdir.
 
-checkpoints/<step>/  orbax checkpoints, written to the side and then renamed: the newest ones, and
-                     the best by a metric of validation
-damaged/<step>/      checkpoints that could not be read, or whose values are not those written
+checkpoints/<step>/  orbax checkpoints, renamed into place once complete: the newest ones, and the
+                     best by a validation metric
+damaged/<step>/      checkpoints that could not be read, or whose checksums are wrong
 """
 
 import contextlib
@@ -21,47 +21,47 @@ from laser_jax.training.preemption import LostProcess
 
 log = logging.getLogger("laser_jax")
 
-# Metrics of validation by which a checkpoint may be the best; -1: the smallest is.
+# Validation metrics that can select the best checkpoint; 1: the largest, -1: the smallest.
 BEST_METRICS = {"psnr": 1, "ssim": 1, "loss": -1}
 WHICH = ("newest", "best")
 
 
 class DamagedCheckpoints(OSError):
-    """A workdir has checkpoints, and none of them can be read."""
+    """A workdir has checkpoints, but none of them can be read."""
 
 
 class CheckpointNotWritten(OSError):
-    """A checkpoint could not be written; those before are as they were."""
+    """A checkpoint could not be written. Earlier checkpoints are unchanged."""
 
 
 class Checkpoints:
     """The checkpoints of a workdir; a context manager that waits for the last write."""
 
     def __init__(self, workdir, *, best_metric="psnr", keep=None):
-        """Opens them.
+        """Opens the checkpoints of a workdir.
 
         Args:
           workdir: path of the run.
-          best_metric: one of `BEST_METRICS`; the best checkpoint by it stays too.
-          keep: newest checkpoints that stay when one is written; None: all, and only to read.
+          best_metric: one of `BEST_METRICS`; the best checkpoint is kept too.
+          keep: number of newest checkpoints to keep; None opens them read-only.
         """
         self._workdir, self._writes = resolve_workdir(workdir), keep is not None
         self._best_metric, self._keep = best_metric, keep
         options = ocp.CheckpointManagerOptions(
             preservation_policy=self if self._writes else None,
             create=self._writes,
-            cleanup_tmp_directories=self._writes,  # what a killed run was writing
+            cleanup_tmp_directories=self._writes,  # partial writes of a killed run
         )
         with self._writing() if self._writes else contextlib.nullcontext():
             self._manager = ocp.CheckpointManager(
                 self._workdir / "checkpoints",
                 options=options,
-                item_handlers=ocp.StandardCheckpointHandler(),  # or reading metadata warns
+                item_handlers=ocp.StandardCheckpointHandler(),  # without it, reading metadata warns
             )
-        self._reads_back = self.latest_step() is None  # the first checkpoint, once it is written
-        self._metrics = {}  # of each step's validation; None where there was none
+        self._verify_next = self.latest_step() is None  # only the first checkpoint of a run
+        self._metrics = {}  # step -> its validation metrics, None without validation
         for step in self._manager.all_steps():
-            with contextlib.suppress(Exception):  # damaged: `restore` says so
+            with contextlib.suppress(Exception):  # damaged: `restore` reports it
                 self._metrics[step] = self._manager.metadata(step).custom_metadata["metrics"]
 
     def __enter__(self):
@@ -69,47 +69,47 @@ class Checkpoints:
 
     def __exit__(self, kind, error, trace):
         if isinstance(error, LostProcess):
-            return  # a write can only be finished together
+            return  # finishing a write needs every process
         try:
             with self._writing():
                 self._manager.close()
         except CheckpointNotWritten as second:
             if error is None:
                 raise
-            log.error("%s", second)  # the first error is the one to tell
+            log.error("%s", second)  # the first error is raised
 
     def latest_step(self):
         """Returns the step of the newest checkpoint, None if there is none."""
         return self._manager.latest_step()
 
     def save(self, state, metrics=None):
-        """Writes a state in the background, unless its step is there already.
+        """Writes a state in the background, unless there is a checkpoint of its step.
 
         Args:
           state: the `TrainState`.
-          metrics: of its validation, a dict of floats, if there was one.
+          metrics: its validation metrics, a dict of floats; None without validation.
 
         Raises:
-          CheckpointNotWritten: if it, or the one before, cannot be written, or the first one of
-            a run cannot be read back.
+          CheckpointNotWritten: if this or the previous checkpoint cannot be written, or the
+            first one of a run cannot be read back.
         """
         step = int(state.step)
         if step == self.latest_step():
             return
         with self._writing():
             self._check_writable()
-            # A copy: the next step donates these buffers while they are being written.
+            # A copy, because the next step donates these buffers during the write.
             self._metrics[step] = metrics
             self._manager.save(
                 step, args=ocp.args.StandardSave(jax.tree.map(jnp.copy, state)),
                 custom_metadata={"checksums": checksums(state), "metrics": metrics},
             )  # fmt: skip
-        if self._reads_back:
-            self._read_back(step, state)
-            self._reads_back = False
+        if self._verify_next:
+            self._verify(step, state)
+            self._verify_next = False
 
-    def _read_back(self, step, state):
-        """Raises CheckpointNotWritten unless a checkpoint holds what was written."""
+    def _verify(self, step, state):
+        """Raises CheckpointNotWritten unless the checkpoint can be read back."""
         with self._writing():
             self._manager.wait_until_finished()
         abstract = jax.tree.map(
@@ -120,16 +120,16 @@ class Checkpoints:
         except Exception as error:
             raise CheckpointNotWritten(
                 f"checkpoint {step} was written in {self._workdir} and cannot be read back: "
-                f"{_one_line(error)}\nTry another --workdir, on another disk or of another name."
+                f"{_one_line(error)}\nTry a --workdir on another disk or with another name."
             ) from error
 
     def check(self):
-        """Raises CheckpointNotWritten if a write in the background has failed since."""
+        """Raises CheckpointNotWritten if a write in the background has failed."""
         with self._writing():
             self._manager.check_for_errors()
 
     def _check_writable(self):
-        # Where orbax cannot make a directory its threads wait for each other for minutes.
+        # If orbax cannot create a directory, its threads deadlock for minutes.
         if jax.process_index() == 0:
             probe = self._workdir / "checkpoints" / f".probe.{os.getpid()}"
             probe.mkdir()
@@ -139,44 +139,47 @@ class Checkpoints:
     def _writing(self):
         try:
             yield
-        except Exception as error:  # orbax, tensorstore and the system have each their own
-            good = self._workdir / "checkpoints"
-            steps = [int(p.name) for p in good.glob("*") if p.name.isdigit()]
+        except Exception as error:  # of orbax, tensorstore or the system
+            path = self._workdir / "checkpoints"
+            steps = [int(p.name) for p in path.glob("*") if p.name.isdigit()]
             raise CheckpointNotWritten(
-                f"no checkpoint can be written in {good}: {_one_line(error)}\n"
-                + (f"Checkpoint {max(steps)} is whole" if steps else "There is none yet")
-                + "; once there is room, the same command goes on from there."
+                f"no checkpoint can be written in {path}: {_one_line(error)}\n"
+                + (f"Checkpoint {max(steps)} is intact" if steps else "There is none yet")
+                + "; once there is space, the same command resumes from there."
             ) from error
 
     def restore(self, abstract_state, which="newest"):
-        """Returns the newest, or best, state that is whole, laid out as `abstract_state` (with
-        shardings).
+        """Returns the state of the newest, or best, intact checkpoint.
 
-        One that is not is named in the log, and moved to `damaged/` by who writes checkpoints, as
-        its step will be written again; nothing is deleted.
+        Damaged checkpoints are logged. If this object can write, they are also moved to
+        `damaged/`, because their steps will be written again. Nothing is deleted.
+
+        Args:
+          abstract_state: shapes, dtypes and shardings of the state.
+          which: one of `WHICH`.
 
         Raises:
-          DamagedCheckpoints: if none is whole.
+          DamagedCheckpoints: if no checkpoint is intact.
           FileNotFoundError: if there is none.
         """
         steps, damaged = self._steps(which), {}
         if not steps:
             raise FileNotFoundError(
                 f"{self._workdir} holds no checkpoint"
-                + (" that was validated." if self.latest_step() is not None else " yet.")
+                + (" with a validation." if self.latest_step() is not None else " yet.")
             )
         for step in steps:
             try:
                 state = self._read(step, abstract_state)
-            except Exception as error:  # whatever reading a spoiled file may come to
+            except Exception as error:  # reading a damaged file can raise anything
                 damaged[step] = _one_line(error)
                 log.warning(
                     "checkpoint %d of %s is damaged: %s", step, self._workdir, damaged[step]
                 )
                 continue
             if damaged:
-                log.warning("going back to checkpoint %d, the %s that is whole", step, which)
-                self._set_aside(damaged)
+                log.warning("falling back to checkpoint %d, the %s intact one", step, which)
+                self._move_damaged(damaged)
             return state
         raise DamagedCheckpoints(
             f"no checkpoint of {self._workdir} can be read; nothing was deleted.\n"
@@ -184,7 +187,7 @@ class Checkpoints:
         )
 
     def should_preserve(self, checkpoints, *, context):
-        """Returns which of these stay: orbax's question, after each write."""
+        """Returns which checkpoints to keep; called by orbax after each write."""
         steps = [checkpoint.step for checkpoint in checkpoints]
         kept = {*sorted(steps)[-self._keep :], *self._best_first(steps)[:1]}
         return [step in kept for step in steps]
@@ -194,7 +197,7 @@ class Checkpoints:
         return steps if which == "newest" else self._best_first(steps)
 
     def _best_first(self, steps):
-        """Returns those of the steps that were validated; of equally good ones the later first."""
+        """Returns the steps with a validation, best first; among equals the latest first."""
         name, sign = self._best_metric, BEST_METRICS[self._best_metric]
         good = {step: sign * self._metrics[step][name] for step in steps if self._metrics.get(step)}
         return sorted(good, key=lambda step: (good[step], step), reverse=True)
@@ -203,40 +206,40 @@ class Checkpoints:
         state = self._manager.restore(step, args=ocp.args.StandardRestore(abstract_state))
         metadata = self._manager.metadata(step)
         if metadata.init_timestamp_nsecs is None:
-            raise ValueError("its metadata are gone")
-        # Checkpoints written before there were checksums have none.
+            raise ValueError("its metadata is missing")
+        # Checkpoints of older versions have no checksums.
         written = (metadata.custom_metadata or {}).get("checksums")
         if written is not None:
             read = checksums(state)
             differ = [name for name in written | read if written.get(name) != read.get(name)]
             if differ:
-                raise ValueError(f"values are not those written: {', '.join(differ)}")
+                raise ValueError(f"wrong checksums: {', '.join(differ)}")
         return state
 
-    def _set_aside(self, steps):
+    def _move_damaged(self, steps):
         if not self._writes:
             return
         if jax.process_index() == 0:
             for step in steps:
-                aside = self._workdir / "damaged" / str(step)
-                aside.parent.mkdir(exist_ok=True)
-                while aside.exists():
-                    aside = aside.with_name(f"{aside.name}-again")
-                (self._workdir / "checkpoints" / str(step)).rename(aside)
+                target = self._workdir / "damaged" / str(step)
+                target.parent.mkdir(exist_ok=True)
+                while target.exists():
+                    target = target.with_name(f"{target.name}-again")
+                (self._workdir / "checkpoints" / str(step)).rename(target)
         if jax.process_count() > 1:
-            sync_global_devices("damaged checkpoints are set aside")
+            sync_global_devices("damaged checkpoints are moved")
         self._manager.reload()
 
 
 def _one_line(error):
     text = " ".join(str(error).split())
-    if len(text) > 300:  # tensorstore tells the whole path first and the cause last
+    if len(text) > 300:  # tensorstore puts the full path first and the cause last
         text = f"{text[:140]} ... {text[-140:]}"
     return f"{type(error).__name__}: {text}"
 
 
 def checksums(state):
-    """Returns path -> CRC-32 of each array of a state, its dtype and shape among it."""
+    """Returns path -> CRC-32 of the dtype, shape and values of each array of a state."""
 
     def checksum(x):
         x = np.ascontiguousarray(jax.device_get(x))

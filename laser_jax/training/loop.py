@@ -1,4 +1,4 @@
-"""Training: from a config and a workdir to a trained autoencoder, from wherever it stands."""
+"""The training loop: starts or resumes the run of a workdir."""
 
 import contextlib
 import logging
@@ -11,60 +11,65 @@ from laser_jax.data import open_split, train_batches
 from laser_jax.paths import resolve_config, resolve_workdir
 from laser_jax.sharding import check_batch_size, put_batch
 from laser_jax.training.checkpoints import Checkpoints
-from laser_jax.training.preemption import Stopped, StopSignal, hold, needs_every_process
+from laser_jax.training.preemption import Stopped, StopSignal, detect_lost_process, lock_workdir
 from laser_jax.training.reporter import Reporter
 from laser_jax.training.settings import check_config
 from laser_jax.training.setup import Setup
 from laser_jax.training.state import abstract_state, init_dictionary, initial_state
 from laser_jax.training.step import TrainStep
-from laser_jax.training.workdir import check_same_run, make_room, planned_lengths, write_config
+from laser_jax.training.workdir import (
+    archive_unstarted_run,
+    check_same_run,
+    planned_lengths,
+    write_config,
+)
 
 log = logging.getLogger("laser_jax")
 
 
 def train(config, workdir):
-    """Trains until `config.num_train_steps`, going on from the workdir's newest checkpoint.
+    """Trains up to step `config.num_train_steps`, from the newest checkpoint of the workdir if any.
 
-    Writes `config.json`, `checkpoints/`, TensorBoard events, and at the end `metrics.json`
-    and `reconstructions.png`.
+    Writes `config.json`, `checkpoints/` and TensorBoard event files, and at the end
+    `metrics.json` and `reconstructions.png`.
 
     Args:
       config: as in `configs/default.py`.
-      workdir: directory of the run, made if need be.
+      workdir: directory of the run; created if it does not exist.
 
     Returns:
       The final `TrainState`.
 
     Raises:
-      ValueError: if values of the config are out of range or do not fit each other, or the
-        workdir holds another run.
-      OSError: if the workdir cannot be written, now or later, or weights that the loss needs are
-        not there; the checkpoints written before stay.
-      NotFiniteError: if a step's loss or new state is not finite and the run is not to skip it,
-        or has skipped as many as it may; the last checkpoint stays.
-      WorkdirInUse: if another process trains there.
-      Stopped: after SIGTERM or SIGINT, the checkpoint of the last step written.
-      LostProcess: if another process of the job is gone.
+      ValueError: if values of the config are out of range or inconsistent, or the workdir holds
+        a different run.
+      OSError: if the workdir cannot be written, at the start or later, or pretrained weights of
+        the loss are missing. Earlier checkpoints are kept.
+      NotFiniteError: if the loss or the new state of a step is not finite and `not_finite` is
+        "stop", or `max_skipped_steps` were skipped already. The last checkpoint is kept.
+      WorkdirInUse: if another process is training in the workdir.
+      Stopped: after SIGTERM or SIGINT, once the checkpoint of the last step is written.
+      LostProcess: if another process of the job died.
     """
     check_config(config)
     workdir, setup = resolve_workdir(workdir), Setup.from_config(resolve_config(config))
     config = setup.config
     check_batch_size("data.batch_size", config.data.batch_size, setup.mesh)
     check_batch_size("eval.batch_size", config.eval.batch_size, setup.mesh)
-    _ = setup.adversary, setup.optimizer  # raise if values do not fit each other
+    _ = setup.adversary, setup.optimizer  # raise if their values are inconsistent
     check_same_run(workdir, config)
-    _ = setup.lpips_params  # raises if the weights are not found
+    _ = setup.lpips_params  # raises if the weights are missing
     images, validation = (open_split(config.data, split) for split in ("train", "validation"))
     stream = batches(config, images, 0)  # raises if there are too few images for a batch
     with contextlib.ExitStack() as stack:
         if jax.process_index() == 0:
-            stack.enter_context(hold(workdir))
-            make_room(workdir, config)
+            stack.enter_context(lock_workdir(workdir))
+            archive_unstarted_run(workdir, config)
         wait_for_first_process("the workdir is ready")
         checkpoints = stack.enter_context(
             Checkpoints(workdir, best_metric=config.best_metric, keep=config.keep_checkpoints)
         )
-        stack.enter_context(needs_every_process(workdir))
+        stack.enter_context(detect_lost_process(workdir))
         state = start_or_resume(setup, workdir, checkpoints, stream)
         setup = setup.with_lengths(planned_lengths(workdir))
         report = stack.enter_context(Reporter(setup, workdir, validation, state))
@@ -75,15 +80,15 @@ def train(config, workdir):
 
 
 def start_or_resume(setup, workdir, checkpoints, stream):
-    """Returns the state of the newest checkpoint, or a new one, and stores the config."""
+    """Stores the config and returns the state of the newest checkpoint, or an initial state."""
     config = setup.config
     if checkpoints.latest_step() is None:
         state = init_dictionary(setup, initial_state(setup), stream)
-        store_config(workdir, config, 0)  # not before all of the above has worked
+        store_config(workdir, config, 0)  # last: a failed start leaves no config behind
         checkpoints.save(state)
     else:
         state = checkpoints.restore(abstract_state(setup))
-        log.info("going on from step %d of %s", state.step, workdir)
+        log.info("resuming from step %d of %s", state.step, workdir)
         store_config(workdir, config, int(state.step))
     return state
 
@@ -124,27 +129,27 @@ def run_steps(setup, state, images, checkpoints, report, stop):
             checkpoints.save(state, quality if validated else None)
         if reason and step != last:
             raise Stopped(
-                f"stopped by {reason} after step {step}; the same command goes on from there, or "
+                f"stopped by {reason} after step {step}; the same command resumes from there, or "
                 f"python main.py --workdir={shlex.quote(str(report.workdir))}."
             )
     return state, quality
 
 
 def store_config(workdir, config, step):
-    """Stores the config that holds from a step on, before any process reads it back."""
+    """Stores the config in force from a step on, before any process reads it back."""
     if jax.process_index() == 0:
         write_config(workdir, config, step)
     wait_for_first_process("the config is stored")
 
 
 def wait_for_first_process(what):
-    """Waits until every process has come to this point; `what` is the same for all of them."""
+    """Blocks until every process reaches this point; `what` must be equal on all of them."""
     if jax.process_count() > 1:
         sync_global_devices(what)
 
 
 def batches(config, source, start_step):
-    """Returns this process's endless training batches, from a step on."""
+    """Returns an endless iterator of this process's training batches, from a step on."""
     data = config.data
     return train_batches(
         source,

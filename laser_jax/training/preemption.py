@@ -1,4 +1,4 @@
-"""How a run holds its workdir, and how it ends when it is told to."""
+"""Stopping a run on a signal, lost processes, and the lock of a workdir."""
 
 import contextlib
 import logging
@@ -14,64 +14,64 @@ from jax.experimental.multihost_utils import reached_preemption_sync_point
 
 log = logging.getLogger("laser_jax")
 
-EXIT_CODE = 75  # sysexits' EX_TEMPFAIL: what was wanted can be had by trying again
+EXIT_CODE = 75  # sysexits' EX_TEMPFAIL: temporary failure, run the same command again
 
 
 class Stopped(Exception):
-    """A run was told to stop and has written its checkpoint."""
+    """A run received a signal to stop and has written its checkpoint."""
 
 
 class LostProcess(Stopped):
-    """Another process of this job is gone; the checkpoints written before stay."""
+    """Another process of this job died. Earlier checkpoints are kept."""
 
 
-def leave(stopped):
-    """Ends the process with `EXIT_CODE`, having said why."""
+def exit_stopped(stopped):
+    """Prints the reason and ends the process with `EXIT_CODE`."""
     print(stopped, file=sys.stderr, flush=True)
     if isinstance(stopped, LostProcess):
-        os._exit(EXIT_CODE)  # an ordinary exit waits for the other processes first
+        os._exit(EXIT_CODE)  # sys.exit would wait for the other processes
     sys.exit(EXIT_CODE)
 
 
-# How the transports between processes (Gloo, NCCL, gRPC) tell of one that is gone.
-_OF_OTHERS = re.compile("gloo|nccl|heartbeat|coordination|connection reset|socket", re.IGNORECASE)
+# Errors of the transports between processes (Gloo, NCCL, gRPC) when one of them dies.
+_PEER_ERRORS = re.compile("gloo|nccl|heartbeat|coordination|connection reset|socket", re.IGNORECASE)
 
 
 @contextlib.contextmanager
-def needs_every_process(workdir):
-    """Raises LostProcess where an error within tells of another process that is gone."""
+def detect_lost_process(workdir):
+    """Raises LostProcess if an error in the block was caused by the death of another process."""
     try:
         yield
     except Exception as error:
-        if jax.process_count() == 1 or not _OF_OTHERS.search(str(error)):
+        if jax.process_count() == 1 or not _PEER_ERRORS.search(str(error)):
             raise
         raise LostProcess(
-            f"another process of this job is gone ({str(error).splitlines()[0][:200]}). Start the "
-            f"same command on every host again: it goes on from the newest checkpoint of {workdir}."
+            f"another process of this job died ({str(error).splitlines()[0][:200]}). Run the same "
+            f"command on every host again: it resumes from the newest checkpoint of {workdir}."
         ) from error
 
 
 class WorkdirInUse(ValueError):
-    """Another process trains in this workdir."""
+    """Another process is training in this workdir."""
 
 
 @contextlib.contextmanager
-def hold(workdir):
-    """Holds a workdir for this process, and makes it if need be.
+def lock_workdir(workdir):
+    """Locks a workdir for this process; the directory is created if it does not exist.
 
-    A lock of the kernel, which releases it however the process ends: what a killed run leaves
-    behind keeps nobody out.
+    The kernel releases the lock when the process ends, even if it is killed. A leftover `.lock`
+    file blocks nobody.
 
     Raises:
-      WorkdirInUse: if another process holds it.
+      WorkdirInUse: if another process has locked it.
       OSError: if the workdir cannot be written.
     """
-    import fcntl  # not on Windows, where sparse coding works still
+    import fcntl  # missing on Windows, where sparse coding still works
 
     path = pathlib.Path(workdir) / ".lock"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(path, "a+")  # noqa: SIM115, the lock lives as long as the file is open
+        file = open(path, "a+")  # noqa: SIM115 (closing the file releases the lock)
     except OSError as error:
         raise OSError(f"the workdir {workdir} cannot be written: {error}") from error
     with file:
@@ -80,11 +80,11 @@ def hold(workdir):
         except BlockingIOError as error:
             file.seek(0)
             raise WorkdirInUse(
-                f"the workdir {workdir} is in use: {file.read().strip()} trains there. Wait, stop "
-                "it, or choose another --workdir."
+                f"the workdir {workdir} is in use by {file.read().strip()}. Wait for it, stop it, "
+                "or choose another --workdir."
             ) from error
         except OSError as error:  # a file system without locks
-            log.warning("%s cannot be locked (%s): start no second run in it.", path, error)
+            log.warning("%s cannot be locked (%s): do not start a second run here.", path, error)
         try:
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
@@ -95,23 +95,25 @@ def hold(workdir):
 
 
 class StopSignal:
-    """SIGTERM and SIGINT as a wish to stop after the step; a second one ends at once.
+    """Context manager: SIGTERM or SIGINT stops the run after the current step.
 
-    A context manager. With several processes all of them agree on the step: JAX tells all of a
-    SIGTERM that one got.
+    A second signal ends the process immediately. With several processes, JAX forwards the SIGTERM
+    of one process to the others, and all of them stop after the same step.
     """
 
     def __init__(self):
-        self._name, self._before = None, {}
+        self._name, self._previous_handlers = None, {}
 
     def __enter__(self):
         signals = [signal.SIGINT] if jax.process_count() > 1 else [signal.SIGINT, signal.SIGTERM]
-        with contextlib.suppress(ValueError):  # not the main thread: nothing is asked of it
-            self._before = {number: signal.signal(number, self._receive) for number in signals}
+        with contextlib.suppress(ValueError):  # only the main thread can set handlers
+            self._previous_handlers = {
+                number: signal.signal(number, self._receive) for number in signals
+            }
         return self
 
     def __exit__(self, *error):
-        for number, handler in self._before.items():
+        for number, handler in self._previous_handlers.items():
             signal.signal(number, handler)
 
     def _receive(self, number, frame):
@@ -119,13 +121,15 @@ class StopSignal:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         self._name = signal.Signals(number).name
-        log.warning("%s: the step is finished and a checkpoint written; again: stop at once.",
-                    self._name)  # fmt: skip
+        log.warning(
+            "%s: stopping after this step, with a checkpoint. Send it again to stop immediately.",
+            self._name,
+        )
         if jax.process_count() > 1:
-            os.kill(os.getpid(), signal.SIGTERM)  # JAX's own handler tells the other processes
+            os.kill(os.getpid(), signal.SIGTERM)  # JAX's handler notifies the other processes
 
     def reason(self, step):
-        """Returns the signal's name if all processes stop after this step, else None."""
+        """Returns the name of the signal if the run stops after this step, else None."""
         if jax.process_count() == 1:
             return self._name
         return "SIGTERM" if reached_preemption_sync_point(step) else None

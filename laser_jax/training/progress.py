@@ -1,4 +1,4 @@
-"""What a person sees of a run: a bar in a terminal, plain lines elsewhere."""
+"""Progress of a run: a progress bar on a terminal, log lines otherwise."""
 
 import logging
 import sys
@@ -10,7 +10,7 @@ log = logging.getLogger("laser_jax")
 
 
 class Progress:
-    """Reports steps made, the time left, loss and PSNR."""
+    """Shows the step, the remaining time, the loss and the PSNR."""
 
     def __init__(self, first_step, num_steps):
         self._num_steps = num_steps
@@ -22,7 +22,7 @@ class Progress:
             )
 
     def advance(self):
-        """One more step is made."""
+        """Counts one more step."""
         if self._bar:
             self._bar.update()
 
@@ -32,10 +32,10 @@ class Progress:
         if self._bar:
             self._bar.set_postfix_str(f"loss {loss:.4f}, PSNR {psnr:.2f} dB")
             return
-        # The first step compiles and is not timed: a report of it alone has no speed.
+        # The first step compiles and is not timed, so a report of it alone has no speed.
         speed = scalars.get("train/images_per_second")
         first, begin = self._begin
-        left = (time.monotonic() - begin) / max(step - first, 1) * (self._num_steps - step)
+        remaining = (time.monotonic() - begin) / max(step - first, 1) * (self._num_steps - step)
         log.info(
             "step %d/%d  loss %.4f  PSNR %.2f dB  %s%s left",
             step,
@@ -43,11 +43,11 @@ class Progress:
             loss,
             psnr,
             "" if speed is None else f"{speed:.0f} images/s  ",
-            tqdm.tqdm.format_interval(left),
+            tqdm.tqdm.format_interval(remaining),
         )
 
     def close(self):
-        """Ends the bar."""
+        """Closes the progress bar."""
         if self._bar:
             self._bar.close()
 

@@ -1,4 +1,4 @@
-"""What a run tells: TensorBoard through CLU, a bar or lines, and the files at its end."""
+"""Reports of a run: TensorBoard curves (by CLU), progress, and its final metrics and figure."""
 
 import contextlib
 import logging
@@ -14,7 +14,12 @@ from clu import metric_writers, parameter_overview
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from laser_jax.evaluation.split import evaluate_split, make_eval_step, quality_title, spread
+from laser_jax.evaluation.split import (
+    evaluate_split,
+    evenly_spaced_images,
+    make_eval_step,
+    quality_title,
+)
 from laser_jax.figures import atom_sheet, reconstruction_figure, reconstruction_grid
 from laser_jax.files import optional_file, write_json
 from laser_jax.images import to_network, to_unit
@@ -32,11 +37,11 @@ class NotFiniteError(FloatingPointError):
 
 
 class CurvesNotWritten(OSError):
-    """TensorBoard's files cannot be written."""
+    """TensorBoard event files cannot be written."""
 
 
 class Reporter:
-    """Collects a run's metrics and writes them; a context manager that closes its writers."""
+    """Collects and writes the metrics of a run; a context manager that closes its writers."""
 
     def __init__(self, setup, workdir, validation, state):
         self.workdir, self._validation = workdir, validation
@@ -46,18 +51,18 @@ class Reporter:
         self._eval_step = make_eval_step(model, setup.image_loss, setup.lpips_params)
         self._ssim = jax.jit(lambda a, b: jnp.mean(ssim(to_unit(to_network(a)), b)))
         self._is_main = jax.process_index() == 0
-        # Steps that may run while the host goes on. Virtual CPU devices share few threads: two
-        # steps at once can wait for each other for ever.
-        self._ahead = 0 if mesh.size > 1 and jax.default_backend() == "cpu" else 1
+        # Steps that may be in flight. Virtual CPU devices share few threads, so that two steps
+        # can deadlock.
+        self._in_flight = 0 if mesh.size > 1 and jax.default_backend() == "cpu" else 1
         self._metrics = []  # of the steps since the last report, on the device
-        self._checked = 0  # how many of them are known to be finite
-        self._skipped = 0  # steps left out since the start, as they were not finite
-        self._clock, self._timed_steps = None, 0  # since the last report; compilation apart
+        self._checked = 0  # how many of them were checked for finite values
+        self._skipped = 0  # steps skipped since the start because they were not finite
+        self._clock, self._timed_steps = None, 0  # since the last report, without compilation
         self._speeds = []
         self._first = int(state.step)
         with self._writing():
             if self._is_main:
-                self._take_back_later_points()
+                self._discard_later_points()
             self._writer = metric_writers.create_default_writer(
                 workdir, just_logging=not self._is_main, asynchronous=True
             )
@@ -83,10 +88,10 @@ class Reporter:
         except CurvesNotWritten as second:
             if error is None:
                 raise
-            log.error("%s", second)  # the first error is the one to tell
+            log.error("%s", second)  # the first error is raised
 
     def flush(self):
-        """Waits until every point is in its file."""
+        """Blocks until every point is written."""
         with self._writing():
             self._writer.flush()
 
@@ -94,49 +99,50 @@ class Reporter:
     def _writing(self):
         try:
             yield
-        except Exception as error:  # TensorFlow's, CLU's or the system's
+        except Exception as error:  # of TensorFlow, CLU or the system
             cause = error
             while cause.__cause__ is not None:
                 cause = cause.__cause__
             raise CurvesNotWritten(
-                f"TensorBoard's files in {self.workdir} cannot be written: "
-                f"{type(cause).__name__}: {cause}\nThe checkpoints stay; once there is room, the "
-                "same command goes on from the newest."
+                f"TensorBoard event files in {self.workdir} cannot be written: "
+                f"{type(cause).__name__}: {cause}\nThe checkpoints are kept. Once there is space, "
+                "the same command resumes from the newest."
             ) from error
 
-    def _take_back_later_points(self):
-        """Tells TensorBoard to forget the points of steps that are made again from here on."""
+    def _discard_later_points(self):
+        """Makes TensorBoard discard the points of steps that this run will repeat."""
         if not any(self.workdir.glob("events.out.tfevents.*")):
             return
-        # TensorBoard reads files by name: this one after those there, before that of this process.
+        # TensorBoard reads files in the order of their names: this name sorts after those of
+        # earlier processes and before that of this process.
         name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}"
         start = SessionLog(status=SessionLog.START)
         with open(self.workdir / f"{name}-resumed", "wb") as file:
             records = RecordWriter(file)
             for event in (
                 Event(file_version="brain.Event:2"),
-                # Twice: the first one it sees of a run is its beginning, and takes nothing.
+                # Twice, because TensorBoard ignores the first start of a run.
                 *2 * [Event(step=self._first + 1, session_log=start)],
             ):
                 event.wall_time = time.time()
                 records.write(event.SerializeToString())
 
     def step(self, step, metrics):
-        """Takes in the metrics of a step that may still be running."""
+        """Records the metrics of a step that may still be running."""
         self._metrics.append((step, metrics))
         self._progress.advance()
         if self._clock is None:
-            self.check_finite()  # the first step, which compiles, is not timed
+            self.check_finite()  # the first step compiles and is not timed
             self._clock = time.monotonic()
         else:
             self._timed_steps += 1
-            self.check_finite(len(self._metrics) - self._ahead)
+            self.check_finite(len(self._metrics) - self._in_flight)
 
     def check_finite(self, count=None):
-        """Waits for the first `count` steps since the last report, all of them if None.
+        """Waits for the first `count` steps since the last report (None: all) and checks them.
 
         Raises:
-          NotFiniteError: if one of them was not finite and may not be skipped.
+          NotFiniteError: if a step was not finite and must not be skipped.
         """
         for step, metrics in self._metrics[self._checked : count]:
             if not metrics["finite"]:
@@ -145,25 +151,25 @@ class Reporter:
 
     def _skip(self, step, metrics):
         config, skips = self._config, self._config.not_finite == "skip"
-        found = (
+        message = (
             f"step {step} is not finite (loss {float(metrics['loss'])}, norm of the gradient "
             f"{float(metrics['grad_norm'])})"
         )
         if not skips or self._skipped == config.max_skipped_steps:
-            found += f", and {self._skipped} were left out before (max_skipped_steps)" * skips
+            message += f", after {self._skipped} skipped steps (max_skipped_steps)" * skips
             raise NotFiniteError(
-                f"{found}. The last good checkpoint is kept in {self.workdir}; try a smaller "
+                f"{message}. The last checkpoint is kept in {self.workdir}. Try a smaller "
                 f"optimizer.learning_rate, now {config.optimizer.learning_rate}"
-                + ("." if skips else ", or --config.not_finite=skip, which leaves such steps out.")
+                + ("." if skips else ", or --config.not_finite=skip to skip such steps.")
             )
         self._skipped += 1
         log.warning(
-            "%s and is left out: %d of %d that may be.",
-            found, self._skipped, config.max_skipped_steps,
+            "%s and is skipped (%d of at most %d).",
+            message, self._skipped, config.max_skipped_steps,
         )  # fmt: skip
 
     def train(self, step, images, reconstruction):
-        """Writes the train/ curves: means since the last report, SSIM of the last batch."""
+        """Writes the `train/` curves: means since the last report, SSIM of the last batch."""
         self.check_finite()
         seconds = time.monotonic() - self._clock
         steps = [metrics for _, metrics in jax.device_get(self._metrics)]
@@ -172,7 +178,7 @@ class Reporter:
             scalars["train/ssim"] = float(self._ssim(images, reconstruction))
         steps = [metrics for metrics in steps if metrics.pop("finite")]
         if steps:
-            scalars |= {  # a term that joined since the last report has fewer values
+            scalars |= {  # a term that started since the last report has fewer values
                 f"train/{name}": float(np.mean([m[name] for m in steps if name in m]))
                 for name in steps[-1]
             }
@@ -188,7 +194,7 @@ class Reporter:
         self._restart_clock()
 
     def validate(self, step, state):
-        """Writes the val/ curves over the whole split, reconstructions and the atoms.
+        """Writes the `val/` curves over the whole split, reconstructions and the atoms.
 
         Returns:
           The metrics, a dict of floats.
@@ -199,7 +205,7 @@ class Reporter:
             mesh=self._mesh, config=self._config,
         )  # fmt: skip
         del metrics["images"]
-        if step > self._first:  # else a run that had ended, and its points are there
+        if step > self._first:  # otherwise the run had ended, and its points exist
             original, reconstruction = self._samples(variables)
             grid = reconstruction_grid(original, reconstruction)
             atoms = atom_sheet(decode_atoms(self._model, variables))
@@ -213,11 +219,11 @@ class Reporter:
         return metrics
 
     def finish(self, state, quality):
-        """Writes `metrics.json` and `reconstructions.png`, and says what to do next.
+        """Writes `metrics.json` and `reconstructions.png`, and logs what to do next.
 
         Args:
-          state: the last one.
-          quality: what `validate` returned for it.
+          state: the final state.
+          quality: its validation metrics, from `validate`.
         """
         metrics = {"step": int(state.step), **{f"val/{k}": v for k, v in quality.items()}}
         if self._speeds:
@@ -236,7 +242,7 @@ class Reporter:
             )  # fmt: skip
         workdir = shlex.quote(str(self.workdir))
         log.info(
-            "Look further:\n"
+            "Next:\n"
             "  %s\n"
             "  python main.py --workdir=%s --mode=evaluate\n"
             "  tensorboard --logdir=%s",
@@ -244,8 +250,8 @@ class Reporter:
         )  # fmt: skip
 
     def _samples(self, variables):
-        """Validation images and their reconstructions, in [0, 1]."""
-        images = spread(self._validation)
+        """Returns some validation images and their reconstructions, in [0, 1]."""
+        images = evenly_spaced_images(self._validation)
         return images / 255, np.asarray(reconstruct(self._model, variables, images))
 
     def _restart_clock(self):

@@ -1,9 +1,9 @@
-"""The config of a run: stored in its workdir, read back, migrated, and compared with another.
+"""The config of a run: stored in its workdir, read back, migrated and compared.
 
-config.json          the resolved config, so that the workdir alone is enough
-config_history.json  later changes: the step they took effect at, old and new value of each key
-previous/N/          files of a run without a step (it failed at once, or its checkpoints were
-                     deleted), moved there when another run began
+config.json          the resolved config; a run resumes from its workdir alone
+config_history.json  later changes: their step, and the old and new value of each key
+previous/N/          files of a run without a completed step (it failed at its start, or its
+                     checkpoints were deleted), moved there when the next run started
 """
 
 import datetime
@@ -18,30 +18,30 @@ from laser_jax.paths import resolve_config, resolve_workdir
 
 log = logging.getLogger("laser_jax")
 
-# Keys, and groups of keys, that may change when a run goes on: none of them falsifies what the
+# Keys, and groups of keys, that may change when a run resumes: none of them contradicts what the
 # workdir holds. A change of num_train_steps stretches the schedule (`optimizer.build_optimizer`).
 _MAY_CHANGE = (
     "num_train_steps", "log_every_steps", "eval_every_steps", "checkpoint_every_steps",
     "keep_checkpoints", "not_finite", "max_skipped_steps", "data.data_dir", "data.num_threads",
     "eval", "weights",
 )  # fmt: skip
-# What a run leaves in its workdir; the checkpoints first and the config last, as they are moved.
-_FILES_OF_A_RUN = (
+# The files of a run, in the order in which they are moved: checkpoints first, config last.
+_RUN_FILES = (
     "checkpoints", "metrics.json", "evaluation*.json", "*reconstructions*.png",
     "events.out.tfevents.*", "config_history.json", "config.json",
 )  # fmt: skip
 
 
-def _make_start_step_the_first(values):
-    """`adversarial.start_step` was the last step without the term, and is the first with it."""
+def _shift_start_step(values):
+    """`adversarial.start_step` was the last step without the term; now it is the first with it."""
     if "start_step" in values.get("adversarial", {}):
         values["adversarial"]["start_step"] += 1
 
 
-# Each changes the values of a stored config in place. A config of version n has had the first n.
-_MIGRATIONS = (_make_start_step_the_first,)
-# Keys that stored configs may not have yet, with the values that mean what those runs did.
-_LATER = {
+# Each changes the values of a stored config in place. The first n are applied to version n already.
+_MIGRATIONS = (_shift_start_step,)
+# Keys that older configs lack, with the values that reproduce the behaviour of those runs.
+_ADDED_KEYS = {
     "model": {
         "coefficient_l1_weight": 0.0,
         "coherence_weight": 0.0,
@@ -76,12 +76,12 @@ _LATER = {
 
 
 def write_config(workdir, config, step=0):
-    """Stores the config in the workdir, which is made if need be, and logs what it changes.
+    """Stores the config in the workdir and logs its changes; creates the workdir if necessary.
 
     Args:
       workdir: path of the run.
       config: the resolved config.
-      step: the step from which on it holds; changes go into `config_history.json`.
+      step: the step from which on the config is in force; for `config_history.json`.
 
     Raises:
       OSError: if the workdir cannot be written.
@@ -91,7 +91,9 @@ def write_config(workdir, config, step=0):
         path.mkdir(parents=True, exist_ok=True)
         changes = config_changes(workdir, config)
         if changes:
-            log.info("the config changes from step %d on:\n%s", step, _lines(changes, "before"))
+            log.info(
+                "the config changes from step %d on:\n%s", step, _lines(changes, "before", "now")
+            )
             time = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
             entry = {"step": step, "time": time, "changes": changes}
             write_json(path / "config_history.json", [*_history(path), entry])
@@ -101,11 +103,11 @@ def write_config(workdir, config, step=0):
 
 
 def read_config(workdir):
-    """Returns the config stored in a workdir, as the present version would have stored it.
+    """Returns the config stored in a workdir, migrated to the current version.
 
     Raises:
       FileNotFoundError: if the workdir holds no run.
-      ValueError: if its `config.json` is not the config of a run, or a later version stored it.
+      ValueError: if its `config.json` is not the config of a run, or its version is newer.
     """
     path = resolve_workdir(workdir) / "config.json"
     if not path.exists():
@@ -117,120 +119,123 @@ def read_config(workdir):
     version = values.pop("version", 0)
     if version > len(_MIGRATIONS):
         raise ValueError(
-            f"{path} has version {version}, and this laser_jax knows versions up to "
-            f"{len(_MIGRATIONS)}; use the one that trained the run, or a later one."
+            f"{path} has version {version}; this laser_jax supports versions up to "
+            f"{len(_MIGRATIONS)}. Use the laser_jax that trained the run, or a newer one."
         )
     for migrate in _MIGRATIONS[version:]:
         migrate(values)
     for key, value in values["model"].items():
         if isinstance(value, list):  # JSON has no tuples
             values["model"][key] = tuple(value)
-    for key, later in _LATER.items():
+    for key, later in _ADDED_KEYS.items():
         stored = values.get(key, {} if isinstance(later, dict) else later)
         values[key] = {**later, **stored} if isinstance(later, dict) else stored
     return config_dict.ConfigDict(values)
 
 
 def _stored_values(path):
-    """Returns the values of a `config.json`, whose groups are all there."""
+    """Returns the values of a `config.json`, after checking that it is the config of a run."""
     try:
         values = json.loads(path.read_text())
-    except ValueError as error:  # no JSON, or no UTF-8
+    except ValueError as error:  # not JSON, or not UTF-8
         raise ValueError(f"{path} is not the config of a run: {error}.") from error
     groups = ("data", "model", "loss", "optimizer", "eval")
     if not isinstance(values, dict) or not all(isinstance(values.get(g), dict) for g in groups):
         raise ValueError(
-            f"{path} is not the config of a run: it lacks {', '.join(groups)}. "
-            "Give the directory of a run that main.py trained."
+            f"{path} is not the config of a run: it must have the groups {', '.join(groups)}. "
+            "Give the workdir of a run that main.py trained."
         )
     return values
 
 
 def has_steps(workdir):
-    """Returns whether a run of this workdir has a checkpoint after its first step."""
+    """Returns whether the workdir has a checkpoint of a completed step."""
     return any(
         path.name.isdigit() and int(path.name)
         for path in (resolve_workdir(workdir) / "checkpoints").glob("*")
     )
 
 
-def make_room(workdir, config):
-    """Moves the files of a run without steps to `previous/N/`, unless it began with this config."""
+def archive_unstarted_run(workdir, config):
+    """Moves the files of a run without a completed step to `previous/N/`.
+
+    They stay if the config is the same.
+    """
     path = resolve_workdir(workdir)
     if has_steps(path):
         return
     if (path / "config.json").exists() and not (config_changes(path, config) or _history(path)):
         return
-    files = [file for pattern in _FILES_OF_A_RUN for file in path.glob(pattern)]
+    files = [file for pattern in _RUN_FILES for file in path.glob(pattern)]
     if files:
         number = 1
-        while (aside := path / "previous" / str(number)).exists():
+        while (archive := path / "previous" / str(number)).exists():
             number += 1
-        aside.mkdir(parents=True)
+        archive.mkdir(parents=True)
         for file in files:
-            file.rename(aside / file.name)
-        log.info("the run in %s had made no step; its files are in %s now", path, aside)
+            file.rename(archive / file.name)
+        log.info("the run in %s completed no step; its files were moved to %s", path, archive)
 
 
 def keep_split_rule(workdir, config):
-    """Sets `data.split_rule` to the one by which the run of a workdir divides its folder."""
+    """Sets `data.split_rule` to the rule of the run in a workdir."""
     own = read_config(workdir).data.split_rule
     if own != config.data.split_rule and config.data.name.startswith("folder:"):
         log.info(
-            "data.split_rule stays %d, by which this run began; %d is not used",
+            "data.split_rule stays %d, the rule of this run; %d is ignored",
             own, config.data.split_rule,
         )  # fmt: skip
     config.data.split_rule = own
 
 
 def check_same_run(workdir, config):
-    """Checks that a config continues the run a workdir holds, if it holds one with steps.
+    """Checks that a config can resume the run of a workdir, if it has completed a step.
 
-    Sets `data.split_rule` to the run's own.
+    Sets `data.split_rule` to the rule of that run.
 
     Raises:
-      ValueError: if a key differs that is not one of `_MAY_CHANGE`, or `config.json` is not the
+      ValueError: if a key outside `_MAY_CHANGE` differs, or `config.json` is missing or not the
         config of a run.
     """
     if not has_steps(workdir):
-        config_changes(workdir, config)  # raises for a file of another program
+        config_changes(workdir, config)  # raises if another program wrote it
         return
     if not (resolve_workdir(workdir) / "config.json").exists():
         raise ValueError(
-            f"the workdir {workdir} holds checkpoints, and no config.json that says of what. Put "
-            "it back, or choose another directory with --workdir."
+            f"the workdir {workdir} holds checkpoints but no config.json. Restore the file, or "
+            "choose another directory with --workdir."
         )
     keep_split_rule(workdir, config)
     changes = config_changes(workdir, config)
     differ = {key: pair for key, pair in changes.items() if not _may_change(key, pair)}
     if differ:
         raise ValueError(
-            f"the workdir {workdir} holds another run:\n{_lines(differ, 'there')}\n"
-            "Choose another directory with --workdir, or the config that began this one; "
-            f"python main.py --workdir={shlex.quote(str(workdir))} goes on with that."
+            f"the workdir {workdir} holds a different run:\n{_lines(differ, 'stored', 'given')}\n"
+            "Choose another directory with --workdir, or resume the run with its own config: "
+            f"python main.py --workdir={shlex.quote(str(workdir))}."
         )
 
 
 def check_same_model(workdir, config):
-    """Returns the config stored in a workdir, after checking that another describes its model.
+    """Returns the config stored in a workdir, after checking that `config` describes its model.
 
     Raises:
       FileNotFoundError: if the workdir holds no run.
-      ValueError: if it holds a run of another `model`, `seed` or `data.channels`.
+      ValueError: if a key of `model`, `seed` or `data.channels` differs.
     """
     stored, changes = resolve_config(read_config(workdir)), config_changes(workdir, config)
-    of_model = ("model.", "seed", "data.channels")
-    differ = {key: pair for key, pair in changes.items() if key.startswith(of_model)}
+    model_keys = ("model.", "seed", "data.channels")
+    differ = {key: pair for key, pair in changes.items() if key.startswith(model_keys)}
     if differ:
         raise ValueError(
-            f"the workdir {workdir} holds another model:\n{_lines(differ, 'there')}\n"
-            "Leave --config and these keys away to evaluate with the workdir's own config."
+            f"the workdir {workdir} holds a different model:\n{_lines(differ, 'stored', 'given')}\n"
+            "Omit --config and these keys to evaluate with the workdir's own config."
         )
     return stored
 
 
 def config_changes(workdir, config):
-    """Returns key -> (stored value, value) of the keys in which a config differs from the stored.
+    """Returns key -> (stored value, new value) of every key that differs from the stored config.
 
     Empty if the workdir holds no run.
     """
@@ -242,7 +247,10 @@ def config_changes(workdir, config):
 
 
 def planned_lengths(workdir):
-    """Returns the run's `num_train_steps` and since when: ((0, steps), (step, steps), ...)."""
+    """Returns each `num_train_steps` of the run with the step it was set at.
+
+    For example `((0, 40), (20, 60))`: 40 at the start, changed to 60 at step 20.
+    """
     changes = [
         (entry["step"], *entry["changes"]["num_train_steps"])
         for entry in _history(resolve_workdir(workdir))
@@ -253,13 +261,15 @@ def planned_lengths(workdir):
 
 
 def _may_change(key, values):
-    if key == "data.name":  # a folder may move
+    if key == "data.name":  # the folder may have moved
         return all(str(value).startswith("folder:") for value in values)
     return any(key == name or key.startswith(f"{name}.") for name in _MAY_CHANGE)
 
 
-def _lines(changes, before):
-    return "\n".join(f"  {key}: {old} {before}, {new} now" for key, (old, new) in changes.items())
+def _lines(changes, old_label, new_label):
+    return "\n".join(
+        f"  {key}: {old} {old_label}, {new} {new_label}" for key, (old, new) in changes.items()
+    )
 
 
 def _history(path):
@@ -268,7 +278,7 @@ def _history(path):
 
 
 def flat_config(config):
-    """Returns the config's values under their dotted names."""
+    """Returns the values of a config by dotted key."""
 
     def walk(values, prefix):
         for key, value in values.items():

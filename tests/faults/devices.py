@@ -73,7 +73,7 @@ def other_numbers_of_devices(tally, directory, *, bottlenecks=("vq", "dl", "ksvd
             kept = read_checksums(workdir) if workdir.exists() else {}
             with _trainer(workdir, devices, f"num_train_steps={steps}") as run:
                 output = run.end()
-            check(not kept or f"going on from step {steps - 20}" in output, output[-300:])
+            check(not kept or f"resuming from step {steps - 20}" in output, output[-300:])
             found = read_checksums(workdir)
             check_kept(all(found[s] == c for s, c in kept.items() if s in found), "differ")
             check("damaged" not in output, output[-300:])
@@ -110,11 +110,11 @@ def lost_process(tally, directory, *, lose=(0, 1)):
                 output = job[1 - lost].end((75, -signal.SIGABRT) if lost == 0 else 75, seconds=120)
                 waits.append(time.monotonic() - start)
             signalled = (
-                "another process of this job is gone" in output or "another task died" in output
+                "another process of this job died" in output or "another task died" in output
             )
             check(signalled, output[-500:])
             kept = job[0].checkpoints()[-1]
-            check(f"going on from step {kept}" in _together(workdir), "did not go on")
+            check(f"resuming from step {kept}" in _together(workdir), "did not go on")
             found = read_checksums(workdir)
             check_kept(found == {s: reference[s] for s in found}, "differs from the one not lost")
     tally.measured = f"the other one ended after {max(waits):.1f} s at most"

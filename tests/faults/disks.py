@@ -50,7 +50,8 @@ def damaged_checkpoints(tally, directory):
                 if "is damaged" in output:
                     fell_back += 1
                     check(
-                        f"going back to checkpoint {run.checkpoints()[-2]}" in output, output[-300:]
+                        f"falling back to checkpoint {run.checkpoints()[-2]}" in output,
+                        output[-300:],
                     )
                     check_kept((copy / "damaged" / str(newest)).exists(), "it was deleted")
                 state = read_state(copy)
@@ -97,7 +98,7 @@ def full_disk(tally, directory, *, faults=("full", "read-only", "not permitted")
                 _check_refused(run)
             disk.repair()
             with Trainer(workdir, *SHORT, **options) as run:
-                check("going on from step" in run.end(), "did not go on")
+                check("resuming from step" in run.end(), "did not go on")
             state = read_state(workdir)
             check_kept(all(np.array_equal(good[k], state[k]) for k in good), "state differs")
             found = read_checksums(workdir)

@@ -38,7 +38,7 @@ def sigkill(tally, directory, *, kills=20, settings=LONG, seed=0):
             before = max(run.checkpoints(), default=0)
             run.until(lambda run=run, b=before: max(run.checkpoints(), default=0) > b, "checkpoint")
             if kill:
-                first = int(re.search(r"going on from step (\d+)", run.output)[1])
+                first = int(re.search(r"resuming from step (\d+)", run.output)[1])
                 check(first == before > 0, f"began at {first}, not at {before}")
             if kill % 2:
                 time.sleep(rng.uniform(0, 0.5))
@@ -95,10 +95,10 @@ def two_trainers(tally, directory):
         first.until(lambda: first.checkpoints()[-1:] > [0], "checkpoint")
         with Trainer(workdir) as second:
             output = second.end(1)
-        check(f"in use: process {first.process.pid} on" in output, f"output {output[-300:]}")
+        check(f"in use by process {first.process.pid} on" in output, f"output {output[-300:]}")
         check(first.alive, "the first one ended")
         first.process.kill()
         first.process.wait()
         kept = first.checkpoints()[-1]
     with tally.trial("after SIGKILL"), Trainer(workdir, f"num_train_steps={kept + 10}") as again:
-        check(f"going on from step {kept}" in again.end(), "did not go on")
+        check(f"resuming from step {kept}" in again.end(), "did not go on")

@@ -1,4 +1,4 @@
-"""The adversarial term: when it plays, how its weight adapts, and that it ruins nothing."""
+"""The adversarial term: the steps it is active in, its adaptive weight, its discriminator."""
 
 import jax
 import jax.numpy as jnp
@@ -21,15 +21,15 @@ def images():
     return jnp.asarray(smooth.repeat(4, 1).repeat(4, 2), jnp.float32)
 
 
-def test_it_is_off_by_default(tiny_config):
+def test_adversary_is_off_by_default(tiny_config):
     assert build_adversary(tiny_config) is None
 
 
-def test_it_plays_from_the_warm_up_on(config):
+def test_adversary_is_active_from_the_start_of_its_warm_up(config):
     assert next(step for step in range(1, 41) if build_adversary(config).is_active(step)) == 11
 
 
-def test_each_logit_sees_its_patch_alone(config, images):
+def test_discriminator_has_one_logit_per_patch(config, images):
     adversary = build_adversary(config)
     params = adversary.init(jax.random.key(0), images)["params"]
     logits = adversary.discriminator.apply({"params": params}, images)
@@ -37,18 +37,20 @@ def test_each_logit_sees_its_patch_alone(config, images):
 
 
 @pytest.mark.parametrize("step, growth", [(11, 0), (20, 0), (21, 0.1), (30, 1), (40, 1)])
-def test_its_pull_on_the_last_layer_is_its_weight_times_the_others(config, images, step, growth):
+def test_gradient_norm_at_the_last_layer_is_weight_times_that_of_the_other_losses(
+    config, images, step, growth
+):
     adversary = build_adversary(config)
     state = adversary.init(jax.random.key(0), images)
     image_grad = jax.random.normal(jax.random.key(1), images.shape)
-    last_layer = lambda grad: 100 * jnp.sum(grad, axis=(1, 2))  # noqa: E731 (linear, as it is)
+    last_layer = lambda grad: 100 * jnp.sum(grad, axis=(1, 2))  # noqa: E731 (linear, like the real one)
     _, weight, grad = adversary.generator_gradient(state, step, images, image_grad, last_layer)
-    pull, others = (optax.global_norm(last_layer(g)) for g in (grad, image_grad))
-    np.testing.assert_allclose(pull, 0.5 * growth * others, rtol=1e-2)
+    adversarial, others = (optax.global_norm(last_layer(g)) for g in (grad, image_grad))
+    np.testing.assert_allclose(adversarial, 0.5 * growth * others, rtol=1e-2)
     assert (weight > 0) == (growth > 0)
 
 
-def test_the_discriminator_learns_to_tell(config, images):
+def test_discriminator_learns_to_distinguish_noisy_images(config, images):
     config.adversarial.learning_rate = 2e-3
     adversary = build_adversary(config)
     state = adversary.init(jax.random.key(0), images)
@@ -60,7 +62,7 @@ def test_the_discriminator_learns_to_tell(config, images):
     assert losses[0] > 0.8 and losses[-1] < 0.5
 
 
-def test_values_that_do_not_fit_are_refused(config):
+def test_inconsistent_values_raise(config):
     config.adversarial.warmup_steps = 21
     with pytest.raises(ValueError, match="must hold, got 21, 21 and 40"):
         build_adversary(config)

@@ -60,7 +60,7 @@ def files(workdir, step):
 
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
-def test_a_damaged_file_is_noticed_whichever_it_is(damage, workdir, tmp_path_factory, caplog):
+def test_any_damaged_file_is_detected(damage, workdir, tmp_path_factory, caplog):
     for i in range(len(files(workdir, 30))):
         copy = tmp_path_factory.mktemp("copy") / "run"
         shutil.copytree(workdir, copy)
@@ -76,7 +76,7 @@ def test_a_damaged_file_is_noticed_whichever_it_is(damage, workdir, tmp_path_fac
             assert "checkpoint 30 of" in caplog.text and "back to checkpoint 20" in caplog.text
 
 
-def test_values_that_are_not_those_written_are_never_taken(workdir, caplog, monkeypatch):
+def test_checkpoint_with_wrong_values_is_never_restored(workdir, caplog, monkeypatch):
     honest = checksums
 
     def dishonest(state):
@@ -85,10 +85,10 @@ def test_values_that_are_not_those_written_are_never_taken(workdir, caplog, monk
 
     monkeypatch.setattr("laser_jax.training.checkpoints.checksums", dishonest)
     assert_step(restore(workdir), 20)
-    assert "values are not those written: .params['w']" in caplog.text
+    assert "wrong checksums: .params['w']" in caplog.text
 
 
-def test_what_is_damaged_is_set_aside_and_its_step_written_again(workdir):
+def test_damaged_checkpoint_is_moved_and_its_step_written_again(workdir):
     files(workdir, 30)[0].write_bytes(b"")
     assert_step(restore(workdir), 20)
     assert (workdir / "checkpoints" / "30").exists()  # who only reads moves nothing
@@ -99,7 +99,7 @@ def test_what_is_damaged_is_set_aside_and_its_step_written_again(workdir):
     assert_step(restore(workdir), 30)
 
 
-def test_without_a_good_one_there_is_an_error_and_nothing_is_deleted(workdir):
+def test_no_intact_checkpoint_raises_and_deletes_nothing(workdir):
     for step in (10, 20, 30):
         files(workdir, step)[0].write_bytes(b"")
     with pytest.raises(DamagedCheckpoints, match="no checkpoint of .*\n  30: .*\n  20: .*\n  10: "):
@@ -107,7 +107,7 @@ def test_without_a_good_one_there_is_an_error_and_nothing_is_deleted(workdir):
     assert all((workdir / "checkpoints" / str(step)).exists() for step in (10, 20, 30))
 
 
-def test_checkpoints_without_checksums_are_those_of_an_older_version(workdir, monkeypatch):
+def test_older_checkpoints_without_checksums_are_restored(workdir, monkeypatch):
     monkeypatch.setattr("laser_jax.training.checkpoints.checksums", lambda state: None)
     with Checkpoints(workdir, keep=3) as checkpoints:
         checkpoints.save(state_at(40))
@@ -115,7 +115,7 @@ def test_checkpoints_without_checksums_are_those_of_an_older_version(workdir, mo
     assert_step(restore(workdir), 40)
 
 
-def test_first_checkpoint_is_read_back_once_it_is_written(tmp_path, monkeypatch):
+def test_first_checkpoint_is_verified_after_its_write(tmp_path, monkeypatch):
     monkeypatch.setattr("laser_jax.training.checkpoints.resolve_workdir", lambda path: path)
     path = tmp_path / "[a]"  # orbax writes no index there
     message = "checkpoint 10 was written in .* and cannot be read back: (.|\n)*another --workdir"
@@ -128,10 +128,10 @@ def steps(workdir):
 
 
 @pytest.mark.parametrize("best_metric, best", [("psnr", 10), ("loss", 20)])
-def test_the_newest_and_the_best_stay(best_metric, best, tmp_path):
+def test_newest_and_best_checkpoints_are_kept(best_metric, best, tmp_path):
     quality = {10: {"psnr": 30.0, "loss": 0.3}, 20: {"psnr": 20.0, "loss": 0.1},
                40: {"psnr": 29.0, "loss": 0.2}}  # fmt: skip
-    for first in (10, 40):  # a run that goes on knows what was the best before
+    for first in (10, 40):  # a resumed run knows the best checkpoint before it
         with Checkpoints(tmp_path, keep=2, best_metric=best_metric) as checkpoints:
             for step in range(first, first + 30, 10):
                 checkpoints.save(state_at(step), quality.get(step))
@@ -140,24 +140,24 @@ def test_the_newest_and_the_best_stay(best_metric, best, tmp_path):
     assert_step(restore(tmp_path, which="best", best_metric=best_metric), best)
 
 
-def test_where_nothing_was_validated_there_is_no_best(workdir):
-    with pytest.raises(FileNotFoundError, match="holds no checkpoint that was validated"):
+def test_run_without_validation_has_no_best_checkpoint(workdir):
+    with pytest.raises(FileNotFoundError, match="holds no checkpoint with a validation"):
         restore(workdir, which="best")
 
 
-def test_a_damaged_best_gives_way_to_the_next_best(tmp_path, caplog):
+def test_damaged_best_checkpoint_falls_back_to_the_next_best(tmp_path, caplog):
     with Checkpoints(tmp_path, keep=3) as checkpoints:
         for step, psnr in ((10, 20.0), (20, 30.0), (30, 25.0)):
             checkpoints.save(state_at(step), {"psnr": psnr})
     files(tmp_path, 20)[0].write_bytes(b"")
     assert_step(restore(tmp_path, which="best"), 30)
-    assert "going back to checkpoint 30, the best that is whole" in caplog.text
+    assert "falling back to checkpoint 30, the best intact one" in caplog.text
 
 
 @pytest.mark.parametrize("fault", ["full", "read-only"])
-def test_a_disk_that_takes_no_more_is_an_error_and_what_was_written_stays(fault, small_disk):
+def test_full_disk_raises_and_keeps_earlier_checkpoints(fault, small_disk):
     message = (
-        "no checkpoint can be written in .*(No space left|Read-only)(.|\n)*Checkpoint 10 is whole"
+        "no checkpoint can be written in .*(No space left|Read-only)(.|\n)*Checkpoint 10 is intact"
     )
     with Checkpoints(small_disk.path, keep=3) as checkpoints:
         checkpoints.save(state_at(10))

@@ -1,4 +1,4 @@
-"""The loop in this process: what it learns, writes, refuses, and how it goes on."""
+"""The training loop: its results, its files, its errors, and resumed runs."""
 
 import itertools
 import json
@@ -67,7 +67,7 @@ def assert_same_state(a, b):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory, photo_patches_dir):
-    """A finished run of each bottleneck, trained when first asked for."""
+    """A function that returns a finished run of a bottleneck, trained at its first call."""
     from configs import tiny
 
     finished = {}
@@ -84,7 +84,7 @@ def runs(tmp_path_factory, photo_patches_dir):
 
 
 @pytest.mark.parametrize("name", BOTTLENECKS)
-def test_training_lowers_the_error_and_keeps_the_dictionary_sound(name, runs):
+def test_training_reduces_the_error_and_atoms_have_unit_norm(name, runs):
     _, workdir, state = runs(name)
     assert int(state.step) == 40
     events = EventAccumulator(str(workdir)).Reload().Tensors("train/recon_loss")
@@ -97,7 +97,7 @@ def test_training_lowers_the_error_and_keeps_the_dictionary_sound(name, runs):
         )
 
 
-def test_the_workdir_holds_what_was_promised(runs):
+def test_workdir_has_the_documented_metrics_figures_and_curves(runs):
     _, workdir, _ = runs("ksvd")
     metrics = json.loads((workdir / "metrics.json").read_text())
     assert metrics["step"] == 40 and metrics["images_per_second"] > 0
@@ -127,9 +127,9 @@ def test_the_workdir_holds_what_was_promised(runs):
     assert [event.step for event in events.Tensors("val/loss")] == [20, 40]
 
 
-def test_every_term_of_the_loss_is_logged_and_only_those(runs):
+def test_exactly_the_terms_of_the_loss_are_logged(runs):
     terms = {"perceptual_loss", "mr_dct_loss", "mr_grad_loss"}
-    played = {"adversarial_loss", "adversarial_weight", "discriminator_loss"}
+    adversarial = {"adversarial_loss", "adversarial_weight", "discriminator_loss"}
 
     def logged(name):
         events = EventAccumulator(str(runs(name)[1])).Reload()
@@ -137,19 +137,20 @@ def test_every_term_of_the_loss_is_logged_and_only_those(runs):
 
     tags, events = logged("every loss")
     assert {f"{split}/{term}" for split in ("train", "val") for term in terms} <= tags
-    assert {f"train/{term}" for term in played} <= tags
-    # It plays from step 18 on and pulls from step 23 on.
+    assert {f"train/{term}" for term in adversarial} <= tags
+    # The discriminator is trained from step 18, the adversarial term acts from step 23.
     assert [event.step for event in events.Tensors("train/discriminator_loss")] == [20, 30, 40]
     weights = [
         float(tf.make_ndarray(e.tensor_proto)) for e in events.Tensors("train/adversarial_weight")
     ]
     assert weights[0] == 0 and min(weights[1:]) > 0
     assert (
-        not {f"{s}/{term}" for s in ("train", "val") for term in terms | played} & logged("dl")[0]
+        not {f"{s}/{term}" for s in ("train", "val") for term in terms | adversarial}
+        & logged("dl")[0]
     )
 
 
-def test_the_discriminators_start_does_not_ruin_the_reconstructions(runs):
+def test_adversarial_term_costs_less_than_one_decibel_at_its_start(runs):
     psnr = {
         name: json.loads((runs(name)[1] / "metrics.json").read_text())["val/psnr"]
         for name in ("dl", "every loss")
@@ -159,8 +160,8 @@ def test_the_discriminators_start_does_not_ruin_the_reconstructions(runs):
     assert all(jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(params))
 
 
-def test_a_term_of_weight_zero_is_not_in_the_step(tiny_config):
-    """The lowered step is the same program whatever else is said of a term without weight."""
+def test_term_of_weight_zero_is_not_in_the_program_of_the_step(tiny_config):
+    """Other options of a term of weight 0 do not change the lowered program."""
     images = np.zeros((16, 32, 32, 3), np.uint8)
 
     def program():
@@ -184,10 +185,10 @@ def test_a_term_of_weight_zero_is_not_in_the_step(tiny_config):
 
 
 @pytest.mark.parametrize("name", ["rvq by gradient", "ksvd", "every loss"])
-def test_a_run_stopped_and_resumed_is_the_run_never_stopped(name, runs, tmp_path):
+def test_resumed_run_is_bit_identical_to_an_uninterrupted_one(name, runs, tmp_path):
     config, workdir, whole = runs(name)
 
-    # The schedule must be that of the whole run, so stopping is by an error in the loop.
+    # Stopped by an error in the loop, so that the schedule is that of the full run.
     class Stop(Exception):
         pass
 
@@ -207,13 +208,13 @@ def test_a_run_stopped_and_resumed_is_the_run_never_stopped(name, runs, tmp_path
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.latest_step() == 20
     assert_same_state(loop.train(config, tmp_path), whole)
-    # Step 30 was logged twice; TensorBoard shows it once, and nothing that was logged is missing.
+    # Step 30 was logged twice. TensorBoard shows it once, and no point is missing.
     assert read_curves(tmp_path) == read_curves(workdir)
 
 
 @pytest.fixture
 def compiled_once(monkeypatch):
-    """The compiled programs of the first run serve the later ones, whose config means the same."""
+    """Later runs reuse the compiled programs of the first one; their configs must be equivalent."""
     for module, name in ((loop, "TrainStep"), (reporter, "make_eval_step")):
         monkeypatch.setattr(module, name, once(getattr(module, name)))
     monkeypatch.setattr(reporter, "ssim", lambda a, b: jnp.zeros(len(a)))
@@ -234,8 +235,8 @@ class Killed(Exception):
 
 
 def interrupt(monkeypatch, how, at):
-    """The next runs end after this step: told to stop, or as if they were killed."""
-    if how == "told to stop":
+    """Ends the following runs after this step, by a stop signal or as if they were killed."""
+    if how == "stopped":
         reason = lambda self, step: "SIGTERM" if step == at else None  # noqa: E731
         monkeypatch.setattr(loop.StopSignal, "reason", reason)
         return
@@ -248,9 +249,9 @@ def interrupt(monkeypatch, how, at):
     monkeypatch.setattr(loop.Reporter, "step", kill)
 
 
-@pytest.mark.parametrize("how", ["told to stop", "killed"])
+@pytest.mark.parametrize("how", ["stopped", "killed"])
 @pytest.mark.parametrize("terminal", [False, True], ids=["no terminal", "terminal"])
-def test_a_run_goes_on_from_every_residue_of_its_intervals(
+def test_run_resumes_from_every_residue_of_its_intervals(
     terminal, how, tiny_config, tmp_path, compiled_once, monkeypatch
 ):
     stderr = types.SimpleNamespace(isatty=lambda: terminal)
@@ -268,7 +269,7 @@ def test_a_run_goes_on_from_every_residue_of_its_intervals(
     assert logged == [3, 6, 7]
 
 
-def test_a_run_that_failed_at_its_first_step_may_be_corrected(
+def test_run_that_failed_at_its_first_step_accepts_a_corrected_config(
     tiny_config, tmp_path, compiled_once, monkeypatch
 ):
     config = configure(tiny_config, "fsq")
@@ -283,11 +284,11 @@ def test_a_run_that_failed_at_its_first_step_may_be_corrected(
     assert read_config(tmp_path / "previous" / "1").best_metric == "loss"
     assert [step for step, _ in read_curves(tmp_path)["train/loss"]] == [2]
     config.best_metric = "psnr"
-    with pytest.raises(ValueError, match="best_metric: ssim there, psnr now"):
+    with pytest.raises(ValueError, match="best_metric: ssim stored, psnr given"):
         loop.train(config, tmp_path)
 
 
-def test_every_step_may_be_logged(tiny_config, tmp_path, caplog):
+def test_run_can_log_every_step(tiny_config, tmp_path, caplog):
     caplog.set_level("INFO", "laser_jax")
     configure(tiny_config, "fsq").update(num_train_steps=3, log_every_steps=1)
     tiny_config.optimizer.warmup_steps = 1
@@ -300,7 +301,7 @@ def test_a_run_of_changed_length_resumes_bit_identically(tiny_config, tmp_path, 
     config = configure(tiny_config, "fsq")
     config.update(num_train_steps=20, checkpoint_every_steps=5, eval_every_steps=100)
     with monkeypatch.context() as patch, pytest.raises(loop.Stopped):
-        interrupt(patch, "told to stop", 10)
+        interrupt(patch, "stopped", 10)
         loop.train(config, tmp_path / "run")
     config.num_train_steps = 30
     shutil.copytree(tmp_path / "run", tmp_path / "whole")
@@ -311,16 +312,16 @@ def test_a_run_of_changed_length_resumes_bit_identically(tiny_config, tmp_path, 
     assert_same_state(loop.train(read_config(tmp_path / "run"), tmp_path / "run"), whole)
     rates = dict(read_curves(tmp_path / "run")["train/learning_rate"])
     assert rates[10] > rates[20] > rates[30] > 0
-    # Step 20 is half of what was left at step 10 of 20.
+    # Step 20 is halfway between the change at step 10 and the new end.
     schedule = Setup.from_config(config).with_lengths(((0, 20), (10, 30))).optimizer.schedule
     assert rates[20] == pytest.approx(float(schedule(19)), rel=1e-5)
 
 
-def test_a_finished_run_is_not_trained_again(runs, caplog):
+def test_finished_run_is_not_trained_again(runs, caplog):
     config, workdir, state = runs("ksvd")
     caplog.set_level("INFO", "laser_jax")
     assert_same_state(loop.train(config, workdir), state)
-    assert "going on from step 40" in caplog.text
+    assert "resuming from step 40" in caplog.text
 
 
 def test_evaluation_counts_all_codes_of_fsq_and_no_padding(runs):
@@ -336,7 +337,7 @@ def test_evaluation_counts_all_codes_of_fsq_and_no_padding(runs):
         assert metrics[name] == pytest.approx(np.exp(entropy), rel=1e-5)
 
 
-def test_every_file_of_a_run_is_in_the_workdir_whatever_its_name(runs, home):
+def test_every_file_of_a_run_is_in_its_workdir_for_unusual_names(runs, home):
     config, workdir, _ = runs("ksvd")
     name = "a b $5_to_$9 \n ü e\u0301 😀 {x} 100% #'\"&;|<>]^~:!=@-"
     path = home / name / "run"
@@ -419,7 +420,7 @@ def test_other_data_sizes_splits_and_checkpoints_have_evaluations_of_their_own(
         evaluate.evaluate(config, workdir)
 
 
-def test_place_of_a_folder_is_no_part_of_a_run(runs, tmp_path):
+def test_moved_folder_data_set_continues_the_same_run(runs, tmp_path):
     config = runs("ksvd")[0].copy_and_resolve_references()
     config.data.name = "folder:/old/photos"
     write_config(tmp_path, config)
@@ -427,13 +428,13 @@ def test_place_of_a_folder_is_no_part_of_a_run(runs, tmp_path):
     config.data.name = "folder:/new/place"
     check_same_run(tmp_path, config)
     config.data.name = "cifar10"
-    with pytest.raises(ValueError, match="data.name: folder:.* there, cifar10 now"):
+    with pytest.raises(ValueError, match="data.name: folder:.* stored, cifar10 given"):
         check_same_run(tmp_path, config)
     with pytest.raises(ValueError, match=r"is not a directory.*--config.data.name=folder:PATH"):
         loop.train(read_config(tmp_path), tmp_path)
 
 
-def test_names_that_are_not_utf8_are_logged(runs, tmp_path):
+def test_data_set_names_that_are_not_utf8_are_logged(runs, tmp_path):
     config, _, state = runs("ksvd")
     config = config.copy_and_resolve_references()
     config.data.name = "folder:/caf\udce9"
@@ -443,7 +444,7 @@ def test_names_that_are_not_utf8_are_logged(runs, tmp_path):
     assert b"folder:/caf\\udce9" in next(tmp_path.glob("events*")).read_bytes()
 
 
-def test_figure_that_cannot_be_drawn_costs_no_result(runs, tmp_path, monkeypatch, caplog):
+def test_figure_error_does_not_prevent_the_metrics(runs, tmp_path, monkeypatch, caplog):
     config, workdir, _ = runs("ksvd")
     shutil.copytree(workdir, tmp_path, dirs_exist_ok=True)
     for name in ("metrics.json", "evaluation.json"):
@@ -463,7 +464,7 @@ def test_figure_that_cannot_be_drawn_costs_no_result(runs, tmp_path, monkeypatch
     assert caplog.text.count("  psnr_pooled ") == 2
 
 
-def test_moving_averages_are_what_is_evaluated_and_forget_the_initial_weights(
+def test_evaluation_uses_moving_averages_that_forget_the_initial_weights(
     tiny_config, tmp_path, runs
 ):
     configure(tiny_config, "dl").optimizer.ema_decay = 0.999
@@ -480,7 +481,7 @@ def test_moving_averages_are_what_is_evaluated_and_forget_the_initial_weights(
     assert np.max(np.abs(np.asarray(atoms) - np.asarray(state.dictionary["atoms"]))) > 1e-4
 
 
-def test_an_exploding_loss_stops_the_run_and_keeps_the_checkpoint(tiny_config, tmp_path):
+def test_exploding_loss_stops_the_run_and_keeps_the_checkpoint(tiny_config, tmp_path):
     configure(tiny_config, "dl").optimizer.learning_rate = 1e6
     tiny_config.optimizer.grad_clip_norm = 1e6
     tiny_config.optimizer.warmup_steps = 15
@@ -492,10 +493,10 @@ def test_an_exploding_loss_stops_the_run_and_keeps_the_checkpoint(tiny_config, t
 
 
 @pytest.fixture
-def poisoned(monkeypatch):
-    """A function: from now on the batches of these steps are NaN."""
+def nan_batches(monkeypatch):
+    """A function that makes the batches of the given steps NaN."""
 
-    def poison(steps):
+    def set_steps(steps):
         batches = itertools.count(1)
 
         def put(batch, mesh):
@@ -506,7 +507,7 @@ def poisoned(monkeypatch):
 
         monkeypatch.setattr(loop, "put_batch", put)
 
-    return poison
+    return set_steps
 
 
 def all_finite(state):
@@ -514,7 +515,7 @@ def all_finite(state):
 
 
 @pytest.mark.parametrize("name", ["rvq by gradient", "dl"])
-def test_a_replaced_atom_takes_its_average_and_its_moments_with_it(name, tiny_config):
+def test_replaced_atom_resets_its_average_and_its_moments(name, tiny_config):
     config = configure(tiny_config, name)
     config.optimizer.ema_decay = 0.9
     config.model.update(usage_decay=0.5, min_usage=0.5, replace_every_steps=3)
@@ -536,7 +537,7 @@ def test_a_replaced_atom_takes_its_average_and_its_moments_with_it(name, tiny_co
 
 
 @pytest.mark.parametrize("name", ["vq", "dl", "ksvd"])
-def test_a_poisoned_batch_changes_nothing_but_the_step(name, tiny_config):
+def test_nan_batch_changes_nothing_but_the_step(name, tiny_config):
     configure(tiny_config, name)
     setup = Setup.from_config(tiny_config)
     train_step, state = TrainStep(setup), initial_state(setup)
@@ -551,7 +552,7 @@ def test_a_poisoned_batch_changes_nothing_but_the_step(name, tiny_config):
 
 
 @pytest.mark.parametrize("name", [name for name in BOTTLENECKS if name != "every loss"])
-def test_a_float64_step_is_float64_throughout(name, tiny_config):
+def test_float64_step_is_float64_throughout(name, tiny_config):
     configure(tiny_config, name).model.dtype = "float64"
     with jax.enable_x64(True):
         setup = Setup.from_config(tiny_config)
@@ -566,18 +567,16 @@ def test_a_float64_step_is_float64_throughout(name, tiny_config):
     assert {*floats, metrics["loss"].dtype} == {np.dtype("float64")}
 
 
-def test_poisoned_batches_are_skipped_counted_and_logged(tiny_config, tmp_path, poisoned, caplog):
+def test_nan_batches_are_skipped_counted_and_logged(tiny_config, tmp_path, nan_batches, caplog):
     configure(tiny_config, "ksvd").not_finite = "skip"
     tiny_config.log_every_steps = 5
-    poisoned({10, *range(21, 26)})  # all of the steps between two points of the curves among them
+    nan_batches({10, *range(21, 26)})  # including all steps between two points of the curves
     caplog.set_level("WARNING", "laser_jax")
     state = loop.train(tiny_config, tmp_path)
     assert int(state.step) == 40 and all_finite(state)
-    assert (
-        "step 10 is not finite (loss nan, norm of the gradient nan) and is left out: 1 of 10"
-        in (caplog.text)
-    )
-    assert "step 25 is not finite" in caplog.text and "6 of 10 that may be" in caplog.text
+    first = "step 10 is not finite (loss nan, norm of the gradient nan) and is skipped"
+    assert f"{first} (1 of at most 10)" in caplog.text
+    assert "step 25 is not finite" in caplog.text and "(6 of at most 10)" in caplog.text
     curves = read_curves(tmp_path)
     assert [value for _, value in curves["train/skipped_steps"]] == [0, 1, 1, 1, 6, 6, 6, 6]
     assert [step for step, _ in curves["train/loss"]] == [5, 10, 15, 20, 30, 35, 40]
@@ -591,20 +590,22 @@ def test_poisoned_batches_are_skipped_counted_and_logged(tiny_config, tmp_path, 
         ("stop", r"step 7 is not finite \(loss nan.*nan\)\. The last .*not_finite=skip"),
         (
             "skip",
-            r"step 9 is not finite .*, and 2 were left out before \(max_skipped",
+            r"step 9 is not finite .*, after 2 skipped steps \(max_skipped",
         ),
     ],
 )
-def test_a_run_stops_where_it_may_skip_no_more(policy, message, tiny_config, tmp_path, poisoned):
+def test_run_stops_at_the_limit_of_skipped_steps(
+    policy, message, tiny_config, tmp_path, nan_batches
+):
     configure(tiny_config, "ksvd").not_finite = policy
     tiny_config.max_skipped_steps = 2
-    poisoned({7, 8, 9})
+    nan_batches({7, 8, 9})
     with pytest.raises(NotFiniteError, match=message):
         loop.train(tiny_config, tmp_path)
     assert int(laser_jax.load(tmp_path).state.step) == 0
 
 
-def test_the_best_checkpoint_is_kept_and_can_be_evaluated(runs, tmp_path):
+def test_best_checkpoint_is_kept_and_can_be_evaluated(runs, tmp_path):
     config, workdir, _ = runs("ksvd")
     shutil.copytree(workdir, tmp_path, dirs_exist_ok=True)
     config = config.copy_and_resolve_references()
@@ -616,26 +617,26 @@ def test_the_best_checkpoint_is_kept_and_can_be_evaluated(runs, tmp_path):
         laser_jax.load(tmp_path, checkpoint="last")
 
 
-def test_a_workdir_of_another_architecture_is_refused_and_untouched(runs, tmp_path):
+def test_workdir_of_another_architecture_raises_and_is_unchanged(runs, tmp_path):
     config, workdir, state = runs("ksvd")
     stored = (workdir / "config.json").read_text()
     other = config.copy_and_resolve_references()
     other.model.num_embeddings = 64
     other.model.sparsity_level = 2
-    with pytest.raises(ValueError, match="num_embeddings: 32 there, 64 now(.|\n)*--workdir"):
+    with pytest.raises(ValueError, match="num_embeddings: 32 stored, 64 given(.|\n)*--workdir"):
         loop.train(other, workdir)
     assert (workdir / "config.json").read_text() == stored
     other = config.copy_and_resolve_references()
     other.optimizer.ema_decay = 0.5
     other.adversarial.update(weight=0.1, start_step=20, warmup_steps=10)
     with pytest.raises(
-        ValueError, match=r"adversarial.weight: 0.0 there, 0.1(.|\n)*ema_decay: 0.0 there, 0.5"
+        ValueError, match=r"adversarial.weight: 0.0 stored, 0.1(.|\n)*ema_decay: 0.0 stored, 0.5"
     ):
         loop.train(other, workdir)
     assert_same_state(laser_jax.load(workdir).state, state)
 
 
-def test_a_run_stored_before_the_newer_keys_goes_on(runs, tmp_path):
+def test_run_stored_before_newer_keys_resumes(runs, tmp_path):
     config, workdir, state = runs("ksvd")
     shutil.copytree(workdir, tmp_path, dirs_exist_ok=True)
     stored = json.loads((tmp_path / "config.json").read_text())
@@ -655,7 +656,7 @@ def test_a_run_stored_before_the_newer_keys_goes_on(runs, tmp_path):
     assert_same_state(loop.train(config, tmp_path), state)
 
 
-def test_counts_and_batches_that_cannot_be_are_refused(tiny_config, tmp_path):
+def test_invalid_batch_sizes_and_intervals_raise_before_workdir_is_created(tiny_config, tmp_path):
     tiny_config.data.batch_size = 15
     with pytest.raises(
         ValueError, match=r"data.batch_size must be a positive multiple .* 2, got 15"
@@ -682,7 +683,7 @@ def test_counts_and_batches_that_cannot_be_are_refused(tiny_config, tmp_path):
         ("model", {"coherence_weight": 1.0}, "acts through the dictionary's gradient"),
     ],
 )
-def test_losses_that_cannot_be_are_refused_before_anything_is_made(
+def test_invalid_losses_raise_before_workdir_is_created(
     group, values, message, tiny_config, tmp_path
 ):
     tiny_config[group].update(values)
@@ -691,7 +692,7 @@ def test_losses_that_cannot_be_are_refused_before_anything_is_made(
     assert not list(tmp_path.iterdir())
 
 
-def test_weights_that_are_not_there_are_missed_before_anything_is_made(tiny_config, tmp_path):
+def test_missing_weights_raise_before_workdir_is_created(tiny_config, tmp_path):
     tiny_config.loss.perceptual_weight = 1.0
     tiny_config.weights.lpips = str(tmp_path / "weights")
     with pytest.raises(WeightsUnavailable, match="vgg16.ckpt does not exist"):
@@ -699,7 +700,7 @@ def test_weights_that_are_not_there_are_missed_before_anything_is_made(tiny_conf
     assert not (tmp_path / "run").exists()
 
 
-def test_a_workdir_that_cannot_be_written_is_refused(tiny_config, tmp_path):
+def test_unwritable_workdir_raises(tiny_config, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match=r"the workdir .*file/run cannot be written"):
         loop.train(tiny_config, tmp_path / "file" / "run")
@@ -716,20 +717,20 @@ class TestLoad:
         return np.stack([source[i] for i in range(5)])
 
     @pytest.mark.parametrize("name", BOTTLENECKS)
-    def test_code_holds_the_reconstruction(self, name, runs, images):
+    def test_decoded_code_equals_the_reconstruction(self, name, runs, images):
         model = laser_jax.load(runs(name)[1])
         code = model.encode(images)
         assert code.indices.shape[:1] == (5,) and code.indices.ndim == 4
         np.testing.assert_allclose(model.decode(code), model.reconstruct(images), atol=1e-5)
 
-    def test_floats_and_bytes_are_the_same_images(self, runs, images):
+    def test_float_and_uint8_images_have_the_same_reconstruction(self, runs, images):
         model = laser_jax.load(runs("ksvd")[1])
         out = model.reconstruct(images)
         assert out.shape == images.shape and 0 <= out.min() and out.max() <= 1
         np.testing.assert_allclose(model.reconstruct(images / 255.0), out, atol=1e-4)
 
     @pytest.mark.parametrize("name, vocabulary", [("vq", 32), ("fsq", 8 * 6 * 5)])
-    def test_tokens_decode_to_the_reconstruction(self, name, vocabulary, runs):
+    def test_decoded_tokens_equal_the_reconstruction(self, name, vocabulary, runs):
         images = np.random.default_rng(0).integers(256, size=(5, 32, 32, 3), dtype=np.uint8)
         model = laser_jax.load(str(runs(name)[1]))
         indices, h, w = model.encode_to_indices(images)
@@ -739,12 +740,12 @@ class TestLoad:
             model.decode_from_indices(indices, h, w), model.reconstruct(images), atol=1e-5
         )
 
-    def test_tokens_are_refused_where_a_position_has_more(self, runs, images):
+    def test_tokens_of_a_sparse_code_raise(self, runs, images):
         with pytest.raises(ValueError, match="this is 'ksvd'"):
             laser_jax.load(runs("ksvd")[1]).encode_to_indices(images)
 
     @pytest.mark.parametrize("name, vocabulary", [("vq", 32), ("fsq", 8 * 6 * 5)])
-    def test_indices_that_are_no_tokens_are_refused(self, name, vocabulary, runs):
+    def test_invalid_token_indices_raise(self, name, vocabulary, runs):
         model, right = laser_jax.load(runs(name)[1]), np.zeros((2, 16), int)
         assert model.decode_from_indices(right + vocabulary - 1, 4, 4).shape == (2, 16, 16, 3)
         for value in (vocabulary, -1, 2**32):
@@ -762,7 +763,7 @@ class TestLoad:
             model.decode_from_indices(right, -4, -4)
 
     @pytest.mark.parametrize("name, atoms", [("vq", 32), ("fsq", 3), ("ksvd", 32)])
-    def test_codes_out_of_range_are_refused(self, name, atoms, runs):
+    def test_invalid_codes_raise(self, name, atoms, runs):
         model = laser_jax.load(runs(name)[1])
         indices, ones = np.zeros((2, 4, 4, 1), int), np.ones((2, 4, 4, 1), np.float32)
         assert model.decode(SparseCode(indices + atoms - 1, ones)).shape == (2, 16, 16, 3)
@@ -778,18 +779,18 @@ class TestLoad:
             with pytest.raises(ValueError, match=message):
                 model.decode(SparseCode(*code))
 
-    def test_images_out_of_range_are_refused(self, runs, images):
+    def test_images_out_of_range_raise(self, runs, images):
         with pytest.raises(ValueError, match=r"float in \[0, 1\], got float32 in \[3.0, 44.0\]"):
             laser_jax.load(runs("ksvd")[1]).reconstruct(images.astype(np.float32))
 
-    def test_a_directory_without_a_run_is_named(self, tmp_path):
+    def test_directory_without_a_run_is_named(self, tmp_path):
         with pytest.raises(FileNotFoundError, match="holds no run"):
             laser_jax.load(tmp_path)
 
     @pytest.mark.parametrize(
         "text", [b"", b"{", b"[]", b"null", b'{"model_type": "bert"}', b'{"model": 3}', b"\xff"]
     )
-    def test_a_config_that_is_none_of_a_run_is_named(self, text, tmp_path):
+    def test_config_file_of_another_program_is_named(self, text, tmp_path):
         (tmp_path / "config.json").write_bytes(text)
         with pytest.raises(ValueError, match="config.json is not the config of a run: .*\\.$"):
             laser_jax.load(tmp_path)

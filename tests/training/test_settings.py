@@ -1,4 +1,4 @@
-"""Every key has a type and a range, checked before a run makes anything."""
+"""Every key has a type and a range, checked before a run writes any file."""
 
 import math
 
@@ -100,7 +100,7 @@ REFUSED = {
 
 
 def with_values(config, values):
-    """The config with values that ml_collections itself might refuse."""
+    """Returns the config with values that ml_collections might reject."""
     for key, value in values.items():
         *groups, name = key.split(".")
         group = config
@@ -118,18 +118,18 @@ def test_every_key_has_a_type_and_a_range():
         "keys: add the type and range of a new key there, values out of its range to REFUSED here, "
         f"and run python -m docs.configuration. They differ in {set(SETTINGS) ^ set(keys)}."
     )
-    assert set(REFUSED) == set(SETTINGS), "REFUSED lacks values, or has a key that is none."
+    assert set(REFUSED) == set(SETTINGS), "REFUSED must have the keys of SETTINGS."
 
 
 def test_configuration_reference_is_the_generated_page():
     found = configuration.PAGE.read_text()
     assert found == configuration.page(), "Run python -m docs.configuration."
-    silent = [key for key in SETTINGS if not configuration.meanings().get(key)]
-    assert not silent, f"configs/default.py has no comment beside or above {silent}."
+    undocumented = [key for key in SETTINGS if not configuration.meanings().get(key)]
+    assert not undocumented, f"configs/default.py has no comment for {undocumented}."
 
 
 @pytest.mark.parametrize("key", REFUSED)
-def test_values_out_of_range_are_refused_before_anything_is_made(key, tmp_path, refuses):
+def test_values_out_of_range_raise_before_any_file_is_written(key, tmp_path, refuses):
     for value in REFUSED[key]:
         config = with_values(default.get_config(), {key: value})
         with pytest.raises(ValueError, match=rf"{key} "):
