@@ -1,7 +1,7 @@
 """Trains and evaluates an autoencoder: python main.py --config=configs/ksvd_photos.py.
 
-Any key of the config can be set: --config.model.sparsity_level=4. With --workdir alone, a run goes
-on with its own config.
+Any key of the config can be set: --config.model.sparsity_level=4. With --workdir alone, a run
+resumes with its own config.
 """
 
 import logging
@@ -17,18 +17,18 @@ from laser_jax.training import command_line
 
 
 def read_flags(argv):
-    """Returns the values of the flags, and the overrides of config keys as key -> text."""
+    """Returns the values of the flags, and the overrides of config keys, key -> text."""
     values = flags.FlagValues()
     flags.DEFINE_string("config", None, "The config file; by default the workdir's config.",
                         flag_values=values)  # fmt: skip
-    flags.DEFINE_string("workdir", None, "Where the run lives; default runs/<config's name>.",
+    flags.DEFINE_string("workdir", None, "Directory of the run; default runs/<name of the config>.",
                         flag_values=values)  # fmt: skip
     modes = ["train", "evaluate", "prepare"]
     flags.DEFINE_enum(
         "mode", "train", modes,
-        "train (or go on), evaluate on a split, or only prepare the data set.", flag_values=values,
+        "train (or resume), evaluate on a split, or only prepare the data set.", flag_values=values,
     )  # fmt: skip
-    flags.DEFINE_integer("verbosity", None, "1: what libraries log, and tracebacks of errors.",
+    flags.DEFINE_integer("verbosity", None, "1: logs of libraries, and tracebacks of errors.",
                          flag_values=values)  # fmt: skip
     flags.DEFINE_boolean("help", False, "Show this text.", short_name="h", flag_values=values)
     argv, overrides = command_line.split_overrides(values.read_flags_from_files(argv))
@@ -39,7 +39,7 @@ def read_flags(argv):
 
 
 def main(argv):
-    """Does what the flags say; ends with a line that says why where it cannot."""
+    """Runs the program; errors of users exit with a message instead of a traceback."""
     try:
         values, overrides = read_flags(argv)
     except (flags.Error, ValueError) as error:
@@ -48,18 +48,18 @@ def main(argv):
         print(f"{__doc__}\n{values.get_help()}")
         return
     if values.config is None and values.workdir is None:
-        sys.exit("give --config=configs/NAME.py, or the --workdir of a run to go on.")
+        sys.exit("give --config=configs/NAME.py, or the --workdir of a run to resume.")
     try:
         run(values, overrides)
     except (ValueError, OSError, FloatingPointError) as error:
         if values.verbosity:
             raise
         text = str(error)
-        sys.exit(text + ("\n" if "\n" in text else " ") + "(--verbosity=1 shows where.)")
+        sys.exit(text + ("\n" if "\n" in text else " ") + "(--verbosity=1 shows the traceback.)")
 
 
 def run(values, overrides):
-    """Trains, evaluates or prepares, as the flags say."""
+    """Trains, evaluates or prepares the data set, as the flags say."""
     workdir = values.workdir
     if workdir is None:
         workdir = f"runs/{pathlib.Path(values.config).stem}"
@@ -68,11 +68,11 @@ def run(values, overrides):
         config = command_line.load_config(values.config)
         command_line.override(config, overrides, template=config)
     if values.verbosity is None:
-        absl_logging.set_verbosity(absl_logging.WARNING)  # orbax and clu tell a lot
-        absl_logging.get_absl_logger().addFilter(lambda line: not line.exc_info)  # raised too
+        absl_logging.set_verbosity(absl_logging.WARNING)  # orbax and clu log a lot
+        absl_logging.get_absl_logger().addFilter(lambda line: not line.exc_info)  # raised anyway
     else:
         absl_logging.set_verbosity(values.verbosity)
-    # TensorFlow, which only writes TensorBoard's files, announces its oneDNN otherwise.
+    # Otherwise TensorFlow, which only writes event files, logs messages about oneDNN.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     from laser_jax import data, sharding  # slow
     from laser_jax.evaluate import evaluate
@@ -104,7 +104,7 @@ def run(values, overrides):
 
 
 def open_standard_streams():
-    """Opens the null device for streams that are closed: a file must not take their numbers."""
+    """Opens the null device for closed standard streams, so that no file gets their numbers."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
             os.dup2(os.open(os.devnull, os.O_RDWR), number)
@@ -118,5 +118,5 @@ if __name__ == "__main__":
     log = logging.getLogger("laser_jax")
     log.setLevel(logging.INFO)
     log.addHandler(logging.StreamHandler())
-    log.propagate = False  # plain lines, not absl's with time and place
+    log.propagate = False  # plain lines, without absl's time and source line
     main(sys.argv)

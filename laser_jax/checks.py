@@ -1,4 +1,4 @@
-"""Checks at the public entries: static facts only, so they cost nothing under jit."""
+"""Argument checks of public functions. They use static facts only, so they cost nothing in jit."""
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +12,9 @@ def check_floating(**arrays):
 
 
 def check_floats(**arrays):
-    """Returns the arrays in one floating type, float32 at least, or raises ValueError.
+    """Returns the arrays in one floating type, at least float32, or raises ValueError.
 
-    Under bfloat16 a residual of 8 bits would decide between atoms.
+    In bfloat16, residuals of 8 bits would select the atoms.
     """
     arrays = {name: jnp.asarray(x) for name, x in arrays.items()}
     check_floating(**arrays)
@@ -23,14 +23,14 @@ def check_floats(**arrays):
 
 
 def check_pair(*, ndim=None, **pair):
-    """Returns two arrays of one shape as floats, as `check_floats` does.
+    """Returns two arrays of equal shape as floats; see `check_floats`.
 
     Raises:
-      ValueError: also if they are empty, or have not `ndim` axes.
+      ValueError: if they differ in shape, are empty, or do not have `ndim` axes.
     """
     a, b = check_floats(**pair)
     if a.shape != b.shape:
-        raise ValueError(f"{' and '.join(pair)} {a.shape} and {b.shape} do not fit each other.")
+        raise ValueError(f"{' and '.join(pair)} {a.shape} and {b.shape} must have the same shape.")
     check_not_empty(**pair)
     if ndim not in (None, a.ndim):
         raise ValueError(f"{' and '.join(pair)} must have {ndim} axes, got shape {a.shape}.")
@@ -38,14 +38,14 @@ def check_pair(*, ndim=None, **pair):
 
 
 def check_not_empty(**arrays):
-    """Raises ValueError if an array has no element: it has no mean."""
+    """Raises ValueError if an array has no elements, because its mean is undefined."""
     for name, x in arrays.items():
         if 0 in jnp.shape(x):
             raise ValueError(f"{name} must not be empty, got shape {jnp.shape(x)}.")
 
 
 def check_dictionary(dictionary):
-    """Returns a dictionary `(m, d)` as floats, as `check_floats` does; m and d at least 1."""
+    """Returns a dictionary `(m, d)` as floats, m and d at least 1; see `check_floats`."""
     (dictionary,) = check_floats(dictionary=dictionary)
     if dictionary.ndim != 2 or dictionary.size == 0:
         raise ValueError(
@@ -58,7 +58,7 @@ def check_signals(signals, dictionary):
     """Returns signals `(..., d)` and dictionary `(m, d)` in one floating type.
 
     Raises:
-      ValueError: if they do not fit each other.
+      ValueError: if their widths differ.
     """
     signals, dictionary = check_floats(signals=signals, dictionary=dictionary)
     check_dictionary(dictionary)
@@ -71,13 +71,13 @@ def check_signals(signals, dictionary):
 
 
 def check_code(code, signals=None):
-    """Returns the code in the signals' floating type; without signals, in float32 at least.
+    """Returns the code in the floating type of the signals; without signals, at least float32.
 
-    Without signals integer coefficients stay what they are.
+    Without signals, integer coefficients stay integers.
 
     Raises:
-      ValueError: unless it has as many integers as real numbers, and one row of k >= 1 of
-        them for each signal.
+      ValueError: unless indices are integers, coefficients are real and of the same shape, and
+        there is one row of k >= 1 of them for each signal.
     """
     code = code._replace(**{name: jnp.asarray(x) for name, x in code._asdict().items()})
     (indices, coefficients), kinds = (x.shape for x in code), [x.dtype for x in code]
@@ -92,11 +92,10 @@ def check_code(code, signals=None):
         )
     if signals is not None:
         if indices[-1] == 0:
-            raise ValueError(f"a code of signals must have a place, k >= 1, got shape {indices}.")
+            raise ValueError(f"a code of signals must have k >= 1 entries, got shape {indices}.")
         if indices[:-1] != signals.shape[:-1]:
             raise ValueError(
-                f"code of indices {indices} and coefficients {coefficients} does not fit signals "
-                f"{signals.shape}: all but the last axis must agree."
+                f"code {indices} and signals {signals.shape} must agree in all but the last axis."
             )
         return code._replace(coefficients=code.coefficients.astype(signals.dtype))
     if jnp.issubdtype(kinds[1], jnp.integer):
@@ -105,7 +104,7 @@ def check_code(code, signals=None):
 
 
 def check_levels(code):
-    """Returns a code of integer coefficients, these as int32, or raises ValueError."""
+    """Returns a code with its integer coefficients as int32, or raises ValueError."""
     code = check_code(code)
     if not jnp.issubdtype(code.coefficients.dtype, jnp.integer):
         raise ValueError(f"coefficients must be integers, got {code.coefficients.dtype}.")
@@ -113,7 +112,7 @@ def check_levels(code):
 
 
 def check_weights(name, weights, num_atoms=None):
-    """Returns numbers `(m,)`, one an atom, as floats, or raises ValueError."""
+    """Returns real numbers `(m,)`, one per atom, as floats, or raises ValueError."""
     weights = jnp.asarray(weights)
     if not is_real(weights.dtype):
         raise ValueError(f"{name} must be real numbers, got {weights.dtype}.")
@@ -124,7 +123,7 @@ def check_weights(name, weights, num_atoms=None):
 
 
 def check_statistics(statistics, *shapes):
-    """Raises ValueError unless the arrays of the statistics are floats of these shapes."""
+    """Raises ValueError unless the statistics are floating-point arrays of these shapes."""
     arrays = jax.tree.leaves(statistics)
     found = tuple(jnp.shape(x) for x in arrays)
     if found != shapes:
@@ -134,10 +133,10 @@ def check_statistics(statistics, *shapes):
 
 
 def check_tolerance(tolerance, signals):
-    """Returns a tolerance as a scalar or one number a signal, `(...)`; None is 0.
+    """Returns a tolerance as a scalar or as one number per signal, `(...)`; None means 0.
 
     Raises:
-      ValueError: unless it is real, and a scalar or of a shape that broadcasts to the signals'.
+      ValueError: unless it is real, and a scalar or broadcastable to one number per signal.
     """
     tolerance, leading = jnp.asarray(0 if tolerance is None else tolerance), signals.shape[:-1]
     if not is_real(tolerance.dtype):
@@ -147,8 +146,8 @@ def check_tolerance(tolerance, signals):
         return jnp.broadcast_to(tolerance, leading) if tolerance.ndim else tolerance
     except ValueError:
         raise ValueError(
-            f"tolerance must be a scalar or broadcast to one number a signal, {leading}, got shape "
-            f"{tolerance.shape}."
+            f"tolerance must be a scalar or broadcast to one number per signal, {leading}, got "
+            f"shape {tolerance.shape}."
         ) from None
 
 
@@ -162,12 +161,12 @@ def check_scalars(**numbers):
 
 
 def is_real(dtype):
-    """Whether it is an integer or floating type: neither bool nor complex."""
+    """Returns whether a dtype is an integer or floating type, not bool or complex."""
     return jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, jnp.floating)
 
 
 def check_rows(signals, num_atoms):
-    """Returns the signals `(..., d)` a dictionary is made from as `(n, d)` floats, n >= 1."""
+    """Returns the training signals `(..., d)` of a dictionary as `(n, d)` floats, n >= 1."""
     (signals,) = check_floats(signals=signals)
     if signals.ndim == 0 or signals.size == 0:
         raise ValueError(f"signals must have shape (..., d) and not be empty, got {signals.shape}.")

@@ -1,4 +1,4 @@
-"""Evaluation of a workdir: the metrics of a split, as a table, a JSON file and a figure."""
+"""Evaluates a workdir on a split: a table, a JSON file and a figure."""
 
 import hashlib
 import logging
@@ -32,12 +32,12 @@ log = logging.getLogger("laser_jax")
 def evaluate(config, workdir):
     """Evaluates the checkpoint `eval.checkpoint` of a workdir on the split `eval.split`.
 
-    Logs a table and writes `evaluation.json` and `test_reconstructions.png` in the workdir. For
-    the best checkpoint, and another data set, size or split, these are files of their own:
+    Logs a table and writes `evaluation.json` and `test_reconstructions.png` in the workdir. The
+    best checkpoint, and other data sets, sizes and splits, have separate files,
     `evaluation-NAME.json`.
 
     Args:
-      config: the run's config; anything but `model`, `seed` and `data.channels` may differ
+      config: the config of the run; all keys but `model`, `seed` and `data.channels` may differ
         from training.
       workdir: directory of the run.
 
@@ -45,8 +45,8 @@ def evaluate(config, workdir):
       The metrics, a dict.
 
     Raises:
-      ValueError: if the workdir holds another model than the config describes.
-      FileNotFoundError: if it holds none, or weights that the config names are not there.
+      ValueError: if the workdir holds a model other than the config describes.
+      FileNotFoundError: if it holds no run, or weights that the config names are missing.
     """
     check_config(config)
     workdir, config = resolve_workdir(workdir), resolve_config(config)
@@ -54,18 +54,18 @@ def evaluate(config, workdir):
     mesh = setup.mesh
     stored = check_same_model(workdir, config)
     if config.data.name == stored.data.name:
-        keep_split_rule(workdir, config)  # another rule would test on images of training
+        keep_split_rule(workdir, config)  # or training images could be in the split
     check_batch_size("eval.batch_size", config.eval.batch_size, mesh)
     networks = load_networks(config) if config.eval.perceptual else {}
     trained = load(workdir, mesh=mesh, checkpoint=config.eval.checkpoint)
     model, variables = trained.model, trained.variables
     eval_step = make_eval_step(model, setup.image_loss, setup.lpips_params)
-    _ = setup.model  # raises if the images do not fit it
+    _ = setup.model  # raises if the image size does not suit the model
     source = open_split(config.data, config.eval.split)
     metrics = {
         "step": int(trained.state.step),
         "protocol": source.description,
-        "rate_protocol": "fixed-length code; coefficients, where there are any, at "
+        "rate_protocol": "fixed-length code; coefficients, if any, at "
         f"{config.eval.coefficient_bits} bits",
         **evaluate_split(eval_step, model, variables, source, mesh=mesh, config=config),
         **perceptual_quality(networks, model, variables, source, mesh=mesh, config=config),
@@ -87,18 +87,18 @@ def evaluate(config, workdir):
 
 
 def evaluation_name(stored, config):
-    """Returns what an evaluation's files have in their names: what differs from the usual one.
+    """Returns the suffix of the file names of an evaluation: how it differs from the default one.
 
     Args:
-      stored: the run's own config.
-      config: that of the evaluation.
+      stored: the config of the run.
+      config: the config of the evaluation.
     """
     data, size = config.data.name, config.data.image_size
     parts = [config.eval.split] if config.eval.split != "test" else []
     if data != stored.data.name:
         folder = data.partition(":")[2]
         name = re.sub(r"[^\w.-]+", "_", pathlib.Path(folder or data).name)[:60]
-        # Folders of one name in two places are two data sets.
+        # Folders of the same name in different places are different data sets.
         parts += [name, hashlib.sha256(os.fsencode(data)).hexdigest()[:8]] if folder else [name]
     if size != stored.data.image_size:
         parts.append(f"{size}px")

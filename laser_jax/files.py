@@ -1,4 +1,4 @@
-"""Files that are either what they were or whole."""
+"""Atomic writes of JSON files, and writes that may fail."""
 
 import contextlib
 import json
@@ -10,10 +10,10 @@ log = logging.getLogger("laser_jax")
 
 
 def write_json(path, values):
-    """Writes values to a file, to its side first: what was there stays until all is written.
+    """Writes values to a JSON file atomically: a failed write keeps the previous file.
 
     Raises:
-      OSError: if it cannot be written.
+      OSError: if the file cannot be written.
     """
     path = pathlib.Path(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
@@ -27,8 +27,8 @@ def write_json(path, values):
 
 @contextlib.contextmanager
 def optional_file(path):
-    """Logs an error instead of raising it, around the writing of a file that is not a result."""
+    """Context manager that logs any error of writing an optional file instead of raising it."""
     try:
         yield
-    except Exception as error:  # matplotlib's, Pillow's or the system's
-        log.warning("%s is not written: %s: %s", path, type(error).__name__, error)
+    except Exception as error:  # of matplotlib, Pillow or the system
+        log.warning("%s was not written: %s: %s", path, type(error).__name__, error)

@@ -1,4 +1,4 @@
-"""Paths as users write them, made absolute once, and refused where a library cannot use them."""
+"""Makes the paths of users absolute, and rejects those that a library cannot use."""
 
 import os
 import pathlib
@@ -8,21 +8,21 @@ _WEIGHTS = ("lpips", "inception")
 
 
 def resolve_path(path, name):
-    """Returns an absolute `pathlib.Path`, with `~` and `~user` expanded and without `..`.
+    """Returns an absolute `pathlib.Path` without `..`, with `~` and `~user` expanded.
 
     Args:
       path: text or a path object.
-      name: what the path is called in errors: a flag or a key.
+      name: the flag or key to name in errors.
 
     Raises:
-      ValueError: if it is empty, a URL, or names the home of an unknown user.
+      ValueError: if the path is empty, a URL, or in the home directory of an unknown user.
     """
     text = os.fsdecode(path)
     if not text.strip():
         raise ValueError(f"{name} is empty; give a path, for example ./{name.strip(':')}.")
     if "\0" in text:
-        raise ValueError(f"{name} {text!r} holds a null character, which no path can.")
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", text):  # pathlib makes one slash of two
+        raise ValueError(f"{name} {text!r} contains a null character, which no path can.")
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", text):  # pathlib would turn // into /
         raise ValueError(
             f"{name} {text!r} is a URL; only local paths are supported. Mount the bucket "
             "(for example with gcsfuse) and give the path of the mount."
@@ -31,37 +31,37 @@ def resolve_path(path, name):
         path = pathlib.Path(text).expanduser().absolute()
     except RuntimeError as error:
         raise ValueError(
-            f"{name} {text!r}: the home directory of {text.split('/')[0]!r} is not known. Give an "
+            f"{name} {text!r}: the home directory of {text.split('/')[0]!r} is unknown. Give an "
             f"absolute path, or './{text}' for a directory of that name."
         ) from error
-    # Orbax removes `..` from the text, which is another directory behind a symbolic link.
+    # Orbax removes `..` from the text, which is wrong after a symbolic link.
     return path.resolve() if ".." in path.parts else path
 
 
 def resolve_workdir(workdir):
-    """Returns a workdir as an absolute path on which every library of a run works.
+    """Returns a workdir as an absolute path that every library of a run supports.
 
     Raises:
-      ValueError: if there is none, as for `resolve_path`, or because of a character in it.
+      ValueError: as `resolve_path`, or if the path has a character that a library cannot handle.
     """
     path = resolve_path(workdir, "workdir")
     _check_libraries(path, "workdir")
     text = str(path)
-    # Orbax searches for its files by pattern, and takes gs:/ for a bucket anywhere in a path.
+    # Orbax finds its files by glob patterns, and takes gs:/ anywhere in a path for a bucket.
     found = [part for part in ("*", "?", "[", "\\", "gs:/") if part in f"{text}/"]
     if found:
         raise ValueError(
-            f"workdir {text!r} holds {' and '.join(found)}: orbax cannot read checkpoints there. "
-            "Choose another --workdir, or rename the directory."
+            f"workdir {text!r} contains {' and '.join(found)}: orbax cannot read checkpoints "
+            "there. Choose another --workdir, or rename the directory."
         )
     return path
 
 
 def resolve_data_dir(data_dir):
-    """Returns the directory of prepared data sets; None: `$TFDS_DATA_DIR`, TFDS's default.
+    """Returns the directory of prepared data sets; None: `$TFDS_DATA_DIR` or TFDS's default.
 
     Raises:
-      ValueError: as for `resolve_path`, or if TFDS cannot use the path.
+      ValueError: as `resolve_path`, or if TFDS cannot use the path.
     """
     name = "data.data_dir"
     if data_dir is None:
@@ -73,7 +73,7 @@ def resolve_data_dir(data_dir):
 
 
 def resolve_config(config):
-    """Returns a copy of a config in which every path is absolute; see `resolve_path`."""
+    """Returns a copy of a config with absolute paths; see `resolve_path`."""
     config = config.copy_and_resolve_references()
     if config.data.data_dir is not None:
         config.data.data_dir = str(resolve_data_dir(config.data.data_dir))
@@ -87,22 +87,22 @@ def resolve_config(config):
 
 
 def cache_directory():
-    """Returns the directory of what is kept between runs: `$XDG_CACHE_HOME/laser_jax`.
+    """Returns the cache directory, `$XDG_CACHE_HOME/laser_jax`.
 
     Raises:
-      ValueError: if there is no home directory to hold it, and no XDG_CACHE_HOME.
+      ValueError: if XDG_CACHE_HOME is not set and there is no home directory.
     """
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return resolve_path(cache, "XDG_CACHE_HOME") / "laser_jax"
 
 
 def printable(text):
-    """Returns text that UTF-8 can write: bytes of a file name that are not are escaped."""
+    """Returns text with undecodable bytes of file names escaped, so that UTF-8 can encode it."""
     return text.encode(errors="backslashreplace").decode()
 
 
 def _check_libraries(path, name):
-    """Raises ValueError if libraries in C++ or etils, which opens their files, fail on a path."""
+    """Raises ValueError if TensorFlow, tensorstore or etils cannot use a path."""
     text = str(path)
     if printable(text) != text:
         raise ValueError(f"{name} {printable(text)!r} is not UTF-8. Choose another directory.")

@@ -1,4 +1,4 @@
-"""A trained run, ready to use from Python."""
+"""Trained runs in Python: load, reconstruct, encode and decode."""
 
 import jax
 import jax.numpy as jnp
@@ -16,13 +16,13 @@ from laser_jax.training.workdir import read_config
 
 
 class TrainedAutoencoder:
-    """A model with its trained weights and dictionary, which nothing here changes.
+    """A model with its trained weights and dictionary. No method changes them.
 
     Attributes:
       config: the run's config.
       model: the `Autoencoder`.
       state: the `TrainState` of the checkpoint.
-      variables: the model's variables to evaluate with (moving averages if it has any).
+      variables: the variables for evaluation (the moving averages if the run has them).
     """
 
     def __init__(self, config, model, state):
@@ -30,26 +30,26 @@ class TrainedAutoencoder:
         self.variables = state.eval_variables()
 
     def reconstruct(self, images):
-        """Returns images through the autoencoder, float in [0, 1], the shape of `images`.
+        """Returns the reconstructions of images, float in [0, 1], in the shape of `images`.
 
         Args:
           images: `(b, H, W, C)`, C = `data.channels`, uint8 or float in [0, 1].
 
         Raises:
-          ValueError: if the shape does not fit the model or the floats leave [0, 1].
+          ValueError: if the shape does not suit the model, or floats are outside [0, 1].
         """
         return np.asarray(inference.reconstruct(self.model, self.variables, _checked(images)))
 
     def encode(self, images):
-        """Returns the `SparseCode` of images, leading axes `(b, h, w)`; as for `reconstruct`."""
+        """Returns the `SparseCode` of images with leading axes `(b, h, w)`; see `reconstruct`."""
         return inference.encode(self.model, self.variables, _checked(images))
 
     def decode(self, code):
         """Returns the images `(b, H, W, C)`, float in [0, 1], of a `SparseCode` `(b, h, w, k)`.
 
         Raises:
-          ValueError: if the code is of another shape or type, an index is not in [0, m), or a
-            coefficient is not finite.
+          ValueError: if the code has a wrong shape or type, an index outside [0, m), or a
+            coefficient that is not finite.
         """
         code = SparseCode(*map(np.asarray, code))
         check_code(code)
@@ -57,16 +57,16 @@ class TrainedAutoencoder:
             raise ValueError(f"a code must have shape (b, h, w, k), got {code.indices.shape}.")
         _check_range("indices of the code", code.indices, self.model.bottleneck.num_embeddings)
         if not np.all(np.isfinite(code.coefficients)):
-            raise ValueError("coefficients of the code must be finite, and some are not.")
+            raise ValueError("coefficients of the code must be finite, but some are not.")
         return np.asarray(inference.decode(self.model, self.variables, code))
 
     def encode_to_indices(self, images):
-        """Returns `(indices (b, h w) int32, h, w)`: tokens for a prior; `vq` and `fsq` only.
+        """Returns `(indices (b, h w) int32, h, w)`, one token per position; `vq` and `fsq` only.
 
-        `vq`: atoms. `fsq`: points of the grid, the first of `fsq_levels` counting fastest.
+        `vq`: index of the atom. `fsq`: index of the grid point; the first channel varies fastest.
 
         Raises:
-          ValueError: as `reconstruct` does, or if the code is more than one index a position.
+          ValueError: as `reconstruct`, or if the bottleneck is neither `vq` nor `fsq`.
         """
         self._check_tokens()
         indices = self.model.bottleneck.to_indices(self.encode(images))
@@ -74,15 +74,15 @@ class TrainedAutoencoder:
         return np.asarray(indices).reshape(b, h * w), h, w
 
     def decode_from_indices(self, indices, h, w):
-        """Returns the images `(b, H, W, C)`, float in [0, 1], of `encode_to_indices`' tokens.
+        """Returns the images `(b, H, W, C)`, float in [0, 1], of tokens of `encode_to_indices`.
 
         Args:
           indices: `(b, h w)` integers in [0, `model.bottleneck.num_codes`).
           h, w: rows and columns of the latent grid.
 
         Raises:
-          ValueError: if the indices have another shape, type or range, or the code is more than
-            one index a position.
+          ValueError: if the indices have a wrong shape, type or range, or the bottleneck is
+            neither `vq` nor `fsq`.
         """
         self._check_tokens()
         indices, bottleneck = np.asarray(indices), self.model.bottleneck
@@ -101,23 +101,23 @@ class TrainedAutoencoder:
         kind = self.config.model.bottleneck
         if kind not in ("vq", "fsq"):
             raise ValueError(
-                "tokens need one index a position, as bottlenecks 'vq' and 'fsq' give; this is "
-                f"{kind!r}. Use encode and decode, which take any SparseCode."
+                "tokens need one index per position, so the bottleneck must be 'vq' or 'fsq', got "
+                f"{kind!r}. Use encode and decode, which support every bottleneck."
             )
 
 
 def load(workdir, *, mesh=None, checkpoint="newest"):
-    """Returns the `TrainedAutoencoder` of a workdir's newest, or best, checkpoint.
+    """Returns the `TrainedAutoencoder` of the newest, or best, checkpoint of a workdir.
 
     Args:
       workdir: directory of a run.
-      mesh: the devices to load onto; None: the first one.
-      checkpoint: `newest`, or `best` by the run's `best_metric` of validation.
+      mesh: the devices to load onto; None: the first device.
+      checkpoint: `newest`, or `best` by the validation metric `best_metric`.
 
     Raises:
       ValueError: if `checkpoint` is neither.
       FileNotFoundError: if the workdir holds no run or no such checkpoint.
-      DamagedCheckpoints: if it holds some, and none is whole.
+      DamagedCheckpoints: if it holds checkpoints, but none is intact.
     """
     check_choice("checkpoint", checkpoint, WHICH)
     config = read_config(workdir)

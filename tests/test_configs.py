@@ -17,7 +17,7 @@ CONFIGS = sorted(
 
 
 def parse(*arguments):
-    """The config as the command line gives it."""
+    """Returns the default config with overrides from the command line."""
     _, overrides = split_overrides(arguments)
     config = load_config(ROOT / "configs" / "default.py")
     override(config, overrides, template=config)
@@ -45,18 +45,18 @@ def test_config_builds_its_model(name):
     assert out.reconstruction.shape == (2, side, side, 3)
 
 
-def test_patch_size_is_taken_as_a_number_and_as_a_pair():
+def test_patch_size_can_be_a_number_or_a_pair():
     assert parse("--config.model.patch_size=4").model.patch_size == 4
     assert parse("--config.model.patch_size=(2, 4)").model.patch_size == (2, 4)
 
 
-def test_optional_values_are_typed():
+def test_optional_values_have_their_type():
     assert parse("--config.model.tolerance=0.5").model.tolerance == 0.5
     assert parse("--config.model.dictionary_update=online").model.dictionary_update == "online"
     assert parse("--config.data.data_dir=/data").data.data_dir == "/data"
 
 
-def test_a_mistyped_key_names_the_nearest_right_one():
+def test_mistyped_key_names_the_nearest_key():
     with pytest.raises(ValueError, match='Did you mean.*"sparsity_level"'):
         parse("--config.model.sparsity_levl=4")
 
@@ -82,7 +82,7 @@ def test_a_mistyped_key_names_the_nearest_right_one():
         (["--config.data.name="], "data.name", ""),
     ],
 )
-def test_every_form_of_an_override_is_taken(arguments, key, value):
+def test_every_form_of_an_override_works(arguments, key, value):
     group, name = key.split(".")
     assert parse(*arguments)[group][name] == value
 
@@ -97,14 +97,14 @@ def test_every_form_of_an_override_is_taken(arguments, key, value):
         (["--config.seed=None"], "invalid literal for int"),
         (["--config.seed=1.5"], "invalid literal for int"),
         (["--config.model.use_ema=2"], "Non-boolean argument to boolean flag"),
-        (["--noconfig.model.use_ema=1"], "--noconfig.model.use_ema=1 has no value"),
+        (["--noconfig.model.use_ema=1"], "--noconfig.model.use_ema=1 takes no value"),
         (["--noconfig.seed"], "'false': invalid literal for int"),
         (["--config.model=3"], "a group of keys, not a key"),
-        (["--config.nothing.at=3"], "config.nothing.at is no key of the config"),
-        (["--config.seed.at=3"], "config.seed.at is no key of the config"),
+        (["--config.nothing.at=3"], "config.nothing.at is not a key of the config"),
+        (["--config.seed.at=3"], "config.seed.at is not a key of the config"),
     ],
 )
-def test_override_that_fits_no_key_or_type_is_refused(arguments, message):
+def test_override_of_wrong_key_or_type_raises(arguments, message):
     with pytest.raises(ValueError, match=message):
         parse(*arguments)
 
@@ -139,7 +139,7 @@ def test_stored_config_takes_overrides_with_the_types_of_the_default():
         ("def get_config(): pass", "cannot be used: .*get_config.* returned None"),
     ],
 )
-def test_config_file_that_gives_no_config_is_named(text, message, tmp_path):
+def test_config_file_without_a_config_is_named(text, message, tmp_path):
     path = tmp_path / "config.py"
     if text is not None:
         path.write_text(text)

@@ -1,4 +1,4 @@
-"""The program: in this process, and as a user starts it in one of its own."""
+"""main.py, called in this process and started as a program."""
 
 import os
 import pathlib
@@ -14,9 +14,9 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 
 @pytest.fixture
-def ends(monkeypatch):
-    """A function: the line with which the program ends when it is given these arguments."""
-    # JAX wants to look for other processes before it has devices; here it has.
+def error_of(monkeypatch):
+    """A function that runs main.py with these arguments and returns its final error line."""
+    # JAX must detect other processes before it has devices; here it has devices already.
     monkeypatch.setattr("laser_jax.sharding.initialize_distributed", lambda: None)
 
     def end(*arguments):
@@ -29,7 +29,7 @@ def ends(monkeypatch):
     return end
 
 
-def test_a_workdir_alone_is_enough_to_evaluate(photo_patches_dir, tmp_path):
+def test_workdir_alone_is_enough_to_evaluate(photo_patches_dir, tmp_path):
     command = [sys.executable, "main.py", f"--workdir={tmp_path}"]
     data = f"--config.data.data_dir={photo_patches_dir}"
     trained = subprocess.run(
@@ -62,22 +62,22 @@ def test_a_workdir_alone_is_enough_to_evaluate(photo_patches_dir, tmp_path):
         (["--mode=evaluate"], "holds no run"),
         (["--workdri=x"], "Unknown command line flag 'workdri'. Did you mean: workdir ?"),
         (["train"], "unexpected argument 'train'"),
-        (["--noconfig.seed=1"], "--noconfig.seed=1 has no value"),
+        (["--noconfig.seed=1"], "--noconfig.seed=1 takes no value"),
         (["--workdir=gs://b/run"], "workdir 'gs://b/run' is a URL"),
         (["--workdir="], "workdir is empty"),
-        (["--workdir=~nosuchuser/run"], "home directory of '~nosuchuser' is not known"),
+        (["--workdir=~nosuchuser/run"], "home directory of '~nosuchuser' is unknown"),
         (["--workdir=exp [a]/run"], "orbax cannot read checkpoints there"),
         (["--config=nowhere.py"], "the config file nowhere.py does not exist"),
         (["--workdir"], "Missing value for flag --workdir"),
     ],
 )  # fmt: skip
-def test_bad_input_is_one_clear_message_before_anything_is_made(
-    arguments, message, photo_patches_dir, tmp_path, monkeypatch, ends
+def test_bad_input_is_one_clear_line_before_any_file_is_written(
+    arguments, message, photo_patches_dir, tmp_path, monkeypatch, error_of
 ):
     monkeypatch.chdir(tmp_path)
     data = f"--config.data.data_dir={photo_patches_dir}"
     config = f"--config={ROOT / 'configs' / 'tiny.py'}"
-    assert message in ends(config, "--workdir=run", data, *arguments)
+    assert message in error_of(config, "--workdir=run", data, *arguments)
     assert not any(tmp_path.iterdir())
 
 
@@ -86,29 +86,29 @@ def test_config_file_may_be_in_the_home_directory(home):
     assert command_line.load_config("~/mine.py").num_train_steps == 40
 
 
-def test_nothing_to_do_is_one_clear_message(ends, tmp_path):
-    assert "give --config=configs/NAME.py, or the --workdir" in ends()
-    assert "holds no run" in ends(f"--workdir={tmp_path}", "--mode=evaluate")
+def test_missing_config_and_workdir_is_one_clear_line(error_of, tmp_path):
+    assert "give --config=configs/NAME.py, or the --workdir" in error_of()
+    assert "holds no run" in error_of(f"--workdir={tmp_path}", "--mode=evaluate")
 
 
-def test_wrong_flags_end_a_process_with_an_error_and_help_does_not(capsys):
+def test_wrong_flag_exits_with_an_error_and_help_does_not(capsys):
     command = [sys.executable, "main.py", "--mode=test"]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert ended.returncode == 1 and len(ended.stderr.splitlines()) == 1
     program.main(["main.py", "--help"])
-    said = capsys.readouterr()
-    assert "--workdir" in said.out and "--config.model.sparsity_level=4" in said.out
-    assert not said.err
+    printed = capsys.readouterr()
+    assert "--workdir" in printed.out and "--config.model.sparsity_level=4" in printed.out
+    assert not printed.err
 
 
-def test_closed_streams_are_the_null_device():
+def test_closed_streams_become_the_null_device():
     script = "import os, sys, main; main.open_standard_streams(); print('\\udce9', file=sys.stderr)"
     script += "; assert os.fstat(2) == os.stat(os.devnull); assert open('main.py').fileno() > 2"
     command = ["sh", "-c", 'exec "$0" -c "$1" 2>&-', sys.executable, script]
     assert subprocess.run(command, cwd=ROOT).returncode == 0
 
 
-def test_prepare_writes_the_data_set_and_nothing_else(tmp_path):
+def test_prepare_writes_only_the_data_set(tmp_path):
     program.main(
         ["main.py", f"--config={ROOT / 'configs' / 'tiny.py'}", f"--workdir={tmp_path / 'run'}",
          f"--config.data.data_dir={tmp_path / 'tfds'}", "--mode=prepare"]

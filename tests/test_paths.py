@@ -1,4 +1,4 @@
-"""Any path works for every file of a run, or is refused before anything is made."""
+"""Any path works for every file of a run, or raises before any file is written."""
 
 import os
 import pathlib
@@ -20,7 +20,7 @@ NOT_UTF8 = os.fsdecode(b"caf\xe9")
 
 @pytest.mark.parametrize("name", ["[a]", "a*b", "a?b", "a[b", "a\\b", "logs:/gs:", NOT_UTF8])
 @pytest.mark.parametrize("use", ["train", "evaluate", "load", "checkpoints"])
-def test_workdir_that_libraries_cannot_use_is_refused(name, use, tiny_config, tmp_path):
+def test_workdir_that_libraries_cannot_use_raises(name, use, tiny_config, tmp_path):
     uses = {
         "train": lambda path: loop.train(tiny_config, path),
         "evaluate": lambda path: evaluate.evaluate(tiny_config, path),
@@ -33,7 +33,7 @@ def test_workdir_that_libraries_cannot_use_is_refused(name, use, tiny_config, tm
 
 
 @pytest.mark.parametrize("root", ["gs", "s3"])
-def test_directory_that_etils_takes_for_a_bucket_is_refused(root):
+def test_directory_that_etils_takes_for_a_bucket_raises(root):
     for resolve in (resolve_workdir, lambda path: open_source("cifar10", split="test",
                     image_size=32, data_dir=path)):  # fmt: skip
         with pytest.raises(ValueError, match=f"take /{root}/ for a bucket"):
@@ -47,7 +47,7 @@ def with_path(config, key, path):
 
 
 KEYS = ["data.data_dir", "data.name", "weights.lpips", "weights.inception"]
-DOORS = {
+ENTRY_POINTS = {
     "workdir": resolve_workdir,
     "data_dir": lambda path: open_source("photo_patches", split="test", image_size=32,
                                          data_dir=path),
@@ -59,26 +59,26 @@ REFUSED = {
     "": "is empty|not empty",
     "gs://bucket/run": "is a URL; only local paths",
     "s3:/bucket": "is a URL; only local paths",
-    "~nosuchuser/x": "home directory of '~nosuchuser' is not known",
+    "~nosuchuser/x": "home directory of '~nosuchuser' is unknown",
     "a\0b": "null character",
 }
 
 
 @pytest.mark.parametrize("path, message", REFUSED.items(), ids=map(repr, REFUSED))
-def test_path_that_is_none_is_refused_for_every_flag_and_key(path, message, tiny_config, home):
+def test_invalid_path_raises_for_every_flag_and_key(path, message, tiny_config, home):
     for key in KEYS:
         config = with_path(tiny_config.copy_and_resolve_references(), key, path)
         with pytest.raises(ValueError, match=message):
             resolve_config(config)
         with pytest.raises(ValueError, match=message):
             loop.train(config, "run")
-    for door in DOORS.values():
+    for entry_point in ENTRY_POINTS.values():
         with pytest.raises(ValueError, match=message):
-            door(path)
+            entry_point(path)
     assert not any((home.parent / "here").iterdir())
 
 
-def test_home_and_relative_paths_are_made_absolute_for_every_key(tiny_config, home):
+def test_home_and_relative_paths_become_absolute_for_every_key(tiny_config, home):
     here = home.parent / "here"
     for path, absolute in (("~/x", home / "x"), ("x", here / "x"), ("/x", pathlib.Path("/x"))):
         assert resolve_workdir(path) == absolute
@@ -94,14 +94,14 @@ def test_home_and_relative_paths_are_made_absolute_for_every_key(tiny_config, ho
         open_source("folder:~/w", split="test", image_size=32)
 
 
-def test_parent_of_a_symbolic_link_is_that_of_its_target(tmp_path):
+def test_parent_of_a_symbolic_link_is_the_parent_of_its_target(tmp_path):
     (tmp_path / "far" / "target").mkdir(parents=True)
     (tmp_path / "link").symlink_to(tmp_path / "far" / "target")
     assert resolve_path(tmp_path / "link" / ".." / "run", "workdir") == tmp_path / "far" / "run"
     assert resolve_path(tmp_path / "link", "workdir") == tmp_path / "link"
 
 
-def test_default_data_dir_with_a_home_is_the_home_in_the_variable(home, monkeypatch):
+def test_default_data_dir_expands_the_home_directory(home, monkeypatch):
     from laser_jax.paths import resolve_data_dir
 
     monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
@@ -110,8 +110,8 @@ def test_default_data_dir_with_a_home_is_the_home_in_the_variable(home, monkeypa
     assert resolve_data_dir(None) == home / "sets"
 
 
-def test_without_a_home_directory_weights_are_missing_and_paths_are_named(tiny_config, monkeypatch):
-    # As where neither HOME nor the user is known.
+def test_without_a_home_directory_errors_name_weights_and_paths(tiny_config, monkeypatch):
+    # As on systems where neither HOME nor the user is known.
     monkeypatch.setattr("posixpath.expanduser", lambda path: path)
     for name in ("XDG_CACHE_HOME", "TFDS_DATA_DIR"):
         monkeypatch.delenv(name, raising=False)
@@ -123,7 +123,7 @@ def test_without_a_home_directory_weights_are_missing_and_paths_are_named(tiny_c
         open_source("photo_patches", split="test", image_size=32)
 
 
-def test_progress_needs_no_stderr(monkeypatch):
+def test_progress_works_without_stderr(monkeypatch):
     monkeypatch.setattr("sys.stderr", None)
     progress = Progress(0, 10)
     progress.advance()

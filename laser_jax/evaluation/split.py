@@ -1,4 +1,4 @@
-"""Metrics of a split: exact averages of image quality, and the rate and use of the code."""
+"""Metrics of a split: exact averages of image quality, the rate, and the use of the dictionary."""
 
 import dataclasses
 import functools
@@ -22,19 +22,19 @@ def evenly_spaced_images(source, count=12):
 
 
 def quality_title(source, metrics):
-    """Returns a figure's title: which images, how good, at which rate."""
+    """Returns the title of a figure: the images, their PSNR and SSIM, and the rate."""
     return (
         f"{source.description}: PSNR {metrics['psnr_pooled']:.2f} dB (pooled), "
-        f"SSIM {metrics['ssim']:.3f}, {metrics['bits_per_pixel']:.2f} bits a pixel"
+        f"SSIM {metrics['ssim']:.3f}, {metrics['bits_per_pixel']:.2f} bits per pixel"
     )
 
 
 def make_eval_step(model, image_loss, lpips_params=None):
-    """Returns the jitted function of one batch's sums.
+    """Returns the jitted evaluation of one batch.
 
-    It maps `(variables, images uint8 (b, H, W, C), mask (b,))` to a dict of sums over the
-    images whose mask is True, and to the uses and the energy of each of the bottleneck's
-    entries in them, `(num_entries,)`.
+    It maps `(variables, images uint8 (b, H, W, C), mask (b,))` to two dicts: sums of each metric
+    over the images whose mask is True, and the uses and the energy of each entry of the
+    bottleneck in them, `(num_entries,)`.
 
     Args:
       model: the `Autoencoder`.
@@ -74,18 +74,18 @@ def make_eval_step(model, image_loss, lpips_params=None):
 
 
 def _each(mean):
-    """Maps what gives a mean over a batch to what gives each image's value."""
+    """Turns a function that returns a mean over a batch into one that returns a value per image."""
     return jax.vmap(lambda *batch: mean(*jax.tree.map(lambda x: x[None], batch)))
 
 
 def evaluate_split(eval_step, model, variables, source, *, mesh, config):
     """Returns the metrics of a split as a dict of floats.
 
-    `psnr` is the mean over images, `psnr_pooled` that of the pooled squared error;
-    `bits_per_signal` and `bits_per_pixel` the rate of the fixed-length code. `dictionary_usage`
-    is the share of the bottleneck's entries used at all (atoms; for FSQ points of its grid),
-    `dictionary_unused` the others'; `dictionary_perplexity` their effective number by count,
-    `dictionary_perplexity_energy` that by squared coefficients.
+    `psnr` is the mean over images, `psnr_pooled` the PSNR of the pooled squared error.
+    `bits_per_signal` and `bits_per_pixel` are the rate of the fixed-length code.
+    `dictionary_usage` is the share of entries (atoms, or points of FSQ's grid) that are used at
+    least once, `dictionary_unused` the share of the others. `dictionary_perplexity` is the
+    effective number of entries by use, `dictionary_perplexity_energy` by squared coefficients.
 
     Args:
       eval_step: from `make_eval_step`.

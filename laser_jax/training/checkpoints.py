@@ -120,7 +120,7 @@ class Checkpoints:
         except Exception as error:
             raise CheckpointNotWritten(
                 f"checkpoint {step} was written in {self._workdir} and cannot be read back: "
-                f"{_one_line(error)}\nTry a --workdir on another disk or with another name."
+                f"{_one_line(error)}\nTry another --workdir, on another disk or with another name."
             ) from error
 
     def check(self):

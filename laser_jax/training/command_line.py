@@ -1,4 +1,4 @@
-"""Configs from files, and `--config.KEY=VALUE` on the command line."""
+"""Loads configs from files, and sets their keys with `--config.KEY=VALUE`."""
 
 import ast
 import importlib.util
@@ -15,10 +15,10 @@ _PARSERS = {int: flags.IntegerParser(), float: flags.FloatParser()}
 
 
 def split_overrides(argv):
-    """Returns the arguments without the overrides of config keys, and those as key -> text.
+    """Returns the arguments without overrides of config keys, and the overrides, key -> text.
 
-    `--config.KEY=VALUE`, `--config.KEY VALUE`, and for keys that are true or false `--config.KEY`
-    and `--noconfig.KEY`. The text is None where no value follows.
+    Overrides are `--config.KEY=VALUE`, `--config.KEY VALUE`, and for boolean keys `--config.KEY`
+    and `--noconfig.KEY`. The text is None if no value follows.
 
     Raises:
       ValueError: if `--noconfig.KEY` has a value.
@@ -35,7 +35,7 @@ def split_overrides(argv):
         negated, key, equals, text = match.groups()
         if negated:
             if equals:
-                raise ValueError(f"{word} has no value: --noconfig.KEY means false.")
+                raise ValueError(f"{word} takes no value: --noconfig.KEY means false.")
             text = "false"
         elif equals is None and words and not re.match(r"--?[A-Za-z]|--$", words[0]):
             text = words.pop(0)
@@ -44,11 +44,12 @@ def split_overrides(argv):
 
 
 def load_config(file):
-    """Returns what `get_config()` of a Python file returns.
+    """Returns the result of `get_config()` in a Python file.
 
     Raises:
-      FileNotFoundError: if there is no such file.
-      ValueError: if it cannot be run, has no such function, or its path is none.
+      FileNotFoundError: if the file does not exist.
+      ValueError: if the path is invalid, the file cannot be run, or `get_config()` returns no
+        config.
     """
     path = resolve_path(file, "--config")
     if not path.is_file():
@@ -63,7 +64,7 @@ def load_config(file):
         if not isinstance(config, ConfigDict):
             raise TypeError(f"get_config() returned {config!r:.80}, not a ConfigDict")
         return config.lock()
-    except Exception as error:  # whatever a user's file may raise
+    except Exception as error:  # a user's file can raise anything
         raise ValueError(
             f"the config file {file} cannot be used: {type(error).__name__}: {error}."
         ) from error
@@ -75,11 +76,11 @@ def override(config, overrides, template):
     Args:
       config: the config, changed in place.
       overrides: key -> text, from `split_overrides`.
-      template: config that tells the types: a key that is None there may be `None`. Keys that it
-        has not have the type of their value in `config`.
+      template: config that defines the types: a key that is None there may be `None`. The type of
+        any other key is that of its value in `config`.
 
     Raises:
-      ValueError: if there is no such key, or the text is no value of its type.
+      ValueError: if a key does not exist, or a text is not a value of its type.
     """
     for key, text in overrides.items():
         try:
@@ -87,7 +88,7 @@ def override(config, overrides, template):
             value = _parse(text, kind, optional)
         except (AttributeError, KeyError) as error:
             hint = str(error.args[0]).partition("\n")[2]  # Did you mean ...
-            raise ValueError(f"--config.{key} is no key of the config. {hint}") from error
+            raise ValueError(f"--config.{key} is not a key of the config. {hint}") from error
         except (ValueError, TypeError) as error:
             given = "without a value" if text is None else f"= {text!r}"
             raise ValueError(f"--config.{key} {given}: {error}.") from error
@@ -96,7 +97,7 @@ def override(config, overrides, template):
 
 
 def _find(config, template, key):
-    """Returns the group that holds a key, the key's own name, its type, and if it may be None."""
+    """Returns the group of a key, its name in the group, its type, and whether it may be None."""
     *groups, name = key.split(".")
     for part in groups:
         config = config[part]

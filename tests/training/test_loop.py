@@ -459,7 +459,7 @@ def test_figure_error_does_not_prevent_the_metrics(runs, tmp_path, monkeypatch, 
     loop.train(config, tmp_path)
     evaluate.evaluate(config, tmp_path)
     for name, figure in (("metrics", "/"), ("evaluation", "/test_")):
-        assert f"{figure}reconstructions.png is not written: RuntimeError: no font" in caplog.text
+        assert f"{figure}reconstructions.png was not written: RuntimeError: no font" in caplog.text
         assert (tmp_path / f"{name}.json").exists()
     assert caplog.text.count("  psnr_pooled ") == 2
 
@@ -741,7 +741,7 @@ class TestLoad:
         )
 
     def test_tokens_of_a_sparse_code_raise(self, runs, images):
-        with pytest.raises(ValueError, match="this is 'ksvd'"):
+        with pytest.raises(ValueError, match="got 'ksvd'"):
             laser_jax.load(runs("ksvd")[1]).encode_to_indices(images)
 
     @pytest.mark.parametrize("name, vocabulary", [("vq", 32), ("fsq", 8 * 6 * 5)])
