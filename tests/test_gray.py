@@ -32,7 +32,7 @@ def test_gray_run_trains_evaluates_and_loads(tiny_config, tmp_path):
         assert (tmp_path / name).stat().st_size > 5_000
 
     tiny_config.data.channels = 3
-    with pytest.raises(ValueError, match="another model:\n  data.channels: 1 there, 3 now"):
+    with pytest.raises(ValueError, match="different model:\n  data.channels: 1 stored, 3 given"):
         evaluate.evaluate(tiny_config, tmp_path)
 
     trained = laser_jax.load(tmp_path)
