@@ -6,7 +6,6 @@ errors and their seconds compare.
 
 import functools
 import itertools
-import time
 from typing import NamedTuple
 
 import jax
@@ -16,6 +15,7 @@ import optax
 
 from configs import default, ksvd_photos
 from experiments.photographs import photographs, random_patches, square_images
+from experiments.timing import seconds_of
 from laser_jax.data import open_split
 from laser_jax.evaluation.split import evaluate_split, make_eval_step
 from laser_jax.models import DictionaryLearning
@@ -79,9 +79,7 @@ def learn_in_turn(learners, stream, looks):
     turns = np.arange(len(learners))
     for step, batch in zip(range(1, looks[-1] + 1), stream, strict=False):
         for i in np.roll(turns, step):  # nobody is always the first, or after the same one
-            start = time.perf_counter()
-            learners[i].advance(batch)
-            seconds[i] += time.perf_counter() - start
+            seconds[i] += seconds_of(learners[i].advance, batch)
         if step in looks:
             found.append([[s, *x.look()] for s, x in zip(seconds, learners, strict=True)])
     columns = np.moveaxis(np.array(found), 0, -1)  # (learners, fields, looks)

@@ -20,8 +20,6 @@ from laser_jax.sparse import (
     fit_dictionary,
     fit_rate_model,
     init_from_signals,
-    kmeans_init,
-    nearest_atom,
     omp,
     online_statistics,
     online_update,
@@ -32,6 +30,7 @@ from laser_jax.sparse import (
     residual_nearest_atoms,
     uniform_rate_model,
 )
+from laser_jax.sparse.codebook import stage_kmeans
 
 LEVEL_BITS = 9
 MAX_LEVEL = 2 ** (LEVEL_BITS - 1) - 1
@@ -157,7 +156,8 @@ def learn_stages(signals, *, start, stages, bit_price, iterations):
 
 def learn_fixed_stages(signals, *, num_atoms, stages, iterations, seed):
     """Returns a residual codec that always uses every stage; `stages=1` is vector quantisation."""
-    dictionary = stage_kmeans(signals, num_atoms, stages, iterations=iterations, seed=seed)
+    key = jax.random.key(seed)
+    dictionary = stage_kmeans(signals, num_atoms, stages=stages, key=key, iterations=iterations)
 
     def encode(y):
         code = residual_nearest_atoms(y, dictionary, stages=stages)
@@ -165,17 +165,6 @@ def learn_fixed_stages(signals, *, num_atoms, stages, iterations, seed):
 
     model = fit_rate_model(encode(signals), num_atoms=num_atoms, max_level=1, stages=stages)
     return Codec(dictionary, model, 1.0, encode)
-
-
-def stage_kmeans(signals, num_atoms, stages, *, iterations, seed):
-    """Returns one codebook after another, each k-means of what those before left, `(m, d)`."""
-    residual, codebooks = signals, []
-    for stage in range(stages):
-        key = jax.random.fold_in(jax.random.key(seed), stage)
-        codebook = kmeans_init(residual, num_atoms // stages, key=key, iterations=iterations)
-        residual = residual - decode(nearest_atom(residual, codebook), codebook)
-        codebooks.append(codebook)
-    return jnp.concatenate(codebooks)
 
 
 def _no_stage_yet(num_atoms, stages):

@@ -28,6 +28,7 @@ import numpy as np
 from absl import flags
 from absl import logging as absl_logging
 
+from laser_jax.files import whole_file, writing
 from laser_jax.paths import resolve_path
 
 log = logging.getLogger("laser_jax")
@@ -50,7 +51,8 @@ class Results:
 
     def __init__(self, workdir, title, images="photographs"):
         self.workdir = resolve_path(workdir, "--workdir")
-        (self.workdir / "points").mkdir(parents=True, exist_ok=True)
+        with writing(f"the workdir {self.workdir}"):
+            (self.workdir / "points").mkdir(parents=True, exist_ok=True)
         self.title, self.images, self.blocks = title, images, []
 
     def point(self, name, settings, compute):
@@ -68,10 +70,8 @@ class Results:
             seconds = time.perf_counter() - start
             if seconds > 1:
                 log.info("%s %s: %.0f s", name, text, seconds)
-            unfinished = path.with_suffix(f".{os.getpid()}.part")
-            with open(unfinished, "wb") as file:
+            with whole_file(path) as partial, open(partial, "wb") as file:
                 np.savez(file, **found)
-            unfinished.rename(path)
         with np.load(path, allow_pickle=False) as stored:
             return {key: x.item() if (x := stored[key]).ndim == 0 else x for key in stored.files}
 

@@ -1,4 +1,4 @@
-"""Atomic writes of JSON files, and writes that may fail."""
+"""Atomic writes of files, and writes that may fail."""
 
 import contextlib
 import json
@@ -9,20 +9,42 @@ import pathlib
 log = logging.getLogger("laser_jax")
 
 
+@contextlib.contextmanager
+def writing(what):
+    """Adds the name of what cannot be written to an OSError of the block."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(f"{what} cannot be written: {error}") from error
+
+
+@contextlib.contextmanager
+def whole_file(path):
+    """Yields a path to write to, which replaces `path` when the block succeeds.
+
+    Raises:
+      OSError: if the file cannot be written; the previous file is kept.
+    """
+    path = pathlib.Path(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with writing(path):
+            yield partial
+            partial.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
+
+
 def write_json(path, values):
     """Writes values to a JSON file atomically: a failed write keeps the previous file.
 
     Raises:
       OSError: if the file cannot be written.
     """
-    path = pathlib.Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with whole_file(path) as partial:
         partial.write_text(json.dumps(values, indent=2) + "\n")
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise OSError(f"{path} cannot be written: {error}") from error
 
 
 @contextlib.contextmanager

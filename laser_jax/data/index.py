@@ -12,9 +12,9 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 import time
 
+from laser_jax.files import whole_file
 from laser_jax.paths import cache_directory
 
 log = logging.getLogger("laser_jax")
@@ -122,13 +122,10 @@ class _Index:
             return
         values = {"folder": self._root, "files": self.known}
         try:
-            with tempfile.NamedTemporaryFile(dir=self._path.parent, delete=False) as file:
-                partial = file.name
-                file.write(gzip.compress(json.dumps(values).encode(), 1))
-            os.replace(partial, self._path)
+            with whole_file(self._path) as partial:
+                partial.touch(0o600)  # only its owner may read names of files
+                partial.write_bytes(gzip.compress(json.dumps(values).encode(), 1))
         except OSError as error:
-            with contextlib.suppress(OSError, NameError):
-                os.unlink(partial)
             self._give_up(error)
 
     def _give_up(self, error):

@@ -164,6 +164,31 @@ def kmeans_init(signals, num_atoms, *, key, iterations=10):
     return scale * fori_loop(0, iterations, refine, atoms)
 
 
+def stage_kmeans(signals, num_atoms, *, stages, key, iterations=10):
+    """Returns the codebooks of all stages, each `kmeans_init` of what the earlier ones left.
+
+    Args:
+      signals: `(n, d)` float array.
+      num_atoms: m, of all stages together; a multiple of `stages`.
+      stages: k, at least 1.
+      key, iterations: as for `kmeans_init`.
+
+    Returns:
+      `(m, d)` float array, stage after stage.
+
+    Raises:
+      ValueError: if there is no signal, or `stages` does not divide m.
+    """
+    check_stages(stages, num_atoms, "num_atoms")
+    codebooks = []
+    for stage in range(stages):
+        stage_key = jax.random.fold_in(key, stage)
+        atoms = kmeans_init(signals, num_atoms // stages, key=stage_key, iterations=iterations)
+        signals = signals - decode(nearest_atom(signals, atoms), atoms)
+        codebooks.append(atoms)
+    return jnp.concatenate(codebooks)
+
+
 def cluster_sums(signals, code, num_atoms):
     """Returns the number `(m,)` and the sum `(m, d)` of the signals of each atom.
 

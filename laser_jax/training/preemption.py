@@ -12,6 +12,8 @@ import sys
 import jax
 from jax.experimental.multihost_utils import reached_preemption_sync_point
 
+from laser_jax.files import writing
+
 log = logging.getLogger("laser_jax")
 
 EXIT_CODE = 75  # sysexits' EX_TEMPFAIL: temporary failure, run the same command again
@@ -69,11 +71,9 @@ def lock_workdir(workdir):
     import fcntl  # missing on Windows, where sparse coding still works
 
     path = pathlib.Path(workdir) / ".lock"
-    try:
+    with writing(f"the workdir {workdir}"):
         path.parent.mkdir(parents=True, exist_ok=True)
         file = open(path, "a+")  # noqa: SIM115 (closing the file releases the lock)
-    except OSError as error:
-        raise OSError(f"the workdir {workdir} cannot be written: {error}") from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -85,12 +85,10 @@ def lock_workdir(workdir):
             ) from error
         except OSError as error:  # a file system without locks
             log.warning("%s cannot be locked (%s): do not start a second run here.", path, error)
-        try:
+        with writing(f"the workdir {workdir}"):
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
             file.flush()
-        except OSError as error:
-            raise OSError(f"the workdir {workdir} cannot be written: {error}") from error
         yield
 
 

@@ -13,7 +13,7 @@ import shlex
 
 from ml_collections import config_dict
 
-from laser_jax.files import write_json
+from laser_jax.files import write_json, writing
 from laser_jax.paths import resolve_config, resolve_workdir
 
 log = logging.getLogger("laser_jax")
@@ -87,7 +87,7 @@ def write_config(workdir, config, step=0):
       OSError: if the workdir cannot be written.
     """
     path = resolve_workdir(workdir)
-    try:
+    with writing(f"the workdir {path}"):
         path.mkdir(parents=True, exist_ok=True)
         changes = config_changes(workdir, config)
         if changes:
@@ -98,8 +98,6 @@ def write_config(workdir, config, step=0):
             entry = {"step": step, "time": time, "changes": changes}
             write_json(path / "config_history.json", [*_history(path), entry])
         write_json(path / "config.json", {"version": len(_MIGRATIONS), **config.to_dict()})
-    except OSError as error:
-        raise OSError(f"the workdir {path} cannot be written: {error}") from error
 
 
 def read_config(workdir):

@@ -112,7 +112,7 @@ def test_where_no_index_can_be_kept_the_folder_is_read_all_the_same(
         def refuse(*_, **__):
             raise OSError(errno.EROFS, "Read-only file system")
 
-        monkeypatch.setattr(index.tempfile, "NamedTemporaryFile", refuse)
+        monkeypatch.setattr(index, "whole_file", refuse)
     else:
 
         def homeless():

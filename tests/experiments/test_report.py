@@ -10,8 +10,8 @@ from laser_jax.figures import style
 
 @pytest.fixture
 def workdir(tmp_path):
-    """Two reports of the seven."""
-    for name in ("speed", "denoise"):
+    """Two reports."""
+    for name in ("reference", "denoise"):
         out = Results(tmp_path / name, f"About {name}")
         out.heading("What was found")
         out.text("- **one** is `fast`\n- two & three\n\n&#60;i&#62; stays text")
@@ -27,7 +27,7 @@ def test_the_page_holds_every_report_and_needs_no_other_file(workdir):
     page, readme = report.write(workdir, "Nine minutes.")
     html, text = page.read_text(), readme.read_text()
     assert html.count("<section") == html.count("</section>") == 2
-    assert '<section id="speed">' in html and '<a href="#speed">About speed</a>' in html
+    assert '<section id="reference">' in html and '<a href="#reference">About reference</a>' in html
     assert not re.findall(r'(?:src|href)="(?!data:image/png;base64,|#)', html)
     assert html.count('src="data:image/png;base64,iVBOR') == 2
     assert '<div class="table"><table>' in html and "<td>1.50</td>" in html
@@ -36,9 +36,9 @@ def test_the_page_holds_every_report_and_needs_no_other_file(workdir):
     assert '<meta name="viewport"' in html
     # Markdown points into the directories, and what it points to is there.
     images = re.findall(r"!\[.*?\]\((.*?)\)", text)
-    assert images == ["speed/f.png", "denoise/f.png"]
+    assert images == ["reference/f.png", "denoise/f.png"]
     assert all((workdir / name).exists() for name in images)
-    assert "## About speed" in text and "### What was found" in text
+    assert "## About reference" in text and "### What was found" in text
 
 
 def test_every_experiment_of_the_directory_is_run_at_the_size_asked_for(tmp_path):

@@ -13,7 +13,7 @@ from laser_jax.sparse import (
     nearest_atom,
     residual_nearest_atoms,
 )
-from laser_jax.sparse.codebook import replace_codes, stage_targets
+from laser_jax.sparse.codebook import replace_codes, stage_kmeans, stage_targets
 
 KEY = jax.random.key(0)
 
@@ -256,3 +256,15 @@ def test_dead_codes_become_different_signals_with_large_errors(rng):
     )
     few = replace_codes(signals[:3], dictionary, SparseCode(*(x[:3] for x in code)), dead, key=KEY)
     assert np.all(np.isfinite(few))
+
+
+def test_each_stage_of_stage_kmeans_codes_what_the_earlier_ones_left():
+    signals = jnp.asarray(np.random.default_rng(0).normal(size=(300, 4)), jnp.float32)
+    codebooks = stage_kmeans(signals, 16, stages=2, key=KEY, iterations=3)
+    rest = signals
+    for stage, codebook in enumerate(jnp.split(codebooks, 2)):
+        key = jax.random.fold_in(KEY, stage)
+        np.testing.assert_array_equal(codebook, kmeans_init(rest, 8, key=key, iterations=3))
+        rest = rest - decode(nearest_atom(rest, codebook), codebook)
+    with pytest.raises(ValueError, match=r"stages must divide the 16 atoms \(num_atoms\), got 3"):
+        stage_kmeans(signals, 16, stages=3, key=KEY)

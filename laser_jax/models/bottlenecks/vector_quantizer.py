@@ -21,12 +21,11 @@ from laser_jax.sparse import (
     SparseCode,
     decode,
     ema_update,
-    kmeans_init,
     residual_nearest_atoms,
     usage,
 )
 from laser_jax.sparse.bits import vq_bits
-from laser_jax.sparse.codebook import replace_codes, stage_targets
+from laser_jax.sparse.codebook import replace_codes, stage_kmeans, stage_targets
 
 
 class VectorQuantizer(AtomUse, nn.Module):
@@ -119,14 +118,8 @@ class VectorQuantizer(AtomUse, nn.Module):
     def init_dictionary(self, dictionary, latents, *, key):
         """Returns the dictionary collection with k-means of the latents, stage by stage."""
         targets = at_least_float32(latents).reshape(-1, self.embedding_dim)
-        stages = []
-        for stage in range(self.num_stages):
-            atoms = kmeans_init(
-                targets, self.num_embeddings // self.num_stages, key=jax.random.fold_in(key, stage)
-            )
-            targets -= decode(residual_nearest_atoms(targets, atoms, stages=1), atoms)
-            stages.append(atoms)
-        return self._start(dictionary, jnp.concatenate(stages))
+        atoms = stage_kmeans(targets, self.num_embeddings, stages=self.num_stages, key=key)
+        return self._start(dictionary, atoms)
 
     def adapt(self, dictionary, latents, code, *, step, key):
         """Returns the dictionary collection after a training step.

@@ -1,0 +1,21 @@
+import pytest
+
+from laser_jax.files import whole_file, writing
+
+
+def test_failed_write_keeps_the_old_file_and_leaves_nothing_else(tmp_path):
+    path = tmp_path / "file.txt"
+    with whole_file(path) as partial:
+        partial.write_text("old")
+    for error, expected in ((OSError("no space"), OSError), (KeyError("other"), KeyError)):
+        with pytest.raises(expected) as caught, whole_file(path) as partial:
+            partial.write_text("half")
+            raise error
+        assert expected is KeyError or str(caught.value) == f"{path} cannot be written: no space"
+        assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_write_errors_name_what_cannot_be_written(tmp_path):
+    message = "^the workdir x cannot be written: .*No such file"
+    with pytest.raises(OSError, match=message), writing("the workdir x"):
+        (tmp_path / "missing" / "file").write_text("")
