@@ -18,6 +18,7 @@ from laser_jax.sparse.loops import fori_loop
 # Rows of a matrix added up in one pass over the sum: reading and writing the sum for each row
 # takes half as long again.
 _ROWS_A_PASS = 4
+ON_ACCELERATORS = "rows at once"
 
 
 def choose_form(num_signals, num_atoms, width, sparsity, rows_a_step):
@@ -31,8 +32,10 @@ def choose_form(num_signals, num_atoms, width, sparsity, rows_a_step):
       multiplications an atom. Those of a product run several times as fast, being in cache; and
       the Gram matrix takes one product for every atom, so the signals must be many. At k = d / 2
       OMP is mostly still the faster by it; beyond, supports get too ill-conditioned for it.
-    rows: neither. On accelerators always: gathers are dear there and products cheap. Also where
-      the number of signals is symbolic and as far as known 1.
+    rows: neither. Also where the number of signals is symbolic and as far as known 1.
+
+    Accelerators always take `ON_ACCELERATORS`: rows, as gathers are dear there and products cheap,
+    and sums over atoms at once, as every pass of a loop is several launches.
     """
     num_signals = num_signals if isinstance(num_signals, int) else 1
     if width <= 4 and num_atoms * width <= 256:
@@ -51,17 +54,20 @@ class Atoms:
       vectors: `(m, d)`, each of norm 1 or 0.
       gram: `(m, m)` their inner products, or None: then they are not at hand.
       axis: of a block, that along which a vector runs: 1 if signals are rows, 0 if columns.
+      at_once: whether a sum over atoms or directions is one reduction, not a loop.
     """
 
     vectors: jax.Array
     gram: jax.Array | None
     axis: int
+    at_once: bool = False
 
     @classmethod
     def in_form(cls, vectors, form):
         """Returns the atoms for a form that `choose_form` names."""
         gram = matmul(vectors, vectors.T) if form == "gram" else None
-        return cls(vectors, gram, axis=0 if form == "columns" else 1)
+        axis = 0 if form == "columns" else 1
+        return cls(vectors, gram, axis, at_once=form == ON_ACCELERATORS)
 
     def block(self, signals):
         """Returns signals `(b, d)` as a block."""
@@ -116,6 +122,9 @@ class Atoms:
           indices: `(k, b)`.
           count: at most k; may be traced.
         """
+        if self.at_once:
+            used = jnp.where(jnp.arange(len(weights))[:, None] < count, weights, 0)
+            return total + jnp.sum(used[:, :, None] * _take(self.vectors, indices, axis=1), axis=0)
         return _add_rows(total, weights, indices, count, self.vectors, self.axis)
 
     def add_correlations(self, total, weights, indices, count):

@@ -15,7 +15,7 @@ from laser_jax.checks import (
     check_sparsity,
     check_tolerance,
 )
-from laser_jax.sparse.atoms import Atoms, choose_form
+from laser_jax.sparse.atoms import ON_ACCELERATORS, Atoms, choose_form
 from laser_jax.sparse.code import SparseCode
 from laser_jax.sparse.linalg import (
     default_block_size,
@@ -62,7 +62,7 @@ def coding_plans(signals, dictionary, sparsity, rows_a_step, block_size, gram_by
     check_at_least("gram_bytes", gram_bytes, 0)
     if m**2 * dictionary.dtype.itemsize > gram_bytes:
         rows_a_step = math.inf
-    forms = choose_form(n, m, d, k, rows_a_step), "rows"
+    forms = choose_form(n, m, d, k, rows_a_step), ON_ACCELERATORS
     if block_size is not None:
         check_at_least("block_size", block_size, 1)
         return tuple((form, block_size) for form in forms)

@@ -11,6 +11,9 @@ left at the end. How an atom is made orthogonal to those before it depends on wh
   Solving linear least squares problems by Gram-Schmidt orthogonalization, 1967). Orthogonal
   least squares makes two, always in this form: what it divides by is what the directions leave
   of each atom, which loses all digits near their span unless they are orthogonal to rounding.
+  On accelerators by classical Gram-Schmidt, made twice, which is as stable (Giraud, Langou and
+  Rozložník, The loss of orthogonality in the Gram-Schmidt orthogonalization process, 2005): all
+  directions in one reduction, where a loop over them is several launches a direction.
 - With it, its parts along the directions are `W G_S,j`, numbers from the Gram matrix
   (Batch-OMP), and so are the corrections of the correlations. Directions and residual
   are still made of true atoms, not of Gram entries: the error of coefficients grows with the
@@ -26,6 +29,8 @@ atoms of all signals, O(n k d).
 """
 
 import dataclasses
+import functools
+import itertools
 from typing import NamedTuple
 
 import jax
@@ -127,12 +132,11 @@ def _code_block(signals, atoms, sparsity, tolerance, selection):
     if selection == "ols":
         # It takes atoms near the span of others: the Gram matrix and one pass are not exact enough.
         atoms, passes = dataclasses.replace(atoms, gram=None), 2
-    orthogonalise = _gram_schmidt if atoms.gram is None else _batch_omp
     # A residual this small is rounding: its correlations no longer mean anything.
     squared = atoms.dot(signals, signals)
     floor = jnp.maximum(tolerance, squared * (4 * eps) ** 2 * d)
 
-    def add_atom(i, state):
+    def add_atom(orthogonalise, i, state):
         correlations, remaining = _follow(i, state, atoms, selection)
         score = jnp.abs(correlations)
         if selection == "ols":
@@ -179,7 +183,22 @@ def _code_block(signals, atoms, sparsity, tolerance, selection):
         remaining=jnp.ones_like(correlations) if selection == "ols" else None,
         code=SparseCode(jnp.full((steps, b), m, jnp.int32), zeros),
     )
-    return fori_loop(0, steps, add_atom, state).code
+    for first, last, orthogonalise in _loops(steps, atoms):
+        state = fori_loop(first, last, functools.partial(add_atom, orthogonalise), state)
+    return state.code
+
+
+def _loops(steps, atoms):
+    """Returns the loops that make the steps: (first, last, how an atom is made orthogonal)."""
+    if not atoms.at_once:
+        return [(0, steps, _gram_schmidt if atoms.gram is None else _batch_omp)]
+    # A reduction has a static length: in parts, less of it goes to directions that are still 0.
+    parts = min(4, max(1, steps // 8))
+    bounds = [steps * part // parts for part in range(parts + 1)]
+    return [
+        (first, last, functools.partial(_classical_gram_schmidt, last))
+        for first, last in itertools.pairwise(bounds)
+    ]
 
 
 def _follow(i, state, atoms, selection):
@@ -225,6 +244,18 @@ def _gram_schmidt(i, index, state, atoms, passes):
     for _ in range(passes):
         pair = fori_loop(0, i, orthogonalise, pair)
     return pair
+
+
+def _classical_gram_schmidt(count, i, index, state, atoms, passes):
+    """Returns what `_gram_schmidt` does in two passes, by reductions over `count` directions."""
+    del passes  # one alone is not stable
+    directions, combinations = (basis[:count] for basis in state.basis)
+    direction, combination = atoms.take(index), jnp.zeros_like(state.combination).at[i].set(1)
+    for _ in range(2):
+        parts = jnp.sum(directions * direction[None], axis=-1)
+        direction = direction - jnp.sum(parts[:, :, None] * directions, axis=0)
+        combination = combination - jnp.sum(parts[:, None, :] * combinations, axis=0)
+    return direction, combination
 
 
 def _batch_omp(i, index, state, atoms, passes):

@@ -36,7 +36,7 @@ def dtype(request):
         yield np.dtype(request.param)
 
 
-@pytest.fixture(params=["rows", "columns", "gram"])
+@pytest.fixture(params=["rows", "columns", "gram", "rows at once"])
 def form(request, monkeypatch):
     """Runs a test in each form that a block of signals can have, whatever its shape."""
     monkeypatch.setattr(coder, "choose_form", lambda *args, **kwargs: request.param)
