@@ -19,7 +19,6 @@ from laser_jax.models.precision import DTYPES
 from laser_jax.pretrained.lpips import PRECISIONS, TRUNKS
 from laser_jax.sparse.ksvd import METHODS
 from laser_jax.training.checkpoints import BEST_METRICS, WHICH
-from laser_jax.training.workdir import flat_config
 
 _INT32 = 2**31 - 1  # steps are counted in int32
 _FLOAT = sys.float_info.max  # the largest finite number
@@ -294,3 +293,16 @@ def check_config(config):
             f"data.crop_padding must be below data.image_size {size}, got {padding}: there are no "
             "more pixels to reflect."
         )
+
+
+def flat_config(config):
+    """Returns the values of a config by dotted key."""
+
+    def walk(values, prefix):
+        for key, value in values.items():
+            if isinstance(value, dict):
+                yield from walk(value, f"{prefix}{key}.")
+            else:
+                yield prefix + key, value
+
+    return dict(walk(config.to_dict(), ""))

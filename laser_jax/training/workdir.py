@@ -15,6 +15,7 @@ from ml_collections import config_dict
 
 from laser_jax.files import write_json, writing
 from laser_jax.paths import resolve_config, resolve_workdir
+from laser_jax.training.settings import SETTINGS, flat_config
 
 log = logging.getLogger("laser_jax")
 
@@ -25,6 +26,7 @@ _MAY_CHANGE = (
     "keep_checkpoints", "not_finite", "max_skipped_steps", "data.data_dir", "data.num_threads",
     "eval", "weights",
 )  # fmt: skip
+_REMEDY = "Give the workdir of a run that main.py trained."
 # The files of a run, in the order in which they are moved: checkpoints first, config last.
 _RUN_FILES = (
     "checkpoints", "metrics.json", "evaluation*.json", "*reconstructions*.png",
@@ -115,7 +117,7 @@ def read_config(workdir):
         )
     values = _stored_values(path)
     version = values.pop("version", 0)
-    if version > len(_MIGRATIONS):
+    if not isinstance(version, int) or version > len(_MIGRATIONS):
         raise ValueError(
             f"{path} has version {version}; this laser_jax supports versions up to "
             f"{len(_MIGRATIONS)}. Use the laser_jax that trained the run, or a newer one."
@@ -128,7 +130,14 @@ def read_config(workdir):
     for key, later in _ADDED_KEYS.items():
         stored = values.get(key, {} if isinstance(later, dict) else later)
         values[key] = {**later, **stored} if isinstance(later, dict) else stored
-    return config_dict.ConfigDict(values)
+    config = config_dict.ConfigDict(values)
+    missing = SETTINGS.keys() - flat_config(config).keys()
+    if missing:
+        raise ValueError(
+            f"{path} is not the config of a run: it lacks {', '.join(sorted(missing)[:5])}"
+            f"{' and more' if len(missing) > 5 else ''}. {_REMEDY}"
+        )
+    return config
 
 
 def _stored_values(path):
@@ -138,10 +147,14 @@ def _stored_values(path):
     except ValueError as error:  # not JSON, or not UTF-8
         raise ValueError(f"{path} is not the config of a run: {error}.") from error
     groups = ("data", "model", "loss", "optimizer", "eval")
-    if not isinstance(values, dict) or not all(isinstance(values.get(g), dict) for g in groups):
+    optional = ("adversarial", "weights")  # of later versions
+    if not isinstance(values, dict) or not all(
+        isinstance(values.get(group, {} if group in optional else None), dict)
+        for group in (*groups, *optional)
+    ):
         raise ValueError(
             f"{path} is not the config of a run: it must have the groups {', '.join(groups)}. "
-            "Give the workdir of a run that main.py trained."
+            f"{_REMEDY}"
         )
     return values
 
@@ -273,16 +286,3 @@ def _lines(changes, old_label, new_label):
 def _history(path):
     path = path / "config_history.json"
     return json.loads(path.read_text()) if path.exists() else []
-
-
-def flat_config(config):
-    """Returns the values of a config by dotted key."""
-
-    def walk(values, prefix):
-        for key, value in values.items():
-            if isinstance(value, dict):
-                yield from walk(value, f"{prefix}{key}.")
-            else:
-                yield prefix + key, value
-
-    return dict(walk(config.to_dict(), ""))

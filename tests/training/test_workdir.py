@@ -82,6 +82,23 @@ def test_config_without_a_version_keeps_its_adversarial_start(workdir):
     assert read_config(workdir).adversarial.start_step == 501
 
 
+@pytest.mark.parametrize(
+    "damage, missing",
+    [
+        (lambda stored: stored.pop("seed"), "it lacks seed."),
+        (lambda stored: stored["model"].clear(), "it lacks model.* and more."),
+        (lambda stored: stored.update(adversarial=3), "it must have the groups"),
+        (lambda stored: stored.update(version="a"), "has version a"),
+    ],
+)
+def test_config_that_lacks_keys_raises_and_is_named(damage, missing, workdir):
+    stored = json.loads((workdir / "config.json").read_text())
+    damage(stored)
+    (workdir / "config.json").write_text(json.dumps(stored))
+    with pytest.raises(ValueError, match=f"config.json .*{missing}"):
+        read_config(workdir)
+
+
 def test_config_of_a_newer_version_raises(workdir):
     stored = json.loads((workdir / "config.json").read_text()) | {"version": 99}
     (workdir / "config.json").write_text(json.dumps(stored))
