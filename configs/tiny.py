@@ -1,4 +1,4 @@
-"""Any bottleneck in seconds, for tests and first tries.
+"""A small model that trains in seconds, for tests and first trials.
 
 python main.py --config=configs/tiny.py --config.model.bottleneck=vq --workdir=/tmp/tiny
 """

@@ -1,8 +1,8 @@
-"""The adversarial term: a discriminator that learns beside the autoencoder, off by default.
+"""The adversarial term: a discriminator trained together with the autoencoder; off by default.
 
-Its start must not ruin the reconstructions. So the discriminator learns alone for
-`warmup_steps` before `start_step`; from `start_step` on the term acts, its weight growing over
-`warmup_steps` steps and always adapted to the other losses' pull on the last layer.
+Its start must not degrade the reconstructions. The discriminator is trained alone for
+`warmup_steps` before `start_step`. From `start_step` on the term acts. Its weight grows over
+`warmup_steps` steps, and is adapted to the gradient of the other losses at the last layer.
 """
 
 from typing import NamedTuple
@@ -14,14 +14,14 @@ import optax
 from laser_jax.losses import discriminator_hinge_loss, generator_hinge_loss
 from laser_jax.models.discriminator import PatchDiscriminator
 
-# Bound of the adaptive weight, and what keeps it finite where the discriminator is flat.
-_LARGEST, _EPSILON = 1e4, 1e-4
+# Upper bound of the adaptive weight, and the term that avoids a division by zero in it.
+_MAX_WEIGHT, _EPSILON = 1e4, 1e-4
 
 
 class Adversary(NamedTuple):
-    """The discriminator, its optimizer, and when and how much it acts.
+    """The discriminator, its optimizer, and the schedule and weight of its term.
 
-    Its state is a dict of `params` and `opt_state`, kept in `TrainState.extra`.
+    Its state is a dict of `params` and `opt_state`, stored in `TrainState.extra`.
     """
 
     discriminator: PatchDiscriminator
@@ -31,7 +31,7 @@ class Adversary(NamedTuple):
     warmup_steps: int
 
     def init(self, key, images):
-        """Returns the state before the first step; `images` only give the shape."""
+        """Returns the initial state; only the shape of `images` matters."""
         params = self.discriminator.init(key, images)["params"]
         return {"params": params, "opt_state": self.optimizer.init(params)}
 
@@ -40,33 +40,35 @@ class Adversary(NamedTuple):
         return step >= self.start_step - self.warmup_steps
 
     def generator_gradient(self, state, step, reconstruction, image_grad, last_layer_grad):
-        """Returns the term's loss, its weight, and its weighted gradient by the reconstruction.
+        """Returns the loss of the term, its weight, and its weighted gradient.
+
+        The gradient is with respect to the reconstruction.
 
         Args:
-          state: the discriminator's.
-          step: int scalar, the step being made, from 1.
+          state: the state of the discriminator.
+          step: int scalar, the current step, from 1.
           reconstruction: `(b, H, W, C)` in about [-1, 1].
-          image_grad: the same shape, the gradient of all other image losses.
-          last_layer_grad: maps such a gradient to that of the decoder's last layer.
+          image_grad: gradient of all other image losses, of the same shape.
+          last_layer_grad: function from such a gradient to that of the decoder's last layer.
 
         References:
           Esser, Rombach and Ommer, Taming transformers for high-resolution image
           synthesis, 2021, equation 7 (the adaptive weight).
         """
         loss, grad = jax.value_and_grad(
-            lambda x: generator_hinge_loss(self._judge(state["params"], x))
+            lambda x: generator_hinge_loss(self._logits(state["params"], x))
         )(reconstruction)
         norms = [optax.global_norm(last_layer_grad(g)) for g in (image_grad, grad)]
-        adaptive = jnp.clip(norms[0] / (norms[1] + _EPSILON), 0, _LARGEST)
+        adaptive = jnp.clip(norms[0] / (norms[1] + _EPSILON), 0, _MAX_WEIGHT)
         growth = jnp.clip((step + 1 - self.start_step) / max(self.warmup_steps, 1), 0, 1)
         weight = self.weight * growth * adaptive
         return loss, weight, weight * grad
 
     def update(self, state, images, reconstruction):
-        """Returns the discriminator's state after a step of its own, and its loss."""
+        """Returns the state of the discriminator after one optimizer step, and its loss."""
 
         def loss_of(params):
-            logits = (self._judge(params, x) for x in (images, reconstruction))
+            logits = (self._logits(params, x) for x in (images, reconstruction))
             return discriminator_hinge_loss(*logits)
 
         loss, grads = jax.value_and_grad(loss_of)(state["params"])
@@ -76,15 +78,15 @@ class Adversary(NamedTuple):
             "opt_state": opt_state,
         }, loss
 
-    def _judge(self, params, images):
+    def _logits(self, params, images):
         return self.discriminator.apply({"params": params}, images)
 
 
 def build_adversary(config):
-    """Returns the `Adversary` that `config.adversarial` describes, None if its weight is 0.
+    """Returns the `Adversary` of `config.adversarial`, None if its weight is 0.
 
     Raises:
-      ValueError: if its values do not fit the run or each other.
+      ValueError: if its values are inconsistent with the run or with each other.
     """
     options, size = config.adversarial, config.data.image_size
     if not options.weight >= 0:

@@ -1,8 +1,8 @@
-"""AdamW for the network, Adam for the atoms: two groups that share nothing but the schedule.
+"""AdamW for the network, Adam for the atoms: two groups that share only the schedule.
 
-The atoms get no weight decay, which would shrink them, and no part in the network's
-gradient clipping. `dictionary_weight` multiplies their learning rate: the straight-through
-estimator leaves the dictionary loss as their only gradient, and Adam ignores its factor.
+The atoms have no weight decay, which would shrink them, and no part in the gradient clipping of
+the network. `dictionary_weight` multiplies their learning rate: with the straight-through
+estimator the dictionary loss is their only gradient, and Adam ignores its constant factor.
 """
 
 from typing import NamedTuple
@@ -14,21 +14,21 @@ import optax
 
 
 class Optimizer(NamedTuple):
-    """The optimizers of the network and of the atoms, and the learning rate's schedule."""
+    """The optimizers of the network and of the atoms, and the schedule of the learning rate."""
 
     network: optax.GradientTransformation
     atoms: optax.GradientTransformation | None
     schedule: optax.Schedule
 
     def init(self, params, atoms):
-        """Returns the state of both groups."""
+        """Returns the initial state of both groups."""
         return {
             "params": self.network.init(params),
             "dictionary": self.atoms.init(atoms) if self.atoms else (),
         }
 
     def update(self, grads, opt_state, params, atoms):
-        """Returns `(params, atoms, opt_state)` after a step; `grads` is a pair like them."""
+        """Returns `(params, atoms, opt_state)` after a step; `grads` is a pair of gradients."""
         params_grads, atoms_grads = grads
         opt_state = dict(opt_state)
         updates, opt_state["params"] = self.network.update(
@@ -42,27 +42,26 @@ class Optimizer(NamedTuple):
             atoms = optax.apply_updates(atoms, updates)
         return params, atoms, opt_state
 
-    def forget(self, opt_state, replaced):
-        """Returns the state with Adam's moments of the `replaced` `(m,)` atoms at their start."""
-        restart = lambda moment: jnp.where(replaced[:, None], 0, moment)  # noqa: E731
-        dictionary = optax.tree_utils.tree_map_params(self.atoms, restart, opt_state["dictionary"])
+    def reset_moments(self, opt_state, replaced):
+        """Returns the state with Adam's moments of the `replaced` atoms, bool `(m,)`, set to 0."""
+        reset = lambda moment: jnp.where(replaced[:, None], 0, moment)  # noqa: E731
+        dictionary = optax.tree_utils.tree_map_params(self.atoms, reset, opt_state["dictionary"])
         return {**opt_state, "dictionary": dictionary}
 
 
 def build_optimizer(config, bottleneck, lengths=None):
-    """Returns the `Optimizer` that `config.optimizer` describes.
+    """Returns the `Optimizer` of `config.optimizer`.
 
-    The learning rate rises linearly over `warmup_steps` and then falls to 0 over the whole run,
-    as a cosine. Where `num_train_steps` changes at a step, what is left of that curve is stretched
-    (or squeezed) over the steps up to the new end: the rate has no jump, and ends at 0 there.
-    Where nothing is left, since the run had ended, the whole curve, warm-up included, is run
-    through again over the steps that were added.
+    The learning rate rises linearly over `warmup_steps` and then decays to 0 at the end of the
+    run, as a cosine. If `num_train_steps` changes at some step, the remaining curve is stretched
+    or compressed over the steps up to the new end, so that the rate has no jump and ends at 0.
+    If the run had ended already, the full curve, with warm-up, is repeated over the added steps.
 
     Args:
       config: the whole config.
-      bottleneck: says whether its atoms are optimized too, and how fast.
-      lengths: the run's `num_train_steps` and the step since when, as of
-        `workdir.planned_lengths`; None: `config.num_train_steps` since step 0.
+      bottleneck: defines whether its atoms are optimized, and their `learning_rate_scale`.
+      lengths: each `num_train_steps` of the run and the step it was set at, from
+        `workdir.planned_lengths`; None: `config.num_train_steps` at step 0.
 
     Raises:
       ValueError: if the warm-up is longer than the run.
@@ -91,12 +90,12 @@ def build_optimizer(config, bottleneck, lengths=None):
 
 
 class _Segment(NamedTuple):
-    """Steps from `start` on: the first schedule from `position` on, its end at step `end`."""
+    """A part of the run: from step `start` at `position` of the first schedule to step `end`."""
 
     start: int
     position: float
     end: int
-    speed: float  # steps of the first schedule a step
+    speed: float  # steps of the first schedule per step of the run
 
 
 def _segments(lengths):
@@ -107,16 +106,16 @@ def _segments(lengths):
             total, position = end, 0.0
         else:
             last = segments[-1]
-            if end <= step or end == last.end:  # it ends at once, or as it would have
+            if end <= step or end == last.end:  # it ends immediately, or at the same step as before
                 continue
             position = last.position + (step - last.start) * last.speed
-            position = position if step < last.end else 0.0  # it had ended: once more
+            position = position if step < last.end else 0.0  # it had ended: repeat the schedule
         segments.append(_Segment(step, position, end, (total - position) / (end - step)))
     return segments
 
 
 def _stretched(schedule, segments):
-    """Returns the schedule with each segment's part of it at that segment's speed."""
+    """Returns the schedule of all segments, each at its own speed."""
     if len(segments) == 1:
         return schedule
     starts, positions, _, speeds = (np.array(column) for column in zip(*segments, strict=True))

@@ -1,6 +1,6 @@
 """The type and the range of every key of a config.
 
-`SETTINGS` is the one place for them: a run checks its config against it before it makes anything,
+`SETTINGS` is the only definition: a run checks its config against it before it writes any file,
 and docs/configuration.md is generated from it and from the comments of `configs/default.py`
 (`python -m docs.configuration`). A new key of `configs/default.py` needs an entry here.
 """
@@ -25,16 +25,16 @@ _FLOAT = sys.float_info.max  # the largest finite number
 
 
 class Setting:
-    """What a key may be. `str(setting)` is its range as the docs show it, `type` its type."""
+    """The type and range of a key: `type`, and `str(setting)` as the docs show it."""
 
     def check(self, key, value):
-        """Raises ValueError unless the key may have this value."""
+        """Raises ValueError unless the value is allowed for the key."""
         fault = self.fault(value)
         if fault:
             raise ValueError(f"{key} {fault}, got {value!r}.")
 
     def fault(self, value):
-        """Returns what is wrong with a value, None if nothing is."""
+        """Returns the error in a value, None if it is allowed."""
         raise NotImplementedError
 
 
@@ -63,7 +63,7 @@ class Integer(Setting):
 
 @dataclasses.dataclass(frozen=True)
 class Real(Setting):
-    """A number in [least, most]; with `above` or `below` that end is open; not infinite."""
+    """A finite number in [least, most]; `above` and `below` are exclusive bounds."""
 
     least: float | None = None
     above: float | None = None
@@ -95,7 +95,7 @@ class Real(Setting):
 
 @dataclasses.dataclass(frozen=True)
 class Choice(Setting):
-    """One of a few values of one type."""
+    """One of several values of the same type."""
 
     values: tuple
 
@@ -128,12 +128,12 @@ class Flag(Setting):
 
 @dataclasses.dataclass(frozen=True)
 class Text(Setting):
-    """A text that is not empty."""
+    """A string that is not empty."""
 
     type: ClassVar = "str"
 
     def fault(self, value):
-        return None if isinstance(value, str) and value.strip() else "must be a text, not empty"
+        return None if isinstance(value, str) and value.strip() else "must be a string, not empty"
 
     def __str__(self):
         return ""
@@ -141,7 +141,7 @@ class Text(Setting):
 
 @dataclasses.dataclass(frozen=True)
 class Several(Setting):
-    """A tuple of values of one kind; `or_one`: one value alone stands for all of them."""
+    """A tuple of values of one kind; with `or_one`, a single value stands for all of them."""
 
     kind: Integer
     length: int | None = None
@@ -166,7 +166,7 @@ class Several(Setting):
 
 @dataclasses.dataclass(frozen=True)
 class Optional(Setting):
-    """None, or what another setting takes."""
+    """None, or a value that another setting allows."""
 
     kind: Setting
 
@@ -275,15 +275,14 @@ def check_config(config):
     """Checks the type and the range of every key of a config.
 
     Raises:
-      ValueError: if a key is missing, unknown, of another type or out of its range.
+      ValueError: if a key is missing, unknown, of a wrong type or out of its range.
     """
     values = flat_config(config)
     if values.keys() != SETTINGS.keys():
         missing, unknown = SETTINGS.keys() - values.keys(), values.keys() - SETTINGS.keys()
         raise ValueError(
-            f"the config lacks the keys {sorted(missing)} or has the unknown keys "
-            f"{sorted(unknown)}. Its keys are those of SETTINGS in "
-            "laser_jax/training/settings.py and of configs/default.py."
+            f"the config has missing keys {sorted(missing)} or unknown keys {sorted(unknown)}. Its "
+            "keys must be those of SETTINGS in laser_jax/training/settings.py."
         )
     for key, setting in SETTINGS.items():
         setting.check(key, values[key])

@@ -1,4 +1,4 @@
-"""What a config describes: model, optimizer, adversary, losses and devices, each built once."""
+"""Builds the parts of a run from its config: model, optimizer, adversary, losses and mesh."""
 
 import dataclasses
 import functools
@@ -18,13 +18,13 @@ from laser_jax.training.optimizer import build_optimizer
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """The parts of a run. Each is built when it is first used, and kept.
+    """The parts of a run. Each is built once, at its first use.
 
     Attributes:
       config: the whole config.
       mesh: the devices.
-      lengths: the run's `num_train_steps` and the step since when, as of
-        `workdir.planned_lengths`; None: `config.num_train_steps` since step 0.
+      lengths: each `num_train_steps` of the run and the step it was set at, from
+        `workdir.planned_lengths`; None: `config.num_train_steps` at step 0.
     """
 
     config: ConfigDict
@@ -33,7 +33,7 @@ class Setup:
 
     @classmethod
     def from_config(cls, config, mesh=None):
-        """Returns the setup of a config on a mesh; None: on all devices."""
+        """Returns the setup of a config on a mesh of devices (None: all devices)."""
         return cls(config, data_mesh() if mesh is None else mesh)
 
     @functools.cached_property
@@ -61,8 +61,8 @@ class Setup:
         """The parameters of LPIPS on every device, None if the loss has no such term.
 
         Raises:
-          ValueError: if values of `config.loss` do not fit each other or the images.
-          WeightsUnavailable: if the loss has such a term and the weights are not found.
+          ValueError: if values of `config.loss` are inconsistent with each other or the images.
+          WeightsUnavailable: if the loss has such a term and its weights are missing.
         """
         config, params = self.config, None
         if config.loss.perceptual_weight:
@@ -74,7 +74,7 @@ class Setup:
         return params
 
     def with_lengths(self, lengths):
-        """Returns the setup of a run whose length changed; only the optimizer is built again."""
+        """Returns the setup with another schedule; only the optimizer is built again."""
         setup = dataclasses.replace(self, lengths=lengths)
         kept = ("model", "adversary", "image_loss", "lpips_params")
         vars(setup).update({name: getattr(self, name) for name in kept})

@@ -13,16 +13,16 @@ from laser_jax.sharding import put_batch, replicated
 
 @flax.struct.dataclass
 class TrainState:
-    """Everything a run needs to go on; the batch at a step follows from seed and step alone.
+    """Everything needed to resume a run; the batch of a step depends on seed and step alone.
 
     Attributes:
-      step: int32 scalar, steps made.
+      step: int32 scalar, the number of completed steps.
       params: the network's parameters.
-      dictionary: the bottleneck's collection: atoms, their usage, what their update remembers.
-      opt_state: the optimizers' states, of `params` and of the `dictionary`.
-      ema_params: moving averages of `params` and, if the optimizer moves them, of the `atoms`;
+      dictionary: the collection of the bottleneck: atoms, usage, statistics of their update.
+      opt_state: the states of the optimizers of `params` and of the `dictionary`.
+      ema_params: moving averages of `params` and, if the optimizer updates them, of the `atoms`;
         empty without EMA.
-      extra: what further losses keep: the `discriminator`, if there is one.
+      extra: state of further losses: of the `discriminator`, if there is one.
     """
 
     step: jax.Array
@@ -33,11 +33,11 @@ class TrainState:
     extra: Any
 
     def variables(self):
-        """Returns the model's variables as trained."""
+        """Returns the variables of the model for training."""
         return {"params": self.params, "dictionary": {"bottleneck": self.dictionary}}
 
     def eval_variables(self):
-        """Returns the model's variables to evaluate: the moving averages where there are any."""
+        """Returns the variables for evaluation: the moving averages if there are any."""
         params = self.ema_params.get("params", self.params)
         atoms = self.ema_params.get("atoms", self.dictionary["atoms"])
         dictionary = {**self.dictionary, "atoms": atoms}

@@ -53,7 +53,7 @@ class TrainStep:
         )
         dictionary, replaced, code = self._adapt(state, atoms, output)
         if self._model.bottleneck.learns_by_gradient:
-            opt_state = self._optimizer.forget(opt_state, replaced)
+            opt_state = self._optimizer.reset_moments(opt_state, replaced)
         new = state.replace(
             params=params,
             dictionary=dictionary,
