@@ -14,6 +14,7 @@ float32 (true float32 on every device) and float64.
 
 from jax import export as _export
 
+from laser_jax.sparse.bits import sparse_bits, vq_bits
 from laser_jax.sparse.code import SparseCode, decode, energy, perplexity, to_dense, usage
 from laser_jax.sparse.codebook import (
     EmaStatistics,
@@ -38,6 +39,7 @@ from laser_jax.sparse.online import (
     online_update,
     residual_update,
 )
+from laser_jax.sparse.penalties import coefficient_l1, coherence_penalty
 from laser_jax.sparse.pursuits import (
     gradient_pursuit,
     iterative_hard_thresholding,
@@ -69,7 +71,9 @@ __all__ = [
     "RateModel",
     "SparseCode",
     "code_bits",
+    "coefficient_l1",
     "coherence",
+    "coherence_penalty",
     "dct_dictionary",
     "decode",
     "dequantize_coefficients",
@@ -97,9 +101,11 @@ __all__ = [
     "replace_atoms",
     "residual_nearest_atoms",
     "residual_update",
+    "sparse_bits",
     "to_dense",
     "top_k",
     "uniform_rate_model",
     "unit_norm",
     "usage",
+    "vq_bits",
 ]

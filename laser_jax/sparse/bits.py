@@ -4,6 +4,7 @@ import math
 
 from laser_jax.checks import check_at_least, check_sparsity
 from laser_jax.sparse.codebook import check_stages
+from laser_jax.sparse.entry import static_value
 
 
 def vq_bits(num_atoms, *, stages=1):
@@ -12,6 +13,7 @@ def vq_bits(num_atoms, *, stages=1):
     Raises:
       ValueError: if there is no atom or `stages` does not divide m.
     """
+    num_atoms, stages = static_value("num_atoms", num_atoms), static_value("stages", stages)
     check_at_least("num_atoms", num_atoms, 1)
     check_stages(stages, num_atoms)
     return stages * math.log2(num_atoms / stages)
@@ -30,6 +32,7 @@ def sparse_bits(num_atoms, *, sparsity, coefficient_bits):
     Raises:
       ValueError: if a number is out of range.
     """
+    num_atoms, sparsity = static_value("num_atoms", num_atoms), static_value("sparsity", sparsity)
     check_sparsity(sparsity, num_atoms)
     check_at_least("coefficient_bits", coefficient_bits, 0)
     return math.log2(math.comb(num_atoms, sparsity)) + sparsity * coefficient_bits

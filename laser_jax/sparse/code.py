@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from laser_jax.checks import check_at_least, check_code, check_dictionary, check_weights
 from laser_jax.sparse.entry import entry
-from laser_jax.sparse.linalg import sum_blocks
+from laser_jax.sparse.linalg import power_scales, sum_blocks
 from laser_jax.sparse.loops import scan
 
 
@@ -157,8 +157,18 @@ def drop_nonfinite(signals, dictionary, code):
 
 def squared_errors(signals, dictionary, code):
     """Returns ||y - x D||^2 of each signal, `(...,)`; 0 for one that is not finite."""
+    return jnp.sum(_errors(signals, dictionary, code) ** 2, axis=-1)
+
+
+def scaled_errors(signals, dictionary, code):
+    """Returns `squared_errors` over the square of a power of two: none is lost or infinite."""
+    errors = _errors(signals, dictionary, code)
+    return jnp.sum((errors / power_scales(errors.ravel())[0]) ** 2, axis=-1)
+
+
+def _errors(signals, dictionary, code):
     signals, dictionary, code = drop_nonfinite(signals, dictionary, code)
-    return jnp.sum((signals - decode(code, dictionary)) ** 2, axis=-1)
+    return signals - decode(code, dictionary)
 
 
 def is_finite(vectors):

@@ -21,7 +21,7 @@ from laser_jax.sparse.code import (
     count,
     decode,
     is_finite,
-    squared_errors,
+    scaled_errors,
     sum_by_atom,
 )
 from laser_jax.sparse.coder import coding_plans
@@ -262,7 +262,7 @@ def replace_codes(signals, dictionary, code, dead, *, key):
     signals, dictionary = check_signals(signals, dictionary)
     code = check_code(code, signals)
     m, d = dictionary.shape
-    squared = squared_errors(signals, dictionary, code).ravel()
+    squared = scaled_errors(signals, dictionary, code).ravel()
     finite = (is_finite(signals) & is_finite(code.coefficients)).ravel()
     # Adding Gumbel noise to log weights and taking the largest draws without replacement.
     weights = jnp.where(finite, jnp.maximum(squared, jnp.finfo(squared.dtype).tiny), 0)

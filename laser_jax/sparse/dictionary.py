@@ -14,7 +14,7 @@ from laser_jax.checks import (
     check_signals,
     check_weights,
 )
-from laser_jax.sparse.code import is_finite, squared_errors, usage
+from laser_jax.sparse.code import is_finite, scaled_errors, usage
 from laser_jax.sparse.entry import entry
 from laser_jax.sparse.linalg import default_block_size, map_blocks, matmul, safe_norms, scaled
 from laser_jax.sparse.loops import while_loop
@@ -160,7 +160,7 @@ def replace_atoms(signals, dictionary, code, *, max_coherence, key, counts=None,
     m, d = dictionary.shape
     counts = usage(code, m) if counts is None else check_weights("counts", counts, m)
     vacant = vacant_atoms(dictionary, counts, min_count, max_coherence)
-    squared = squared_errors(signals, dictionary, code).ravel()
+    squared = scaled_errors(signals, dictionary, code).ravel()
     worst, picks = lax.top_k(squared, min(_TRIES * m, squared.size))
     candidates = jnp.where(worst[:, None] > 0, signals.reshape(-1, d)[picks], 0)
     return _fill(dictionary, vacant, candidates, max_coherence, key)
@@ -175,8 +175,8 @@ def vacant_atoms(dictionary, counts, min_count, max_coherence):
         return jnp.any((cosines > max_coherence) & (own > rank[None, :]), axis=-1)
 
     worse_twin = _reduce_cosines(has_better_twin, dictionary, rank)
-    square = jnp.sum(dictionary**2, -1)
-    return (counts <= min_count) | worse_twin | (square == 0) | ~jnp.isfinite(square)
+    usable = jnp.any(dictionary != 0, -1) & is_finite(dictionary)[:, 0]
+    return (counts <= min_count) | worse_twin | ~usable
 
 
 # A rejected candidate costs a product with all atoms: so many a place bound the time.

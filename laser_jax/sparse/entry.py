@@ -29,7 +29,7 @@ def entry(*, static=(), compiled=True, like=None):
         @functools.wraps(function)
         def checked(*args, **kwargs):
             arguments = signature.bind(*args, **kwargs).arguments
-            fixed = {name: _fixed(name, x) for name, x in arguments.items() if name in static}
+            fixed = {name: static_value(name, x) for name, x in arguments.items() if name in static}
             arrays = {name: x for name, x in arguments.items() if name not in static}
             for name, x in arrays.items():
                 _check_dense(name, x)
@@ -47,7 +47,7 @@ def entry(*, static=(), compiled=True, like=None):
     return decorate
 
 
-def _fixed(name, value):
+def static_value(name, value):
     """A static argument, an integer of any type as Python's."""
     if value is None or (isinstance(value, str) and name in ("method", "selection")):
         return value

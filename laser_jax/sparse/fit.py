@@ -18,6 +18,7 @@ from laser_jax.sparse.dictionary import init_from_signals, replace_atoms, unit_n
 from laser_jax.sparse.entry import entry
 from laser_jax.sparse.ksvd import METHODS as SWEEPS
 from laser_jax.sparse.ksvd import ksvd_sweep
+from laser_jax.sparse.linalg import power_scales
 from laser_jax.sparse.loops import while_loop
 from laser_jax.sparse.omp import omp
 from laser_jax.sparse.online import online_update
@@ -102,6 +103,8 @@ def fit_dictionary(
                 f"dictionary must have num_atoms = {num_atoms} rows, got {dictionary.shape}."
             )
         dictionary = unit_norm(dictionary)
+    scale = power_scales(jnp.where(is_finite(flat), flat, 0).ravel())[0]  # squares stay in range
+    flat = flat / scale
     keys, places = jax.random.split(key, iterations), jnp.arange(iterations)
 
     def iterate(state):
@@ -125,8 +128,9 @@ def fit_dictionary(
         iterate,
         (0, False, dictionary, dictionary, no_code, errors),
     )
-    code = SparseCode(*(x.reshape(*jnp.shape(signals)[:-1], sparsity) for x in code))
-    return FitResult(dictionary, code, errors)
+    shape = *jnp.shape(signals)[:-1], sparsity
+    code = SparseCode(code.indices.reshape(shape), scale * code.coefficients.reshape(shape))
+    return FitResult(dictionary, code, (errors * scale) * scale)
 
 
 def _learn(signals, dictionary, code, method):

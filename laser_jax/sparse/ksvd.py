@@ -37,7 +37,7 @@ from laser_jax.checks import (
 from laser_jax.sparse.code import SparseCode, decode, drop_nonfinite, is_finite
 from laser_jax.sparse.dictionary import unit_norm
 from laser_jax.sparse.entry import entry
-from laser_jax.sparse.linalg import each_matrix, matmul, safe_norms, scaled
+from laser_jax.sparse.linalg import each_matrix, matmul, power_scales, safe_norms, scaled
 from laser_jax.sparse.loops import fori_loop
 from laser_jax.sparse.support import least_squares
 
@@ -129,6 +129,9 @@ def _sweep(memory, signals, dictionary, code, method):
     flat, dictionary, flat_code = drop_nonfinite(
         signals.reshape(-1, d), dictionary, SparseCode(*(x.reshape(-1, k) for x in code))
     )
+    # Directions do not depend on the scale; the moments of a memory do.
+    scale = power_scales(flat.ravel())[0] if memory is None else 1
+    flat, flat_code = flat / scale, flat_code._replace(coefficients=flat_code.coefficients / scale)
     errors = flat - decode(flat_code, dictionary)
     if method == "parallel":
         moments = _all_moments(errors, dictionary, flat_code)
@@ -141,7 +144,8 @@ def _sweep(memory, signals, dictionary, code, method):
         coefficients = jnp.zeros_like(coefficients).at[pairs.order].set(coefficients)
         new_code = flat_code._replace(coefficients=coefficients.reshape(-1, k))
     new = jnp.where(finite, new, old)
-    return memory, new, SparseCode(code.indices, new_code.coefficients.reshape(code.indices.shape))
+    coefficients = scale * new_code.coefficients.reshape(code.indices.shape)
+    return memory, new, SparseCode(code.indices, coefficients)
 
 
 class _Pairs(NamedTuple):

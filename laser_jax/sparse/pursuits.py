@@ -21,10 +21,16 @@ import jax.numpy as jnp
 from jax import lax
 
 from laser_jax.checks import check_at_least, check_signals
-from laser_jax.sparse.code import SparseCode
+from laser_jax.sparse.code import SparseCode, drop_nonfinite
 from laser_jax.sparse.coder import run_coder
 from laser_jax.sparse.entry import entry
-from laser_jax.sparse.linalg import default_block_size, map_blocks, per_platform, safe_norms
+from laser_jax.sparse.linalg import (
+    default_block_size,
+    map_blocks,
+    per_platform,
+    power_scales,
+    safe_norms,
+)
 from laser_jax.sparse.loops import fori_loop, scan
 from laser_jax.sparse.support import least_squares
 
@@ -178,31 +184,34 @@ def _coefficients(signals, dictionary, code, replay):
 @_coefficients.defjvp
 def _coefficients_jvp(replay, primals, tangents):
     signals, dictionary, code = primals
-    indices, used = code.indices, code.coefficients != 0
 
     def replay_all(signals, dictionary):
-        return _replay_blocks(signals, dictionary, indices, used, replay)
+        return _replay_blocks(signals, dictionary, code, replay)
 
     _, tangent = jax.jvp(replay_all, (signals, dictionary), tangents[:2])
     return _coefficients(*primals, replay), tangent
 
 
-@functools.partial(jax.jit, static_argnums=4)
-def _replay_blocks(signals, dictionary, indices, used, replay):
-    floats = indices.shape[-1] * (signals.shape[-1] + indices.shape[-1])
+@functools.partial(jax.jit, static_argnums=3)
+def _replay_blocks(signals, dictionary, code, replay):
+    signals, dictionary, code = drop_nonfinite(signals, dictionary, code)
+    # Over powers of two, as in the coders.
+    scales = power_scales(dictionary)
+    floats = code.indices.shape[-1] * (signals.shape[-1] + code.indices.shape[-1])
     # On accelerators too a gradient keeps several times this at hand.
     block_size = default_block_size(floats, most=2**22)
 
     @jax.checkpoint  # of each block only its signals and support stay in memory
     def replay_rows(dictionary, block):
-        rows, indices, used = block
+        rows, indices, coefficients = block
+        own, scale = power_scales(rows), scales[indices, 0]
         atoms = dictionary[indices.T]
         norms = safe_norms(atoms)
-        return (replay(rows, atoms / norms, used.T) / norms[..., 0]).T
+        values = replay(rows / own, atoms / norms, coefficients.T != 0) / norms[..., 0]
+        return values.T * own / scale
 
-    return map_blocks(
-        functools.partial(replay_rows, dictionary), (signals, indices, used), block_size
-    )
+    replay_block = functools.partial(replay_rows, dictionary / scales)
+    return map_blocks(replay_block, (signals, *code), block_size)
 
 
 # Coefficients anew over a held support: signals `(b, d)`, unit atoms `(k, b, d)` in the order

@@ -146,9 +146,9 @@ def uniform_rate_model(num_atoms, *, sparsity, max_level):
     check_sparsity(sparsity, num_atoms)
     check_at_least("max_level", max_level, 1)
     return RateModel(
-        jnp.full(num_atoms, math.log2(num_atoms)),
-        jnp.full(max_level, math.log2(2 * max_level)),
-        jnp.full(sparsity + 1, math.log2(sparsity + 1)) - _log2_factorials(sparsity),
+        jnp.full(num_atoms, math.log2(num_atoms), jnp.float32),
+        jnp.full(max_level, math.log2(2 * max_level), jnp.float32),
+        math.log2(sparsity + 1) - _log2_factorials(sparsity),
     )
 
 

@@ -20,8 +20,16 @@ import jax.numpy as jnp
 from jax import lax
 
 from laser_jax.checks import check_at_least, check_code, check_signals
+from laser_jax.sparse.code import drop_nonfinite
 from laser_jax.sparse.entry import entry
-from laser_jax.sparse.linalg import default_block_size, map_blocks, matmul, one_batch, within_range
+from laser_jax.sparse.linalg import (
+    default_block_size,
+    map_blocks,
+    matmul,
+    one_batch,
+    power_scales,
+    within_range,
+)
 from laser_jax.sparse.loops import fori_loop
 
 
@@ -72,18 +80,26 @@ def _optimal_coefficients_jvp(primals, tangents):
     d_signals, d_dictionary, _ = tangents
     # By this very rule, so that the tangent can be differentiated again.
     coefficients = optimal_coefficients(*primals)
+    code = code._replace(coefficients=coefficients)
+    signals, dictionary, code = drop_nonfinite(signals, dictionary, code)
+    # Over powers of two: P and its square stay in range.
+    scales = power_scales(dictionary)
+    dictionary, d_dictionary = dictionary / scales, d_dictionary / scales
 
     # The reverse mode would keep the atoms of all signals at hand.
     @jax.checkpoint
     def differentiate(block):
         signal, d_signal, indices, coefficients = block
+        used, own, scale = coefficients != 0, power_scales(signal), scales[indices, 0]
         atoms, d_atoms = dictionary[indices], d_dictionary[indices]
-        basis = _orthonormalise(atoms, coefficients != 0)
-        residual = signal - _times(coefficients, atoms)
-        d_residual = d_signal - _times(coefficients, d_atoms)
-        return basis.fit(d_residual + basis.spread(_times(residual, d_atoms.mT)))
+        coefficients = coefficients * scale / own
+        basis = _orthonormalise(atoms, used)
+        residual = signal / own - _times(coefficients, atoms)
+        d_residual = d_signal / own - _times(coefficients, d_atoms)
+        change = basis.fit(d_residual + basis.spread(_times(residual, d_atoms.mT)))
+        return change * own / scale
 
-    blocks = (signals, d_signals, code.indices, coefficients)
+    blocks = (signals, d_signals, *code)
     return coefficients, _map_signals(differentiate, blocks)
 
 

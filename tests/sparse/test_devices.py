@@ -3,6 +3,7 @@
 import inspect
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
@@ -77,6 +78,10 @@ CALLS = {
     ),
     "residual_update": with_(CODED, {"learning_rate": 0.5}),
     "coherence": ({}, {"dictionary": ATOMS}, {}),
+    "coherence_penalty": ({}, {"dictionary": ATOMS}, {}),
+    "coefficient_l1": ({"coefficients": CODE.coefficients}, {}, {}),
+    "vq_bits": ({}, {}, {"num_atoms": M, "stages": 2}),
+    "sparse_bits": ({}, {}, {"num_atoms": M, "sparsity": K, "coefficient_bits": 8}),
     "unit_norm": ({"vectors": SIGNALS}, {}, {}),
     "dct_dictionary": ({}, {}, {"patch_size": 2, "num_frequencies": 3}),
     "kmeans_init": with_(LEARNER, iterations=2),
@@ -124,7 +129,7 @@ def test_a_function_in_shard_map_gives_each_device_the_result_of_its_signals(nam
     rows, others, call = of(name)
     mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
     each = jax.shard_map(
-        lambda rows, others: jax.tree.map(lambda x: x[None], call(rows, others)),
+        lambda rows, others: jax.tree.map(lambda x: jnp.asarray(x)[None], call(rows, others)),
         mesh=mesh,
         in_specs=(ROWS, PartitionSpec()),
         out_specs=ROWS if rows else PartitionSpec(),

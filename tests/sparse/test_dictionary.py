@@ -12,6 +12,7 @@ from laser_jax.sparse import (
     replace_atoms,
     unit_norm,
 )
+from laser_jax.sparse.codebook import replace_codes
 
 N, D, M, K = 300, 12, 30, 4
 KEY = jax.random.key(0)
@@ -200,3 +201,18 @@ def test_bad_input_is_named_in_the_error(rng):
         init_from_signals(jnp.ones((3, 4)), 0, key=KEY)
     with pytest.raises(ValueError, match=r"not be empty, got \(0, 4\)"):
         init_from_signals(jnp.ones((0, 4)), 2, key=KEY)
+
+
+@pytest.mark.parametrize("exponent", [-100, 100])
+def test_replaced_atoms_and_codes_do_not_depend_on_the_scale(rng, exponent):
+    signals, dictionary, code = coded_problem(rng, np.float32)
+    scale, counts = np.float32(2.0**exponent), np.arange(M) % 5
+    plain = np.asarray(replace(signals, dictionary, code, counts=counts))
+    found = np.asarray(replace(scale * signals, scale * dictionary, code, counts=counts))
+    np.testing.assert_allclose(found[::5], plain[::5], rtol=1e-5)
+    kept = counts > 0
+    np.testing.assert_array_equal(found[kept] / scale, plain[kept])
+    one = SparseCode(code.indices[:, :1], jnp.ones((N, 1)))
+    plain = replace_codes(signals, dictionary, one, counts == 0, key=KEY)
+    found = replace_codes(scale * signals, scale * dictionary, one, counts == 0, key=KEY)
+    np.testing.assert_array_equal(np.asarray(found) / scale, plain)

@@ -90,6 +90,16 @@ def test_a_fit_stops_where_the_error_hardly_falls():
     np.testing.assert_allclose(early.errors[-1], np.mean(squares), rtol=1e-5)
 
 
+def test_a_fit_does_not_depend_on_the_scale():
+    signals = np.float32(synthetic(0, snr=20)[0][:300])
+    settings = {"num_atoms": 25, "sparsity": 3, "key": KEY, "iterations": 6, "tolerance": 0.0}
+    plain = fit_dictionary(signals, **settings)
+    for scale in np.float32([2.0**-100, 2.0**100]):
+        found = fit_dictionary(scale * signals, **settings)
+        np.testing.assert_array_equal(found.dictionary, plain.dictionary)
+        np.testing.assert_array_equal(found.code.coefficients / scale, plain.code.coefficients)
+
+
 def test_ksvd_on_photo_patches_beats_the_cosine_transform(patches):
     from scipy.fft import dct
 

@@ -36,7 +36,9 @@ CALLS = {
     "EmaStatistics": lambda: sparse.EmaStatistics(jnp.ones(M), DICTIONARY),
     "FitResult": lambda: sparse.FitResult(DICTIONARY, CODE, jnp.ones(1)),
     "code_bits": lambda: sparse.code_bits(LEVELS, RATES),
+    "coefficient_l1": lambda: sparse.coefficient_l1(SIGNALS),
     "coherence": lambda: sparse.coherence(DICTIONARY),
+    "coherence_penalty": lambda: sparse.coherence_penalty(DICTIONARY),
     "dct_dictionary": lambda: sparse.dct_dictionary(4, 5),
     "decode": lambda: sparse.decode(CODE, DICTIONARY),
     "dequantize_coefficients": lambda: sparse.dequantize_coefficients(LEVELS, 0.1),
@@ -98,11 +100,13 @@ CALLS = {
         codebook.replace_codes(SIGNALS, DICTIONARY, ONE, jnp.ones(M, bool), key=KEY),
     ],
     "residual_update": lambda: sparse.residual_update(SIGNALS, DICTIONARY, CODE, learning_rate=0.1),
+    "sparse_bits": lambda: sparse.sparse_bits(M, sparsity=K, coefficient_bits=8),
     "to_dense": lambda: sparse.to_dense(CODE, M),
     "top_k": lambda: sparse.top_k(SIGNALS, DICTIONARY, sparsity=K),
     "uniform_rate_model": lambda: sparse.uniform_rate_model(M, sparsity=K, max_level=7),
     "unit_norm": lambda: sparse.unit_norm(SIGNALS),
     "usage": lambda: sparse.usage(CODE, M),
+    "vq_bits": lambda: sparse.vq_bits(M, stages=2),
 }
 
 

@@ -280,6 +280,21 @@ def is_coherence(p, a, out):
     close(out, np.max(cosines * (1 - np.eye(p.m)), -1), rtol=1e-3)
 
 
+def is_mean_square_cosine(p, a, out):
+    cosines = unit(p.dictionary) @ unit(p.dictionary).T
+    total = np.sum((cosines * (1 - np.eye(p.m))) ** 2)
+    close(out, total / (p.m * max(p.m - 1, 1)), 1, rtol=0.02)
+
+
+def some(coefficients):
+    return coefficients if np.size(coefficients) else np.ones((1, 2), np.float32)
+
+
+def is_mean_l1(p, a, out):
+    sizes = np.sum(np.abs(rows(a["coefficients"])), -1)
+    close(out, np.mean(sizes), rtol=0.02)
+
+
 def is_dct(p, a, out):
     size, count = a["patch_size"], a["num_frequencies"]
     assert out.shape == (count**2, size**2)
@@ -435,6 +450,16 @@ ROWS = {
         lambda p: {"vectors": p.signals},
         lambda p, a, out: close(out, unit(p.signals), 1, rtol=0.02),
     ),
+    "coherence_penalty": (lambda p: {"dictionary": p.dictionary}, is_mean_square_cosine),
+    "coefficient_l1": (lambda p: {"coefficients": some(p.code.coefficients)}, is_mean_l1),
+    "vq_bits": (
+        lambda p: {"num_atoms": p.m, "stages": p.by_shape(1, p.m)},
+        lambda p, a, out: close(out, a["stages"] * math.log2(p.m / a["stages"])),
+    ),
+    "sparse_bits": (
+        lambda p: {"num_atoms": p.m, "sparsity": p.sparsity, "coefficient_bits": 8},
+        lambda p, a, out: close(2 ** (out - 8 * p.sparsity), math.comb(p.m, p.sparsity)),
+    ),
     "dct_dictionary": (
         lambda p: {"patch_size": p.d, "num_frequencies": p.d if p.d == 1 else p.d + p.seed % 4},
         is_dct,
@@ -526,7 +551,7 @@ def test_the_answer_is_right_and_finite(name, p, refuses):
 
 
 @pytest.mark.parametrize("method", ksvd.METHODS)
-@given(scale=st.sampled_from([1e-15, 1, 1e15]), seed=st.integers(0, 2**32 - 1))
+@given(scale=st.sampled_from([1e-30, 1, 1e30]), seed=st.integers(0, 2**32 - 1))
 def test_an_atom_is_learned_whatever_the_scale(method, scale, seed):
     rng = np.random.default_rng(seed)
     signals, old = scale * rng.normal(size=(7, 5)), unit(rng.normal(size=(1, 5)))
@@ -569,6 +594,8 @@ NUMBERS = {
     "block_size": lambda p: [0, -1],
     "iterations": lambda p: [-1],
     "bits": lambda p: [-1, 1, 33],
+    "coefficient_bits": lambda p: [-1],
+    "coefficients": lambda p: [*not_floats(np.ones((2, 3))), np.float32(1), np.ones((0, 3))],
     "patch_size": lambda p: [0, -1],
     "num_frequencies": lambda p: [p.d - 1] + [2] * (p.d == 1),
     "method": lambda p: ["svd"],

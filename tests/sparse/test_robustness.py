@@ -113,6 +113,44 @@ def test_an_atom_that_is_not_finite_is_never_taken(name):
         np.testing.assert_array_equal(code.coefficients, zeroed.coefficients)
 
 
+@functools.cache
+def gradients_of(name):
+    """A compiled function of signals, atoms and a tolerance for each signal."""
+
+    def loss(signals, atoms, tolerance):
+        coefficients = CODERS[name](signals, atoms, tolerance=tolerance).coefficients
+        return jnp.sum(jnp.where(jnp.isfinite(coefficients), coefficients, 0))
+
+    return jax.jit(jax.grad(loss, argnums=(0, 1)))
+
+
+NO_TOLERANCE = np.zeros(N, np.float32)
+
+
+@pytest.mark.parametrize("name", CODERS)
+def test_gradients_do_not_depend_on_the_scale(name):
+    plain = [np.asarray(x, np.float64) for x in gradients_of(name)(SIGNALS, ATOMS, NO_TOLERANCE)]
+    for of_signals, of_atoms in ((100, 0), (-100, 0), (100, 100), (-100, -100)):
+        a, b = np.float32(2.0**of_signals), np.float32(2.0**of_atoms)
+        found = gradients_of(name)(a * SIGNALS, b * ATOMS, NO_TOLERANCE)
+        for x, y, power in zip(found, plain, (of_atoms, 2 * of_atoms - of_signals), strict=True):
+            back = np.asarray(x, np.float64) * 2.0**power
+            np.testing.assert_allclose(back, y, rtol=1e-4, atol=1e-5 * np.max(np.abs(y)))
+
+
+@pytest.mark.parametrize("name", CODERS)
+def test_gradients_beside_signals_and_atoms_that_are_not_finite_are_those_without(name):
+    signals, atoms = SIGNALS.copy(), ATOMS.copy()
+    signals[7], atoms[[0, 9]] = 0, 0
+    # Signals with unused places, which hold the first free atoms: 0, that is not finite, is one.
+    tolerance = np.where(np.arange(N) % 2, 20, 0).astype(np.float32)
+    expected = gradients_of(name)(signals, atoms, tolerance)
+    signals[7, 0], atoms[0, 0], atoms[9, 0] = np.nan, np.nan, np.inf
+    found = gradients_of(name)(signals, atoms, tolerance)
+    for x, y in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_a_signal_has_one_code_alone_in_a_block_and_among_thousands(name):
     def support(code):
