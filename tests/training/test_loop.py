@@ -265,7 +265,7 @@ def test_run_resumes_from_every_residue_of_its_intervals(
             interrupt(patch, how, at)
             loop.train(tiny_config, tmp_path / "run")
     assert_same_state(loop.train(tiny_config, tmp_path / "run"), whole)
-    # A set: files of runs that start in one second have no order, so that step 3 may be there twice.
+    # As a set: event files of one second have no order, so step 3 may be there twice.
     logged = {step for step, _ in read_curves(tmp_path / "run")["train/loss"]}
     assert logged == {3, 6, 7}
 
