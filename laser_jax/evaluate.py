@@ -9,7 +9,7 @@ import re
 import jax
 
 from laser_jax.data import open_split
-from laser_jax.evaluation.network_metrics import load_networks, perceptual_quality
+from laser_jax.evaluation.network_metrics import compute_network_metrics, load_networks
 from laser_jax.evaluation.split import (
     evaluate_split,
     evenly_spaced_images,
@@ -68,7 +68,7 @@ def evaluate(config, workdir):
         "rate_protocol": "fixed-length code; coefficients, if any, at "
         f"{config.eval.coefficient_bits} bits",
         **evaluate_split(eval_step, model, variables, source, mesh=mesh, config=config),
-        **perceptual_quality(networks, model, variables, source, mesh=mesh, config=config),
+        **compute_network_metrics(networks, model, variables, source, mesh=mesh, config=config),
     }
     images = evenly_spaced_images(source)
     reconstruction = trained.reconstruct(images)

@@ -1,13 +1,13 @@
-"""Two virtual CPU devices and strict ranks, set before JAX starts; what many tests share."""
+"""Shared fixtures, and JAX settings: two virtual CPU devices, no implicit rank promotion."""
 
 import os
 
-# LLVM's full optimisation took a quarter of the time of tests that run a program a few times.
+# Most programs run only a few times, and full LLVM optimisation took a quarter of the time.
 os.environ["XLA_FLAGS"] = (
     "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=1"
 )
 os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
-# Matplotlib's list of fonts stays where it is; the rest of the cache becomes a session's own.
+# Matplotlib's font list stays in the user's cache; other caches are temporary.
 os.environ.setdefault("MPLCONFIGDIR", os.path.expanduser("~/.cache/matplotlib"))
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", os.devnull)
@@ -21,7 +21,7 @@ import zlib
 import hypothesis
 import pytest
 
-# `HYPOTHESIS_PROFILE=thorough` looks further. Nothing is stored: the same examples every time.
+# `HYPOTHESIS_PROFILE=thorough` runs more examples. They are the same in every run.
 _HYPOTHESIS = {
     "deadline": None,  # an example may compile
     "derandomize": True,
@@ -39,7 +39,7 @@ sys.path.insert(0, str(ROOT))  # for `configs` and `main`
 
 @pytest.fixture(scope="session", autouse=True)
 def temporary_files(tmp_path_factory):
-    """Where this process and those it starts put theirs: TFDS leaves empty directories behind."""
+    """Temporary and cache directories of this process and its children; TFDS leaves files there."""
     path = str(tmp_path_factory.mktemp("tmp"))
     tempfile.tempdir = os.environ["TMPDIR"] = path
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
@@ -47,7 +47,7 @@ def temporary_files(tmp_path_factory):
 
 @pytest.fixture(scope="session", autouse=True)
 def compilation_cache(tmp_path_factory):
-    """One cache for this process and those it starts: the same steps compile once."""
+    """One compilation cache for this process and its children."""
     import jax
 
     path = str(tmp_path_factory.mktemp("xla"))
@@ -59,7 +59,7 @@ def compilation_cache(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def photo_patches_dir(tmp_path_factory):
-    """A data_dir in which the embedded photographs' windows are prepared."""
+    """A `data_dir` with the prepared data set of the embedded photographs."""
     from laser_jax.data import prepare
 
     data_dir = tmp_path_factory.mktemp("tfds")
@@ -69,7 +69,7 @@ def photo_patches_dir(tmp_path_factory):
 
 @pytest.fixture
 def tiny_config(photo_patches_dir):
-    """The configuration `configs/tiny.py` on prepared photographs."""
+    """The config `configs/tiny.py` with prepared photographs."""
     from configs import tiny
 
     config = tiny.get_config()
@@ -79,7 +79,7 @@ def tiny_config(photo_patches_dir):
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    """An empty home directory, and an empty current one beside it."""
+    """An empty home directory; the current directory, `here`, is empty too."""
     for name in ("home", "here"):
         (tmp_path / name).mkdir()
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -103,7 +103,7 @@ def small_disk(tmp_path):
 
 @pytest.fixture(scope="session")
 def products():
-    """A function: the products and convolutions in what a call with these arguments traces."""
+    """A function that returns the matrix products and convolutions in the jaxpr of a call."""
     import jax
 
     def equations(jaxpr):
@@ -125,7 +125,7 @@ def products():
 
 @pytest.fixture(scope="session")
 def refuses():
-    """A function: asserts that a call raises a ValueError of the library's own, a sentence."""
+    """A function that asserts that a call raises a ValueError of laser_jax, ending in a period."""
 
     def check(function, *args, **kwargs):
         with pytest.raises(ValueError) as caught:
@@ -138,8 +138,11 @@ def refuses():
 
 @pytest.fixture(scope="session")
 def inception_file(tmp_path_factory):
-    """Weights for FID's Inception in the file's real form, made by a rule: Gaussians by their
-    names, scaled so that nothing grows or dies on its way. The unused classifier is there too."""
+    """A weight file of FID's Inception in its real format, with random values seeded by name.
+
+    They are scaled so that activations neither explode nor vanish. The file has the unused
+    classifier too.
+    """
     import jax
     import numpy as np
 

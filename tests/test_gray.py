@@ -1,4 +1,4 @@
-"""Gray images from the data to the figures: `data.channels = 1`."""
+"""Gray images (`data.channels = 1`) from the data to the figures."""
 
 import json
 

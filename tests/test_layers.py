@@ -30,7 +30,7 @@ LEVEL = {package: level for level, packages in enumerate(LAYERS) for package in 
 
 
 def modules():
-    """Module name -> file, for every module of the library."""
+    """Returns module name -> file for every module of the library."""
     return {
         ".".join(("laser_jax", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(
             ".__init__"
@@ -40,7 +40,7 @@ def modules():
 
 
 def imports(path, names):
-    """The laser_jax modules that a file imports, at any depth of its code."""
+    """Returns the laser_jax modules that a file imports, including imports in functions."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("laser_jax"):
@@ -70,7 +70,7 @@ def test_module_imports_only_packages_above_its_own(module, path):
             assert LEVEL[there] < LEVEL[here], f"{module} imports {imported}, which is not above it"
 
 
-def test_imports_have_no_circle():
+def test_imports_have_no_cycle():
     names = modules()
     graph = {
         module: {i for i in imports(path, names) if i != module and not module.startswith(f"{i}.")}

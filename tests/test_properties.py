@@ -1,5 +1,8 @@
-"""Images, losses, metrics and batches of any shape, dtype and size: the right answer, or a
-ValueError that names the fault. See `sparse/test_properties.py`."""
+"""Images, losses, metrics and batches of any shape, dtype and size.
+
+Each call returns the right value or raises a ValueError that names the error. See also
+`sparse/test_properties.py`.
+"""
 
 import itertools
 import math
@@ -74,7 +77,7 @@ def similarity(p):
 
 
 def covariances(p):
-    """Two singular ones of width 3, as products of factors."""
+    """Returns two singular covariances of width 3, and the term of their overlap."""
     factors = np.random.default_rng(p.number).normal(size=(2, 3, 2))
     return [x @ x.T for x in factors], np.linalg.norm(factors[0].T @ factors[1], "nuc")
 
@@ -220,7 +223,7 @@ def test_every_public_function_has_a_row():
 
 @named
 @given(data=st.data())
-def test_the_answer_is_right_and_finite(function, data, refuses):
+def test_result_is_right_and_finite(function, data, refuses):
     # SSIM has fourth powers.
     p = data.draw(pairs((1, 1e-30, 0)) if function is metrics.ssim else pairs())
     arguments, has_answer, expected = ROWS[function]
@@ -265,7 +268,7 @@ def flaws(name, value, whole):
 @named
 @settings(max_examples=settings().max_examples // 2)
 @given(p=pairs())
-def test_what_does_not_fit_is_refused(function, p, refuses):
+def test_invalid_arguments_raise(function, p, refuses):
     make, has_answer, _ = ROWS[function]
     if has_answer(p):
         for name, value in make(p).items():
@@ -273,7 +276,7 @@ def test_what_does_not_fit_is_refused(function, p, refuses):
                 refuses(function, **{**make(p), name: bad})
 
 
-def test_bytes_and_whole_numbers_have_answers_where_they_mean_something():
+def test_integer_arguments_work_where_they_are_valid():
     every = np.arange(256, dtype=np.uint8)
     np.testing.assert_allclose(images.to_network(every), every / 127.5 - 1, atol=1e-6)
     assert metrics.squared_error_to_psnr(1) == 0
@@ -304,7 +307,7 @@ FLAWS_OF_TRAINING += [{"crop_padding": -1}, {"batch_size": 8}]
 
 
 @given(source=SOURCES, sizes=SIZES)
-def test_evaluation_gives_each_process_its_images(source, sizes):
+def test_evaluation_batches_give_each_process_its_images(source, sizes):
     local, first = sizes["batch_size"] // sizes["process_count"], sizes["process_index"]
     places = np.arange(-(-len(source) // sizes["batch_size"]) * sizes["batch_size"])
     mine = places.reshape(-1, sizes["process_count"], local)[:, first]
@@ -318,7 +321,7 @@ def test_evaluation_gives_each_process_its_images(source, sizes):
 
 
 @given(source=SOURCES, sizes=SIZES, rest=st.fixed_dictionaries(TRAINING))
-def test_training_gives_images_of_the_source(source, sizes, rest, refuses):
+def test_training_batches_hold_images_of_the_source(source, sizes, rest, refuses):
     if sizes["batch_size"] > len(source):
         return refuses(train_batches, source, **sizes, **rest)
     batch = next(train_batches(source, **sizes, **rest))
@@ -330,7 +333,7 @@ def test_training_gives_images_of_the_source(source, sizes, rest, refuses):
         assert {x.tobytes() for x in batch} <= known
 
 
-def test_numbers_out_of_range_are_refused(refuses):
+def test_numbers_out_of_range_raise(refuses):
     source, fits = source_of(5, (4, 4)), {"batch_size": 2, "process_count": 2, "process_index": 1}
     for flaw in FLAWS:
         refuses(eval_batches, source, **{**fits, **flaw})
@@ -341,7 +344,7 @@ def test_numbers_out_of_range_are_refused(refuses):
 @pytest.mark.parametrize("make", [train_batches, eval_batches], ids=lambda f: f.__name__)
 @pytest.mark.parametrize("dtype, shape", [("float32", (4, 4, 3)), ("int32", (4, 4, 3)),
     ("bool", (4, 4, 3)), ("uint8", (4, 4)), ("uint8", (1, 1, 3))])  # fmt: skip
-def test_an_image_that_is_not_like_the_others_is_named(make, dtype, shape, refuses):
+def test_image_of_another_shape_or_dtype_is_named(make, dtype, shape, refuses):
     images = [*np.zeros((3, 4, 4, 3), np.uint8), np.ones(shape, dtype)]
     seed = {"seed": 0} if make is train_batches else {}
     refuses(lambda: next(make(images, batch_size=4, **seed)))

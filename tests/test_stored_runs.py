@@ -1,4 +1,4 @@
-"""Runs that commit c548257 trained: later versions load, evaluate and resume them.
+"""Runs trained by commit c548257: later versions load, evaluate and resume them.
 
 Each archive in `tests/stored` is a workdir of `configs/tiny.py` after 20 steps, with the
 `evaluation.json` that the same commit wrote.
@@ -30,7 +30,7 @@ def stored(request, tmp_path, photo_patches_dir):
     return workdir, config
 
 
-def test_stored_run_evaluates_as_it_did_and_resumes(stored):
+def test_stored_run_loads_evaluates_equally_and_resumes(stored):
     workdir, config = stored
     expected = json.loads((workdir / "evaluation.json").read_text())
     images = np.random.default_rng(0).integers(256, size=(2, 32, 32, 3), dtype=np.uint8)

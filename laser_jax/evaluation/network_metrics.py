@@ -1,4 +1,4 @@
-"""How a split's reconstructions look: LPIPS, and Fréchet distances to their originals."""
+"""Metrics of a split by pretrained networks: LPIPS and Fréchet distances."""
 
 import functools
 import hashlib
@@ -32,12 +32,12 @@ _LPIPS_NAMES = {"alex": "lpips", "vgg": "lpips_vgg"}
 
 
 def load_networks(config):
-    """Returns the parameters of every network that fits the images and whose weights are here.
+    """Returns the parameters of every network that supports the image size and has weights.
 
-    What has none is left out, and the log says how to get them.
+    The log names networks without weights, and how to get them.
 
     Raises:
-      WeightsUnavailable: if weights that the config names are not there.
+      WeightsUnavailable: if weights that the config names are missing.
     """
     directory, path = config.weights.lpips, config.weights.inception
     loaders = {
@@ -54,46 +54,29 @@ def load_networks(config):
             if named is not None:
                 raise
             what = {"alex": "lpips", "vgg": "lpips_vgg and fd_vgg16", "inception": "fid"}[name]
-            log.info("%s left out: %s", what, error)
+            log.info("%s not computed: %s", what, error)
     return networks
 
 
-def perceptual_quality(networks, model, variables, source, *, mesh, config):
-    """Returns what the networks tell of a split, as a dict.
+def compute_network_metrics(networks, model, variables, source, *, mesh, config):
+    """Returns the metrics of a split that need pretrained networks, as a dict.
 
-    `lpips` (AlexNet) and `lpips_vgg` are means over images. `fd_vgg16`, on pooled VGG16 features,
-    and `fid`, on those of FID's Inception, are Fréchet distances between all reconstructions and
-    all originals, with their protocols beside them. Reconstructions are rounded to uint8 first, as
-    published figures are of images in files.
+    `lpips` (AlexNet) and `lpips_vgg` are means over images. `fd_vgg16` (on pooled VGG16 features)
+    and `fid` (on features of FID's Inception) are Fréchet distances between all reconstructions
+    and all originals. Each has its protocol beside it. Reconstructions are rounded to uint8, as in
+    published results, which are computed from image files.
 
     Args:
-      networks: from `load_networks`; what is not in it is not computed.
+      networks: from `load_networks`; metrics of missing networks are not computed.
       model: the `Autoencoder`.
       variables: its variables.
-      source: the split's images.
+      source: the images of the split.
       mesh: the devices.
       config: the whole config.
     """
     if not networks:
         return {}
-
-    @jax.jit
-    def measure(variables, networks, images, mask):
-        original = to_network(images)
-        reconstruction = to_network(to_bytes(model.apply(variables, original).reconstruction))
-        sums, features = {}, {}
-        for net, name in _LPIPS_NAMES.items():
-            if net in networks:
-                distance = lpips_distance(networks[net], original, reconstruction, net=net)
-                sums[name] = jnp.sum(jnp.where(mask, distance, 0))
-        if "vgg" in networks:
-            features["vgg", "original"] = vgg16_features(networks["vgg"], original)
-            features["vgg", "reconstruction"] = vgg16_features(networks["vgg"], reconstruction)
-        if "inception" in networks:
-            rows = inception_features(networks["inception"], reconstruction)
-            features["inception", "reconstruction"] = rows
-        return jax.lax.with_sharding_constraint((sums, features, mask), replicated(mesh))
-
+    measure = jax.jit(functools.partial(_measure_batch, model, mesh))
     totals, statistics, digest = {}, {}, hashlib.sha256()
     networks = jax.jit(lambda x: x, out_shardings=replicated(mesh))(networks)
     for images, mask in _batches(source, config):
@@ -117,23 +100,48 @@ def perceptual_quality(networks, model, variables, source, *, mesh, config):
     if len(source) < 2:
         return result  # one image has no covariance
     moments = {name: sums.moments() for name, sums in statistics.items()}
-    if "vgg" in networks:
-        result["fd_vgg16"] = frechet_distance(
-            *moments["vgg", "original"], *moments["vgg", "reconstruction"]
-        )
-        result["fd_vgg16_protocol"] = f"VGG16 relu5_3, mean over positions; {protocol}"
     if "inception" in networks:
-        originals = _inception_moments(networks["inception"], source, digest, mesh, config)
-        result["fid"] = frechet_distance(*originals, *moments["inception", "reconstruction"])
-        size = f"resized to {INPUT_SIZE}x{INPUT_SIZE}, bilinear"
-        result["fid_protocol"] = (
-            f"FID's InceptionV3, {FEATURES} pooled features, {size}; {protocol}"
+        moments["inception", "original"] = _inception_moments(
+            networks["inception"], source, digest, mesh, config
         )
+    return result | _frechet_distances(moments, protocol)
+
+
+def _measure_batch(model, mesh, variables, networks, images, mask):
+    """Returns the sums of LPIPS over the images of the mask, features, and the mask."""
+    original = to_network(images)
+    reconstruction = to_network(to_bytes(model.apply(variables, original).reconstruction))
+    sums, features = {}, {}
+    for net, name in _LPIPS_NAMES.items():
+        if net in networks:
+            distance = lpips_distance(networks[net], original, reconstruction, net=net)
+            sums[name] = jnp.sum(jnp.where(mask, distance, 0))
+    if "vgg" in networks:
+        features["vgg", "original"] = vgg16_features(networks["vgg"], original)
+        features["vgg", "reconstruction"] = vgg16_features(networks["vgg"], reconstruction)
+    if "inception" in networks:
+        rows = inception_features(networks["inception"], reconstruction)
+        features["inception", "reconstruction"] = rows
+    return jax.lax.with_sharding_constraint((sums, features, mask), replicated(mesh))
+
+
+def _frechet_distances(moments, protocol):
+    size = f"resized to {INPUT_SIZE}x{INPUT_SIZE}, bilinear"
+    names = {
+        "vgg": ("fd_vgg16", "VGG16 relu5_3, mean over positions"),
+        "inception": ("fid", f"FID's InceptionV3, {FEATURES} pooled features, {size}"),
+    }
+    result = {}
+    for net, (name, features) in names.items():
+        if (net, "reconstruction") in moments:
+            pair = moments[net, "original"], moments[net, "reconstruction"]
+            result[name] = frechet_distance(*pair[0], *pair[1])
+            result[f"{name}_protocol"] = f"{features}; {protocol}"
     return result
 
 
 def _inception_moments(params, source, digest, mesh, config):
-    """The originals' moments, kept for the next run that is evaluated on these very images."""
+    """Returns the moments of the originals, cached for later evaluations on the same images."""
     weights = file_digest(inception_path(config.weights.inception))
     key = hashlib.sha256(digest.digest() + weights.encode()).hexdigest()
     path = _moments_file(key)
@@ -156,20 +164,20 @@ def _inception_moments(params, source, digest, mesh, config):
             path.parent.mkdir(parents=True, exist_ok=True)
             partial = path.with_suffix(f".{os.getpid()}.npz")
             np.savez(partial, mean=mean, covariance=covariance)
-            partial.replace(path)  # whole or not at all
+            partial.replace(path)  # atomically
         except OSError as error:
-            log.warning("FID's reference will be computed again: %s", error)
+            log.warning("FID statistics of the originals are not cached: %s", error)
     return mean, covariance
 
 
 def _moments_file(key):
-    """Returns where moments are kept, or None: the cache is for one process with a home."""
-    if jax.process_count() > 1:  # each may see another cache, and sees other images
+    """Returns the file of cached moments; None with several processes or without a home."""
+    if jax.process_count() > 1:  # each has its own images, and perhaps its own cache
         return None
     try:
         return cache_directory() / "statistics" / f"{key}.npz"
     except ValueError as error:
-        log.warning("FID's reference is not kept: %s", error)
+        log.warning("FID statistics of the originals are not cached: %s", error)
         return None
 
 

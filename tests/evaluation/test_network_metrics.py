@@ -1,4 +1,4 @@
-"""What the evaluation says of a split by networks, against the functions applied to all of it."""
+"""Metrics of a split by pretrained networks, against the functions applied to all images."""
 
 import jax
 import numpy as np
@@ -7,7 +7,7 @@ from skimage import data as photographs
 
 from laser_jax.data.source import ImageSource
 from laser_jax.evaluation import network_metrics
-from laser_jax.evaluation.network_metrics import load_networks, perceptual_quality
+from laser_jax.evaluation.network_metrics import compute_network_metrics, load_networks
 from laser_jax.metrics import fid, frechet_distance, lpips
 from laser_jax.models import build_model, inference
 from laser_jax.pretrained import (
@@ -33,7 +33,7 @@ def source():
 
 @pytest.fixture
 def trained(config):
-    """A model, hardly trained: what it makes of images is another image of the same shape."""
+    """An untrained model: its reconstructions are other images of the same shape."""
     model = build_model(config)
     images = np.zeros((1, 32, 32, 3), np.float32)
     return model, jax.jit(model.init)(jax.random.key(0), images)
@@ -43,7 +43,7 @@ def trained(config):
 def images(trained, source):
     originals = np.stack(source.records)
     reconstruction = np.asarray(inference.reconstruct(*trained, originals))
-    # What the networks see: images as a file holds them.
+    # The networks get rounded images, as in a file.
     return originals / 255, np.round(255 * reconstruction) / 255
 
 
@@ -53,12 +53,12 @@ def moments(features):
 
 
 def quality(trained, source, config):
-    return perceptual_quality(
+    return compute_network_metrics(
         load_networks(config), *trained, source, mesh=data_mesh(), config=config
     )
 
 
-def test_averages_and_distances_are_over_exactly_the_splits_images(
+def test_metrics_use_exactly_the_images_of_the_split(
     trained, source, images, config, tmp_path, monkeypatch, caplog
 ):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -77,7 +77,7 @@ def test_averages_and_distances_are_over_exactly_the_splits_images(
     assert "rounded to uint8" in result["lpips_protocol"]
     # Without its weights there is no FID, and the log says how to get them.
     assert not any(name.startswith("fid") for name in result)
-    assert "fid left out" in caplog.text and "laser_jax.pretrained.download" in caplog.text
+    assert "fid not computed" in caplog.text and "laser_jax.pretrained.download" in caplog.text
 
 
 def test_gray_images_are_judged_as_rgb_images_of_equal_channels(config, source):
@@ -87,14 +87,16 @@ def test_gray_images_are_judged_as_rgb_images_of_equal_channels(config, source):
     gray = [image[..., :1] for image in source.records]
     split = ImageSource("windows", "test", "gray windows", gray, load=lambda x: x)
     networks = {name: params for name, params in load_networks(config).items() if name == "alex"}
-    found = perceptual_quality(networks, model, variables, split, mesh=data_mesh(), config=config)
+    found = compute_network_metrics(
+        networks, model, variables, split, mesh=data_mesh(), config=config
+    )
     originals = np.stack(gray)
     reconstruction = np.asarray(inference.reconstruct(model, variables, originals))
     in_rgb = [x.repeat(3, -1) for x in (originals / 255, np.round(255 * reconstruction) / 255)]
     np.testing.assert_allclose(found["lpips"], np.mean(lpips(*in_rgb, net="alex")), rtol=1e-5)
 
 
-def test_fid_is_taken_on_inceptions_features_and_its_reference_kept(
+def test_fid_uses_inception_features_and_caches_those_of_the_originals(
     trained, source, images, config, tmp_path, monkeypatch, inception_file
 ):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -126,7 +128,7 @@ class Counted:
         return self.original(width)
 
 
-def test_weights_that_the_config_names_must_be_there(config, tmp_path):
+def test_missing_weights_named_in_the_config_raise(config, tmp_path):
     config.weights.inception = str(tmp_path / "absent.pickle")
     with pytest.raises(WeightsUnavailable, match="absent.pickle does not exist"):
         load_networks(config)
@@ -135,7 +137,7 @@ def test_weights_that_the_config_names_must_be_there(config, tmp_path):
         load_networks(config)
 
 
-def test_networks_that_do_not_fit_the_images_are_left_out(config, tmp_path, monkeypatch):
+def test_networks_that_need_larger_images_are_skipped(config, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert load_networks(config).keys() == {"alex", "vgg"}
     config.data.image_size = 16
