@@ -191,7 +191,9 @@ def test_coherence_penalty_drives_the_atoms_apart(latents):
     for _ in range(200):
         atoms = unit_norm(atoms - 2.0 * jax.grad(loss)(atoms))
     welch = (24 - 6) / (6 * 23)
-    assert welch < loss(atoms) / 2 < 1.1 * welch < loss(variables["dictionary"]["atoms"]) / 2
+    assert (
+        0.9999 * welch < loss(atoms) / 2 < 1.1 * welch < loss(variables["dictionary"]["atoms"]) / 2
+    )
 
 
 def test_dictionary_gradient_is_that_of_the_least_squares_error(latents):
@@ -242,7 +244,7 @@ def test_unused_atoms_are_replaced_and_forget_their_past(latents):
     code = module.encode(dictionary["atoms"].at[5].set(0.0), latents)
     assert float(usage(code, 24)[5]) == 0
     kept = module.adapt(dictionary, latents, code, step=1, key=jax.random.key(0))
-    np.testing.assert_array_equal(kept["atoms"][5], dictionary["atoms"][5])
+    np.testing.assert_array_max_ulp(kept["atoms"][5], dictionary["atoms"][5], maxulp=2)
     replaced = module.adapt(dictionary, latents, code, step=2, key=jax.random.key(0))
     assert not np.allclose(replaced["atoms"][5], dictionary["atoms"][5])
     assert float(replaced["usage"][5]) == 1 and not jnp.any(replaced["statistics"][5])

@@ -18,6 +18,13 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 @pytest.fixture
+def two_devices():
+    """Skips a test where there is one device."""
+    if jax.device_count() < 2:
+        pytest.skip("needs two devices")
+
+
+@pytest.fixture
 def rng():
     return np.random.default_rng(0)
 

@@ -81,7 +81,9 @@ def test_the_nearest_atom_does_not_depend_on_the_scale(rng, d, scale):
     assert np.mean(found == expected) > 0.99
     # Far signals are nearest to the atom furthest in their direction, near ones to the shortest.
     far = nearest_atom(signals, np.float32(1e-30) * dictionary).indices[:, 0]
-    np.testing.assert_array_equal(far, np.argmax(signals @ dictionary.T, -1))
+    np.testing.assert_array_equal(
+        far, np.argmax(np.asarray(signals) @ np.asarray(dictionary).T, -1)
+    )
     near = nearest_atom(np.float32(1e-30) * signals, dictionary).indices
     np.testing.assert_array_equal(near, np.argmin(np.sum(dictionary**2, -1)))
 
@@ -125,6 +127,7 @@ def test_leading_axes_do_not_change_the_nearest_atom(rng):
     assert nearest_atom(signals, dictionary[:1]).indices.max() == 0
 
 
+@pytest.mark.usefixtures("two_devices")
 def test_nearest_atoms_of_sharded_signals_are_found_where_they_are(rng):
     signals, dictionary = random_problem(rng, np.float32)
     mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))

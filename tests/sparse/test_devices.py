@@ -124,6 +124,7 @@ def test_every_public_function_is_called():
     assert functions == {name.split("-")[0] for name in CALLS}
 
 
+@pytest.mark.usefixtures("two_devices")
 @pytest.mark.parametrize("name", CALLS)
 def test_a_function_in_shard_map_gives_each_device_the_result_of_its_signals(name):
     rows, others, call = of(name)
@@ -140,6 +141,7 @@ def test_a_function_in_shard_map_gives_each_device_the_result_of_its_signals(nam
         is_same(jax.tree.map(lambda x, i=device: x[i], found), call(own, others))
 
 
+@pytest.mark.usefixtures("two_devices")
 @pytest.mark.parametrize("name", CALLS)
 def test_a_function_gives_the_same_on_either_type_of_mesh(name):
     rows, others, call = of(name)

@@ -128,7 +128,9 @@ def test_atoms_keep_unit_norm_and_their_side_and_unused_ones_stay(rng, dtype, me
     # The atom with one user takes that user's direction.
     errors, _, _ = restricted_errors(signals, dictionary, code, atom=6)
     if method == "parallel":
-        np.testing.assert_allclose(np.abs(new[6] @ errors[0]), np.linalg.norm(errors[0]), rtol=1e-3)
+        np.testing.assert_allclose(
+            np.abs(np.asarray(new[6]) @ errors[0]), np.linalg.norm(errors[0]), rtol=1e-3
+        )
 
 
 @methods
@@ -273,6 +275,7 @@ def test_a_sweep_over_bfloat16_signals_keeps_float32_atoms(rng):
     assert new.dtype == new_code.coefficients.dtype == jnp.float32
 
 
+@pytest.mark.usefixtures("two_devices")
 def test_parallel_sweep_over_sharded_signals_only_sums_moments_over_devices(rng):
     signals, dictionary, code = coded_problem(rng, np.float32)
     mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))

@@ -2,7 +2,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from laser_jax.sparse.linalg import map_blocks, row_argmax, safe_norms, sum_blocks
+from laser_jax.sparse.linalg import map_blocks, matmul, row_argmax, safe_norms, sum_blocks
 
 
 @pytest.mark.parametrize("width", [1, 15, 16, 17, 100])
@@ -20,8 +20,8 @@ def test_blocks_give_what_one_call_gives(rng):
         a, b = map_blocks(lambda p: (2 * p[0], p[1].sum(-1)), (x, y), block_size)
         np.testing.assert_array_equal(a, 2 * x)
         np.testing.assert_array_equal(b, y.sum(-1))
-        total = sum_blocks(lambda p: p[0].T @ p[0], (x, y), block_size)
-        flat = x.reshape(-1, 4)
+        total = sum_blocks(lambda p: matmul(p[0].T, p[0]), (x, y), block_size)
+        flat = np.asarray(x).reshape(-1, 4)
         np.testing.assert_allclose(total, flat.T @ flat, rtol=1e-4, atol=1e-4)
 
 

@@ -223,6 +223,7 @@ def test_a_signal_that_is_not_finite_leaves_the_others_alone(rng, coder):
     assert len(set(np.asarray(broken.indices[3]))) == 4
 
 
+@pytest.mark.usefixtures("two_devices")
 @coders
 def test_sharded_signals_need_no_communication(rng, coder):
     mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
