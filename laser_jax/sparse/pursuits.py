@@ -118,10 +118,10 @@ def iterative_hard_thresholding(
 ):
     """Codes each signal by gradient steps, each followed by keeping the k largest coefficients.
 
-    A step has the length that is best over the current support (normalised IHT). One that does
-    not lower the error, as the support changes, is tried again half as long in the next
-    iteration. The coefficients are the least-squares ones over the last support; with a
-    tolerance only the largest of them, as many as reach it.
+    A step has the length that is best over the current support (normalised IHT). One that raises
+    the error by more than a quarter, as the support changes, is tried again half as long in the
+    next iteration. The coefficients are the least-squares ones over the best support found; with
+    a tolerance only the largest of them, as many as reach it.
 
     Args:
       iterations: gradient steps tried, at least 1. The others as for `omp`.
@@ -357,11 +357,16 @@ def _largest(values, sparsity, atoms):
     return SparseCode(indices, atoms.pick(values, indices))
 
 
+# Of the error in a step, relative. A new support pays later: with 1 the final error is up to six
+# times as large on incoherent dictionaries, with 1.5 ten times on very coherent ones.
+_RISE = 1.25
+
+
 def _threshold_block(signals, atoms, sparsity, tolerance, iterations, prune):
     first = atoms.correlations(signals)
 
     def step(_, state):
-        code, residual, error, longest = state
+        code, residual, error, longest, best_code, least = state
         if atoms.gram is None:
             gradient = atoms.correlations(residual)
         else:
@@ -373,20 +378,26 @@ def _threshold_block(signals, atoms, sparsity, tolerance, iterations, prune):
         new = _largest(moved, sparsity, atoms)
         new_residual = atoms.add(signals, -new.coefficients, new.indices, sparsity)
         new_error = atoms.dot(new_residual, new_residual)
-        falls = new_error < error
-        new = jax.tree.map(lambda x, y: jnp.where(falls[None, :], x, y), new, code)
-        residual = jnp.where(atoms.each(falls), new_residual, residual)
+
+        def where(condition, x, y):
+            return jax.tree.map(lambda x, y: jnp.where(condition[None, :], x, y), x, y)
+
+        best_code, least = where(new_error < least, new, best_code), jnp.minimum(least, new_error)
+        moves = new_error < _RISE * error
+        residual = jnp.where(atoms.each(moves), new_residual, residual)
+        error = jnp.where(moves, new_error, error)
         # A step too long is tried again, shorter, in the next iteration: a loop here would run
         # until the last signal of the block, and over devices communicate.
-        longest = jnp.where(falls, jnp.inf, length / 2)
-        return new, residual, jnp.minimum(error, new_error), longest
+        longest = jnp.where(moves, jnp.inf, length / 2)
+        return where(moves, new, code), residual, error, longest, best_code, least
 
     # The first step starts from zero, on the support of the largest correlations.
     start = _largest(first, sparsity, atoms)
     start = start._replace(coefficients=jnp.zeros_like(start.coefficients))
     infinite = jnp.full_like(start.coefficients[0], jnp.inf)
-    state = (start, signals, atoms.dot(signals, signals), infinite)
-    code = fori_loop(0, iterations, step, state)[0]
+    squared = atoms.dot(signals, signals)
+    state = (start, signals, squared, infinite, start, squared)
+    code = fori_loop(0, iterations, step, state)[4]
     return _prune(signals, atoms, code, tolerance) if prune else code
 
 

@@ -157,6 +157,24 @@ def test_iterative_hard_thresholding_does_not_diverge_on_a_coherent_dictionary(r
     assert relative.mean() < 0.02
 
 
+def test_iterative_hard_thresholding_is_no_worse_than_without_its_safeguard(rng):
+    signals, atoms = rng.normal(size=(200, 64)), rng.normal(size=(256, 64))
+    atoms /= np.linalg.norm(atoms, axis=-1, keepdims=True)
+    expected = []
+    for signal in signals:
+        dense, support = np.zeros(256), np.argsort(-np.abs(atoms @ signal))[:8]
+        for _ in range(20):
+            gradient = atoms @ (signal - dense @ atoms)
+            change = gradient[support] @ atoms[support]
+            dense += gradient * (gradient[support] @ gradient[support]) / (change @ change)
+            support = np.argsort(-np.abs(dense))[:8]
+            dense[np.argsort(-np.abs(dense))[8:]] = 0
+        expected.append(np.linalg.lstsq(atoms[support].T, signal, rcond=None)[1])
+    signals, atoms = np.float32(signals), np.float32(atoms)
+    code = iterative_hard_thresholding(signals, atoms, sparsity=8)
+    assert squared_error(signals, atoms, code).mean() <= np.mean(expected)
+
+
 # Properties.
 
 
