@@ -96,7 +96,7 @@ def test_every_form_of_an_override_works(arguments, key, value):
         (["--config.model.patch_size=two"], "'two': it must be a number, or numbers such as"),
         (["--config.seed=None"], "invalid literal for int"),
         (["--config.seed=1.5"], "invalid literal for int"),
-        (["--config.model.use_ema=2"], "Non-boolean argument to boolean flag"),
+        (["--config.model.use_ema=2"], "model.use_ema = .2.: it must be true or false"),
         (["--noconfig.model.use_ema=1"], "--noconfig.model.use_ema=1 takes no value"),
         (["--noconfig.seed"], "'false': invalid literal for int"),
         (["--config.model=3"], "a group of keys, not a key"),
