@@ -77,7 +77,7 @@ def omp(
 
     Returns:
       A `SparseCode` of shape `(..., k)`. A signal that is not finite gets coefficients NaN,
-        an atom that is not finite is never used. Atoms of one signal are distinct; where
+      an atom that is not finite is never used. Atoms of one signal are distinct; where
       fewer than `sparsity` were needed the rest have coefficient 0, so an all-zero
       signal gets zero coefficients.
 
