@@ -39,6 +39,7 @@ from laser_jax.sparse.online import (
     online_update,
     residual_update,
 )
+from laser_jax.sparse.patches import average_patches, extract_patches
 from laser_jax.sparse.penalties import coefficient_l1, coherence_penalty
 from laser_jax.sparse.pursuits import (
     gradient_pursuit,
@@ -70,6 +71,7 @@ __all__ = [
     "OnlineStatistics",
     "RateModel",
     "SparseCode",
+    "average_patches",
     "code_bits",
     "coefficient_l1",
     "coherence",
@@ -79,6 +81,7 @@ __all__ = [
     "dequantize_coefficients",
     "ema_update",
     "energy",
+    "extract_patches",
     "fit_dictionary",
     "fit_rate_model",
     "gradient_pursuit",

@@ -7,6 +7,9 @@ import operator
 import jax
 from jax.sharding import NamedSharding, PartitionSpec
 
+# Axes at the end of an argument that do not count its rows.
+INNER_AXES = {"signals": 1, "code": 1, "patches": 2, "images": 3}
+
 
 def entry(*, static=(), compiled=True, like=None):
     """Decorates a public function.
@@ -19,7 +22,8 @@ def entry(*, static=(), compiled=True, like=None):
       static: names of the arguments that are static: integers, strings or None.
       compiled: whether to compile it; False for a function that does so in parts.
       like: names of the arguments that the results are sharded like, as a pytree prefix of the
-        results. "signals" and "code" stand for their leading axes, None for no sharding.
+        results. "signals" and "code" stand for their leading axes, as "patches" and "images" do,
+        None for no sharding.
     """
 
     def decorate(function):
@@ -52,9 +56,12 @@ def static_value(name, value):
     if value is None or (isinstance(value, str) and name in ("method", "selection")):
         return value
     try:
+        if name == "image_shape":
+            return tuple(operator.index(x) for x in value)
         return operator.index(value)
     except TypeError:
-        raise ValueError(f"{name} must be a static integer, got {value!r}.") from None
+        kind = "a tuple of static integers" if name == "image_shape" else "a static integer"
+        raise ValueError(f"{name} must be {kind}, got {value!r}.") from None
 
 
 def _check_dense(name, value):
@@ -79,8 +86,8 @@ def _shardings(like, arrays, mesh):
     def shardings_of(name):
         if name is None or arrays.get(name) is None:
             return NamedSharding(mesh, PartitionSpec())
-        if name in ("signals", "code"):
-            return sharding(jax.tree.leaves(arrays[name])[0], axes=-1)
+        if name in INNER_AXES:
+            return sharding(jax.tree.leaves(arrays[name])[0], axes=-INNER_AXES[name])
         return jax.tree.map(sharding, arrays[name])
 
     return jax.tree.map(shardings_of, like, is_leaf=lambda x: x is None)

@@ -31,6 +31,7 @@ CODE = SparseCode(indices(M, K), normal(2 * N, K))
 LEVELS = CODE._replace(coefficients=RNG.integers(-3, 4, (2 * N, K)).astype(np.int32))
 SINGLE = SparseCode(indices(M, 1), np.ones((2 * N, 1), np.float32))
 RATES = RateModel(normal(M) ** 2, normal(4) ** 2, np.arange(K + 1, dtype=np.float32))
+IMAGES = normal(2 * N, 3, 4, 1)
 # The arguments that hold one row a signal, all others, and what is static.
 CODER = {"signals": SIGNALS}, {"dictionary": ATOMS}, {"sparsity": K}
 CODED = {"signals": SIGNALS, "code": CODE}, {"dictionary": ATOMS}, {}
@@ -82,6 +83,12 @@ CALLS = {
     "coefficient_l1": ({"coefficients": CODE.coefficients}, {}, {}),
     "vq_bits": ({}, {}, {"num_atoms": M, "stages": 2}),
     "sparse_bits": ({}, {}, {"num_atoms": M, "sparsity": K, "coefficient_bits": 8}),
+    "extract_patches": ({"images": IMAGES}, {}, {"patch_size": 2}),
+    "average_patches": (
+        {"patches": normal(2 * N, 6, 4), "weights": normal(2 * N, 6) ** 2},
+        {},
+        {"patch_size": 2, "image_shape": (3, 4, 1)},
+    ),
     "unit_norm": ({"vectors": SIGNALS}, {}, {}),
     "dct_dictionary": ({}, {}, {"patch_size": 2, "num_frequencies": 3}),
     "kmeans_init": with_(LEARNER, iterations=2),

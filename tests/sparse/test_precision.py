@@ -37,6 +37,9 @@ CALLS = {
     "FitResult": lambda: sparse.FitResult(DICTIONARY, CODE, jnp.ones(1)),
     "code_bits": lambda: sparse.code_bits(LEVELS, RATES),
     "coefficient_l1": lambda: sparse.coefficient_l1(SIGNALS),
+    "average_patches": lambda: sparse.average_patches(
+        jnp.ones((4, 4)), (3, 3, 1), patch_size=2, weights=jnp.ones(4)
+    ),
     "coherence": lambda: sparse.coherence(DICTIONARY),
     "coherence_penalty": lambda: sparse.coherence_penalty(DICTIONARY),
     "dct_dictionary": lambda: sparse.dct_dictionary(4, 5),
@@ -46,6 +49,7 @@ CALLS = {
         sparse.EmaStatistics(jnp.ones(M), DICTIONARY), SIGNALS, ONE, decay=0.9
     ),
     "energy": lambda: sparse.energy(CODE, M),
+    "extract_patches": lambda: sparse.extract_patches(jnp.ones((3, 3, 1)), patch_size=2),
     "fit_dictionary": lambda: sparse.fit_dictionary(
         SIGNALS, num_atoms=M, sparsity=K, iterations=2, key=KEY
     ),

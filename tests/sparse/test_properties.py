@@ -464,6 +464,23 @@ ROWS = {
         lambda p: {"patch_size": p.d, "num_frequencies": p.d if p.d == 1 else p.d + p.seed % 4},
         is_dct,
     ),
+    "extract_patches": (
+        lambda p: {"images": p.dictionary[..., None], "patch_size": min(2, p.m, p.d)},
+        lambda p, a, out: close(
+            sparse.average_patches(out, (p.m, p.d, 1), patch_size=a["patch_size"])[..., 0],
+            f64(p.dictionary),
+            np.max(np.abs(f64(p.dictionary))),
+        ),
+    ),
+    "average_patches": (
+        lambda p: {
+            "patches": p.signals[..., None, :],
+            "image_shape": (1, 1, p.d),
+            "patch_size": 1,
+            "weights": p.by_shape(None, np.full((*p.signals.shape[:-1], 1), 0.5)),
+        },
+        lambda p, a, out: close(f64(out)[..., 0, 0, :], f64(p.signals), rtol=0.02),
+    ),
     "kmeans_init": (
         lambda p: {**learner(p), "iterations": p.by_shape(0, 2)},
         lambda p, a, out: close(
