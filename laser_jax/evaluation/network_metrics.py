@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from laser_jax import compiler
 from laser_jax.data import eval_batches
 from laser_jax.images import to_bytes, to_network
 from laser_jax.metrics import GaussianStatistics, frechet_distance
@@ -76,7 +77,7 @@ def compute_network_metrics(networks, model, variables, source, *, mesh, config)
     """
     if not networks:
         return {}
-    measure = jax.jit(functools.partial(_measure_batch, model, mesh))
+    measure = compiler.jit(functools.partial(_measure_batch, model, mesh))
     totals, statistics, digest = {}, {}, hashlib.sha256()
     networks = jax.jit(lambda x: x, out_shardings=replicated(mesh))(networks)
     for images, mask in _batches(source, config):
@@ -149,7 +150,7 @@ def _inception_moments(params, source, digest, mesh, config):
         with np.load(path) as file:
             return file["mean"], file["covariance"]
 
-    @jax.jit
+    @compiler.jit
     def features_of(params, images, mask):
         rows = inception_features(params, to_network(images))
         return jax.lax.with_sharding_constraint((rows, mask), replicated(mesh))

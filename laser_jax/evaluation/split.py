@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from laser_jax import compiler
 from laser_jax.data import eval_batches
 from laser_jax.images import to_network, to_unit
 from laser_jax.metrics import active_atoms, psnr, squared_error_to_psnr, ssim
@@ -43,7 +44,7 @@ def make_eval_step(model, image_loss, lpips_params=None):
     """
     image_loss = dataclasses.replace(image_loss, perceptual_precision="highest")
 
-    @jax.jit
+    @compiler.jit
     def eval_step(variables, images, mask, lpips_params):
         inputs = to_network(images)
         output = model.apply(variables, inputs)

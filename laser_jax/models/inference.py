@@ -5,10 +5,10 @@ Compiled once a model and shape; images go in as uint8 or [0, 1] and come out in
 
 import functools
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
+from laser_jax import compiler
 from laser_jax.images import to_network, to_unit
 from laser_jax.models import VectorQuantizer
 from laser_jax.sparse import SparseCode
@@ -16,13 +16,13 @@ from laser_jax.sparse import SparseCode
 _MOST_ATOMS = 1024  # that a figure shows
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(compiler.jit, static_argnums=0)
 def reconstruct(model, variables, images):
     """Returns the reconstructions in [0, 1] of images, uint8 or in [0, 1]."""
     return to_unit(model.apply(variables, to_network(images)).reconstruction)
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(compiler.jit, static_argnums=0)
 def decode_atoms(model, variables):
     """Returns what atoms look like, `(n, s, s, C)` in [0, 1]; s spans three signals.
 
@@ -50,14 +50,14 @@ def decode_atoms(model, variables):
     return to_unit(added / jnp.max(jnp.abs(added), axis=(1, 2, 3), keepdims=True))
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(compiler.jit, static_argnums=0)
 def encode(model, variables, images):
     """Returns the images' `SparseCode`, leading axes `(b, h, w)`."""
     latents = model.apply(variables, to_network(images), method="encode")
     return model.bottleneck.encode(atoms_of(variables), latents)
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(compiler.jit, static_argnums=0)
 def decode(model, variables, code):
     """Returns the images in [0, 1] of a `SparseCode`."""
     latents = model.bottleneck.decode(atoms_of(variables), code)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from laser_jax import compiler
 from laser_jax.pretrained.trunks import as_rgb
 
 INPUT_SIZE, FEATURES = 299, 2048
@@ -184,7 +185,7 @@ class InceptionV3(nn.Module):
         return jnp.mean(x, axis=(1, 2))
 
 
-@jax.jit
+@compiler.jit
 def inception_features(params, images):
     """Returns the features FID is taken on, `(b, 2048)`.
 

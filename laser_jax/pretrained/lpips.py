@@ -3,10 +3,10 @@
 import functools
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jax import lax
 
+from laser_jax import compiler
 from laser_jax.pretrained.trunks import VGG16, AlexNet, Conv, as_rgb
 
 # "default" is what JAX takes for float32 products: less than float32 on GPUs and TPUs.
@@ -45,7 +45,7 @@ class Lpips(nn.Module):
         return sum(jnp.mean(difference, axis=(1, 2, 3)) for difference in differences)
 
 
-@functools.partial(jax.jit, static_argnames=("net", "precision"))
+@functools.partial(compiler.jit, static_argnames=("net", "precision"))
 def lpips_distance(params, a, b, *, net, precision="highest"):
     """Returns the LPIPS distance of each pair of images, `(b,)`.
 
@@ -75,7 +75,7 @@ def lpips_distance(params, a, b, *, net, precision="highest"):
     return Lpips(net, PRECISIONS[precision]).apply({"params": params}, a, b)
 
 
-@jax.jit
+@compiler.jit
 def vgg16_features(params, images):
     """Returns VGG16's last features, mean over positions, `(b, 512)`.
 

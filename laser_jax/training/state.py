@@ -7,6 +7,7 @@ import flax
 import jax
 import jax.numpy as jnp
 
+from laser_jax import compiler
 from laser_jax.images import to_network
 from laser_jax.sharding import put_batch, replicated
 
@@ -73,7 +74,7 @@ def init_dictionary(setup, state, batches):
     signals = config.data.batch_size * config.data.image_size**2 // model.signal_pixels
     count = min(32, -(-4 * model.bottleneck.num_embeddings // signals))
 
-    @functools.partial(jax.jit, out_shardings=everywhere)
+    @functools.partial(compiler.jit, out_shardings=everywhere)
     def latents_of(params, images):
         return model.apply({"params": params}, to_network(images), method="encode")
 

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from laser_jax import compiler
 from laser_jax.images import to_network, to_unit
 from laser_jax.metrics import active_atoms, psnr
 from laser_jax.sharding import replicated, split_batch
@@ -27,7 +28,7 @@ class TrainStep:
         self._optimizer, self._adversary = setup.optimizer, setup.adversary
         self._image_loss, self._lpips_params = setup.image_loss, setup.lpips_params
         everywhere = replicated(setup.mesh)
-        self._jitted = jax.jit(
+        self._jitted = compiler.jit(
             self._step,
             static_argnames="adversarial",
             donate_argnums=0,
