@@ -57,6 +57,19 @@ def compilation_cache(tmp_path_factory):
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def compiled_programs():
+    """Drops the compiled programs between files before a process has too many memory maps.
+
+    XLA maps several regions for each CPU program. Linux allows 65,530 maps by default, and the
+    process crashes or hangs beyond them.
+    """
+    yield
+    maps = pathlib.Path("/proc/self/maps")
+    if maps.exists() and len(maps.read_bytes().splitlines()) > 15_000:
+        sys.modules["jax"].clear_caches()
+
+
 @pytest.fixture(scope="session")
 def photo_patches_dir(tmp_path_factory):
     """A `data_dir` with the prepared data set of the embedded photographs."""
