@@ -2,12 +2,21 @@
 
 On the command line any key can be overridden: `--config.model.sparsity_level=16`,
 `--config.model.patch_size=4` or `--config.model.patch_size="(2, 4)"` (an untyped reference accepts
-both). `laser_jax/training/settings.py` has the type and range of each key. The comment beside a
-key, or above it, is its meaning in docs/configuration.md: run `python -m docs.configuration` after
-a change.
+both). The comment beside a key, or above it, is its meaning in docs/configuration.md: run
+`python -m docs.configuration` after a change.
+
+A key that is a field of a class takes its default and range from there; docs/configuration.md shows
+the values. `laser_jax/training/settings.py` has the type and range of every key.
 """
 
 from ml_collections import config_dict
+
+from laser_jax.losses import ImageLoss as loss
+from laser_jax.models import Autoencoder as network
+from laser_jax.models import DictionaryLearning as sparse
+from laser_jax.models import FiniteScalarQuantizer as fsq
+from laser_jax.models import VectorQuantizer as vq
+from laser_jax.models.discriminator import PatchDiscriminator as discriminator
 
 
 def get_config():
@@ -40,70 +49,92 @@ def get_config():
 
     config.model = config_dict.ConfigDict()
     config.model.bottleneck = "ksvd"  # vq, rvq, fsq, dl (DL-VAE) or ksvd (K-SVD-VAE, LASER)
-    config.model.num_hiddens = 128  # channels of the encoder and decoder
-    config.model.num_residual_blocks = 2  # in the encoder, and in the decoder
-    config.model.num_residual_hiddens = 32  # channels inside a residual block
-    config.model.num_downsamples = 2  # halvings of the image; 2: a latent grid of 1/4 the side
+    config.model.num_hiddens = network.num_hiddens  # channels of the encoder and decoder
+    # in the encoder, and in the decoder
+    config.model.num_residual_blocks = network.num_residual_blocks
+    # channels inside a residual block
+    config.model.num_residual_hiddens = network.num_residual_hiddens
+    # halvings of the image; 2: a latent grid of 1/4 the side
+    config.model.num_downsamples = network.num_downsamples
     config.model.dtype = "float32"  # of the network; sparse coding uses at least float32
+
     # Every bottleneck.
-    config.model.num_embeddings = 512  # m, number of atoms (of all stages together for rvq)
-    config.model.embedding_dim = 64  # channels of the latents
-    config.model.commitment_cost = 0.25  # weight of the loss that moves latents towards their code
-    config.model.usage_decay = 0.99  # decay per step of the average use of each atom
-    config.model.min_usage = 0.05  # atoms used less than this fraction of the mean are replaced
-    config.model.replace_every_steps = 100  # steps between replacements of unused atoms; 0: never
+
+    # m, number of atoms (of all stages together for rvq)
+    config.model.num_embeddings = vq.num_embeddings
+    config.model.embedding_dim = vq.embedding_dim  # channels of the latents
+    # weight of the loss that moves latents towards their code
+    config.model.commitment_cost = vq.commitment_cost
+    config.model.usage_decay = vq.usage_decay  # decay per step of the average use of each atom
+    # atoms used less than this fraction of the mean are replaced
+    config.model.min_usage = vq.min_usage
+    # steps between replacements of unused atoms; 0: never
+    config.model.replace_every_steps = vq.replace_every_steps
     # vq and rvq.
     config.model.num_stages = 4  # rvq: number of stages, each of num_embeddings / num_stages atoms
-    config.model.use_ema = True  # vq, rvq: update atoms by moving averages; False: by gradient
-    config.model.decay = 0.99  # vq, rvq: decay per step of those averages
+    # vq, rvq: update atoms by moving averages; False: by gradient
+    config.model.use_ema = vq.use_ema
+    config.model.decay = vq.decay  # vq, rvq: decay per step of those averages
     # fsq: number of values of each channel of the latents; other dictionary keys are ignored
-    config.model.fsq_levels = (8, 5, 5, 5)
+    config.model.fsq_levels = fsq.levels
     # dl and ksvd.
-    config.model.sparsity_level = 8  # k, atoms per signal; at most m
+    config.model.sparsity_level = sparse.sparsity_level  # k, atoms per signal; at most m
     # Latents per signal: the side of a square, or (rows, columns); divides the latent grid
-    config.model.patch_size = config_dict.FieldReference(1, field_type=object)
+    config.model.patch_size = config_dict.FieldReference(sparse.patch_size, field_type=object)
     # Algorithm that finds codes. `ols` is `omp` that selects the atom of least remaining error;
     # `rate_distortion` uses as many atoms as save more error than their bits cost
-    config.model.sparse_coder = "omp"
+    config.model.sparse_coder = sparse.sparse_coder
     config.model.tolerance = config_dict.placeholder(float)  # squared residual at which a code ends
-    config.model.bit_price = 0.01  # rate_distortion: squared error that each bit must save
+    # rate_distortion: squared error that each bit must save
+    config.model.bit_price = sparse.bit_price
     # rate_distortion: step of the integer coefficients, at most 31 in absolute value; usually 2.5
     # times the square root of bit_price
-    config.model.coefficient_step = 0.25
+    config.model.coefficient_step = sparse.coefficient_step
     # Update of the dictionary; None: by gradient for `dl`, by K-SVD for `ksvd`
     config.model.dictionary_update = config_dict.placeholder(str)
-    config.model.dictionary_weight = 1.0  # gradient: factor of the learning rate; usually 2 to 10
-    config.model.coefficient_l1_weight = 0.0  # weight of the L1 norm of a signal's coefficients
-    config.model.coherence_weight = 0.0  # gradient: weight of the mean squared cosine between atoms
-    config.model.dict_learning_rate = 0.5  # online without memory: step size
-    config.model.ksvd_iterations = 1  # ksvd: sweeps per update
-    config.model.ksvd_method = "exact"  # ksvd: update of the atoms in a sweep
-    config.model.dictionary_decay = 0.9  # online, ksvd: decay per update; 0: this batch only
-    config.model.update_every_steps = 4  # online, ksvd: steps between updates
-    config.model.normalize_atoms = True  # scale atoms to unit norm after every step
-    config.model.max_coherence = 0.99  # |cosine| above which an atom is a duplicate
+    # gradient: factor of the learning rate; usually 2 to 10
+    config.model.dictionary_weight = sparse.dictionary_weight
+    # weight of the L1 norm of a signal's coefficients
+    config.model.coefficient_l1_weight = sparse.coefficient_l1_weight
+    # gradient: weight of the mean squared cosine between atoms
+    config.model.coherence_weight = sparse.coherence_weight
+    config.model.dict_learning_rate = sparse.dict_learning_rate  # online without memory: step size
+    config.model.ksvd_iterations = sparse.ksvd_iterations  # ksvd: sweeps per update
+    config.model.ksvd_method = sparse.ksvd_method  # ksvd: update of the atoms in a sweep
+    # online, ksvd: decay per update; 0: this batch only
+    config.model.dictionary_decay = sparse.dictionary_decay
+    # online, ksvd: steps between updates
+    config.model.update_every_steps = sparse.update_every_steps
+    # scale atoms to unit norm after every step
+    config.model.normalize_atoms = sparse.normalize_atoms
+    config.model.max_coherence = sparse.max_coherence  # |cosine| above which an atom is a duplicate
 
     config.loss = config_dict.ConfigDict()
     # Weights of the image losses, for images in [-1, 1]. A term of weight 0 is not computed.
-    config.loss.mse_weight = 1.0  # mean squared error
-    config.loss.l1_weight = 0.0  # mean absolute error
-    config.loss.perceptual_weight = 0.0  # LPIPS
-    config.loss.perceptual_net = "vgg"  # network of LPIPS; `alex` is cheaper
+    config.loss.mse_weight = loss.mse_weight  # mean squared error
+    config.loss.l1_weight = loss.l1_weight  # mean absolute error
+    config.loss.perceptual_weight = loss.perceptual_weight  # LPIPS
+    config.loss.perceptual_net = loss.perceptual_net  # network of LPIPS; `alex` is cheaper
     # Precision of LPIPS in the loss: `highest` is float32 on every device; `default` is faster on
     # GPUs and TPUs, in TF32 or bfloat16. Metrics always use float32.
-    config.loss.perceptual_precision = "highest"
-    config.loss.mr_dct_weight = 0.0  # absolute error of DCT coefficients over a pyramid of images
-    config.loss.mr_dct_levels = 3  # levels of that pyramid; 2^levels is at most the side
-    config.loss.mr_grad_weight = 0.0  # absolute error of image gradients over a pyramid of images
-    config.loss.mr_grad_levels = 3  # levels of that pyramid; 2^levels is at most the side
+    config.loss.perceptual_precision = loss.perceptual_precision
+    # absolute error of DCT coefficients over a pyramid of images
+    config.loss.mr_dct_weight = loss.mr_dct_weight
+    # levels of that pyramid; 2^levels is at most the side
+    config.loss.mr_dct_levels = loss.mr_dct_levels
+    # absolute error of image gradients over a pyramid of images
+    config.loss.mr_grad_weight = loss.mr_grad_weight
+    # levels of that pyramid; 2^levels is at most the side
+    config.loss.mr_grad_levels = loss.mr_grad_levels
 
     config.adversarial = config_dict.ConfigDict()  # a PatchGAN discriminator
     config.adversarial.weight = 0.0  # weight of the term; 0: no discriminator; usually 0.1 to 1
     config.adversarial.start_step = 501  # first step at which the term acts
     # Steps that train the discriminator alone before start_step; then the weight grows over as many
     config.adversarial.warmup_steps = 200
-    config.adversarial.num_hiddens = 64  # channels of its first layer
-    config.adversarial.num_downsamples = 2  # halvings of the image; 2: patches of 26x26 pixels
+    config.adversarial.num_hiddens = discriminator.num_hiddens  # channels of its first layer
+    # halvings of the image; 2: patches of 26x26 pixels
+    config.adversarial.num_downsamples = discriminator.num_downsamples
     config.adversarial.learning_rate = 2e-4  # of Adam
 
     config.optimizer = config_dict.ConfigDict()  # AdamW

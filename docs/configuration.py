@@ -1,7 +1,7 @@
 """Writes docs/configuration.md: python -m docs.configuration.
 
-Meanings come from the comments of `configs/default.py`, defaults from its values, types and ranges
-from `laser_jax/training/settings.py`.
+Meanings and order come from `configs/default.py`, defaults from its values, types and ranges from
+`laser_jax/training/settings.py`.
 """
 
 import ast
@@ -61,10 +61,12 @@ def page():
     defaults = flat_config(default.get_config())
     meaning = {key: text.replace("|", r"\|") for key, text in meanings().items()}
     rows = {group: "" for group in _GROUPS}
-    for key, setting in SETTINGS.items():
-        rows[key.rpartition(".")[0]] += (
-            f"| `{key}` | {meaning[key]} | {_shown(defaults[key])} | {setting.type} | {setting} |\n"
-        )
+    for key, text in meaning.items():
+        if key in defaults:  # a group has a comment too
+            setting = SETTINGS[key]
+            rows[key.rpartition(".")[0]] += (
+                f"| `{key}` | {text} | {_shown(defaults[key])} | {setting.type} | {setting} |\n"
+            )
     return _HEAD + "".join(f"\n## {_GROUPS[group]}\n\n{_TABLE}{rows[group]}" for group in rows)
 
 

@@ -131,7 +131,7 @@ class Alone:
         key = jax.random.key(seed)
         module = DictionaryLearning(
             num_embeddings=size.num_embeddings, embedding_dim=PATCH**2,
-            sparsity_level=size.sparsity_level, **changes,
+            sparsity_level=size.sparsity_level, update_every_steps=1, **changes,
         )  # fmt: skip
         latents, optimizer, opt_state = first[:, None, None, :], None, ()
         empty = module.init(key, latents)["dictionary"]

@@ -52,7 +52,7 @@ def draw(out, workdirs):
     uses = {
         name: uses_of(trained)
         for name, trained in runs.items()
-        if trained.config.model.bottleneck != "fsq"  # a grid: nothing of it is learned
+        if trained.model.bottleneck.is_learned
     }
     draw_pictures(out, runs)
     draw_codes(out, runs, uses)
@@ -123,7 +123,9 @@ def draw_codes(out, runs, uses):
     out.heading("Codes")
     for i, (name, trained) in enumerate(runs.items()):
         images = shown_images(trained, 2)
-        maps = code_maps(trained.encode(images), trained.config.model.bottleneck)
+        bottleneck = trained.model.bottleneck
+        entries = bottleneck.entries(trained.encode(images))
+        maps = code_maps(entries, has_coefficients=bottleneck.has_coefficients)
         out.figure(
             f"codes_{i}", heatmap_figure(images, maps, title=results.as_label(name)),
             caption=f"{results.as_markdown(name)}: {' and '.join(maps)} of each place.",
@@ -144,7 +146,7 @@ def draw_atoms(out, runs, uses):
     """Adds every run's atoms: decoded, in the plane, and pair by pair."""
     out.heading("Atoms")
     for i, (name, trained) in enumerate(runs.items()):
-        kind, label = trained.config.model.bottleneck, results.as_label(name)
+        label = results.as_label(name)
         if name not in uses:
             out.text(f"{results.as_markdown(name)} has a grid (fsq) and no atoms.")
             continue
@@ -157,7 +159,7 @@ def draw_atoms(out, runs, uses):
             f"embedding_{i}", embedding_figure(atoms, uses[name], title=label),
             caption=f"{said}: atoms in the plane. UMAP is drawn where umap-learn is installed.",
         )  # fmt: skip
-        signless = kind in ("dl", "ksvd")
+        signless = trained.model.bottleneck.has_coefficients
         out.figure(
             f"distances_{i}", distance_figure(atoms, signless=signless, title=label),
             caption=f"{said}: all pairs of atoms.",

@@ -19,7 +19,7 @@ from experiments.picture_codecs import quality
 from laser_jax.data import open_split
 from laser_jax.images import to_network
 from laser_jax.metrics import active_atoms
-from laser_jax.models.bottlenecks.dictionary_learning import MAX_LEVEL
+from laser_jax.models.bottlenecks.coding import MAX_LEVEL
 from laser_jax.models.inference import atoms_of
 from laser_jax.sparse import (
     SparseCode,

@@ -201,7 +201,8 @@ def report_figures(out, size, found):
         name: SparseCode(found[f"{name}/indices"], found[f"{name}/coefficients"])
         for name in (VQ, sparse)
     }
-    maps = code_maps(codes[VQ], "vq") | code_maps(codes[sparse], "ksvd")
+    maps = code_maps(codes[VQ], has_coefficients=False)
+    maps |= code_maps(codes[sparse], has_coefficients=True)
     out.figure(
         "codes", heatmap_figure(original[:2], maps, title=f"K = {size.num_embeddings}"),
         caption=f"The entry of VQ, and the L1 norm of the coefficients of {sparse}.",

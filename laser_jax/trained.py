@@ -98,11 +98,11 @@ class TrainedAutoencoder:
         return self.decode(bottleneck.from_indices(indices))
 
     def _check_tokens(self):
-        kind = self.config.model.bottleneck
-        if kind not in ("vq", "fsq"):
+        if not self.model.bottleneck.has_indices:
             raise ValueError(
                 "tokens need one index per position, so the bottleneck must be 'vq' or 'fsq', got "
-                f"{kind!r}. Use encode and decode, which support every bottleneck."
+                f"{self.config.model.bottleneck!r}. Use encode and decode, which support every "
+                "bottleneck."
             )
 
 

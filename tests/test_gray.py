@@ -54,7 +54,7 @@ def test_figures_show_gray_images_in_gray():
     code = SparseCode(np.zeros((3, 2, 2, 1), int), np.ones((3, 2, 2, 1)))
     figures = [
         comparisons.reconstruction_comparison(a, {"vq": b}),
-        heatmaps.heatmap_figure(a, heatmaps.code_maps(code, "vq")),
+        heatmaps.heatmap_figure(a, heatmaps.code_maps(code, has_coefficients=False)),
     ]
     for figure in figures:
         np.testing.assert_allclose(figure.axes[0].images[0].get_array(), in_rgb[0][0])

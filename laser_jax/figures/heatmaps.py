@@ -5,25 +5,21 @@ import numpy as np
 from laser_jax.figures import style
 
 
-def code_maps(code, bottleneck):
-    """Returns name -> map `(b, h, w)` of what a bottleneck's codes are made of.
+def code_maps(entries, *, has_coefficients):
+    """Returns name -> map `(b, h, w)` of the codes of a bottleneck.
 
-    "entry": the codebook entry, of residual VQ the first stage's; for a grid the point of it.
-    "L1 norm" of sparse codes, and "atoms" where their number varies.
+    Without coefficients: "entry", the index of the entry, of residual VQ that of the first stage.
+    With coefficients: their "L1 norm", and "atoms", the number of them, if it varies.
 
     Args:
-      code: `SparseCode` `(b, h, w, k)`.
-      bottleneck: "vq", "rvq", "fsq", "dl" or "ksvd".
+      entries: `SparseCode` `(b, h, w, k)` over the entries: `bottleneck.entries(code)`.
+      has_coefficients: as the bottleneck has it.
     """
-    if bottleneck in ("vq", "rvq"):
-        return {"entry": np.asarray(code.indices)[..., 0]}
-    if bottleneck == "fsq":
-        values = np.asarray(code.coefficients)
-        _, points = np.unique(values.reshape(-1, values.shape[-1]), axis=0, return_inverse=True)
-        return {"entry": points.reshape(values.shape[:-1])}
-    maps = {"L1 norm": l1_map(code)}
-    if len(np.unique(count_map(code))) > 1:
-        maps["atoms"] = count_map(code)
+    if not has_coefficients:
+        return {"entry": np.asarray(entries.indices)[..., 0]}
+    maps = {"L1 norm": l1_map(entries)}
+    if len(np.unique(count_map(entries))) > 1:
+        maps["atoms"] = count_map(entries)
     return maps
 
 

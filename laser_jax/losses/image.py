@@ -1,14 +1,14 @@
 """The image loss of a run: a weighted sum of terms, those of weight 0 left out."""
 
 import dataclasses
-import math
 
 import jax.numpy as jnp
 
 from laser_jax.losses.multiresolution import mr_dct_loss, mr_gradient_loss
 from laser_jax.losses.pixel import l1, mse
 from laser_jax.pretrained import lpips_distance
-from laser_jax.pretrained.lpips import check_net, check_precision
+from laser_jax.pretrained.lpips import PRECISIONS, TRUNKS
+from laser_jax.ranges import LEVELS, WEIGHT, Choice, check_settings, setting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,25 +27,19 @@ class ImageLoss:
       mr_grad_weight, mr_grad_levels: `mr_gradient_loss` and the same.
     """
 
-    mse_weight: float = 1.0
-    l1_weight: float = 0.0
-    perceptual_weight: float = 0.0
-    perceptual_net: str = "vgg"
-    perceptual_precision: str = "highest"
-    mr_dct_weight: float = 0.0
-    mr_dct_levels: int = 3
-    mr_grad_weight: float = 0.0
-    mr_grad_levels: int = 3
+    mse_weight: float = setting(1.0, WEIGHT)
+    l1_weight: float = setting(0.0, WEIGHT)
+    perceptual_weight: float = setting(0.0, WEIGHT)
+    perceptual_net: str = setting("vgg", Choice(tuple(TRUNKS)))
+    perceptual_precision: str = setting("highest", Choice(tuple(PRECISIONS)))
+    mr_dct_weight: float = setting(0.0, WEIGHT)
+    mr_dct_levels: int = setting(3, LEVELS)
+    mr_grad_weight: float = setting(0.0, WEIGHT)
+    mr_grad_levels: int = setting(3, LEVELS)
 
-    def __post_init__(self):
-        check_net(self.perceptual_net)
-        check_precision(self.perceptual_precision)
+    def __post_init__(self) -> None:
+        check_settings(self)
         weights = {k: v for k, v in dataclasses.asdict(self).items() if k.endswith("_weight")}
-        for name, weight in weights.items():
-            if not weight >= 0:
-                raise ValueError(f"{name} must not be negative, got {weight}.")
-            if math.isinf(weight):  # times a loss of 0 it is NaN
-                raise ValueError(f"{name} must be finite, got {weight}.")
         if not any(weights.values()):
             raise ValueError(f"one of {', '.join(weights)} must be above 0.")
 

@@ -1,15 +1,16 @@
 """The autoencoder: encoder, bottleneck, decoder."""
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
+from laser_jax.models.bottlenecks import Bottleneck
 from laser_jax.models.bottlenecks.output import as_pair
-from laser_jax.models.encoder import Decoder, Encoder
+from laser_jax.models.encoder import Decoder, Encoder, Network
 from laser_jax.models.precision import at_least_float32
+from laser_jax.ranges import settings_of
 from laser_jax.sparse import SparseCode
 
 
@@ -31,7 +32,7 @@ class AutoencoderOutput(NamedTuple):
     approximation: jax.Array
 
 
-class Autoencoder(nn.Module):
+class Autoencoder(Network, kw_only=True):
     """Images `(b, H, W, C)` in [-1, 1] through a bottleneck and back.
 
         model = Autoencoder(bottleneck=DictionaryLearning(num_embeddings=512, embedding_dim=64))
@@ -42,22 +43,11 @@ class Autoencoder(nn.Module):
     bottleneck's patch size.
     """
 
-    bottleneck: nn.Module
+    bottleneck: Bottleneck
     in_channels: int = 3
-    num_hiddens: int = 128
-    num_residual_blocks: int = 2
-    num_residual_hiddens: int = 32
-    num_downsamples: int = 2
-    dtype: Any = jnp.float32
 
     def setup(self):
-        shape = {
-            "num_hiddens": self.num_hiddens,
-            "num_residual_blocks": self.num_residual_blocks,
-            "num_residual_hiddens": self.num_residual_hiddens,
-            "num_downsamples": self.num_downsamples,
-            "dtype": self.dtype,
-        }
+        shape = {field: getattr(self, field) for field in (*settings_of(Network), "dtype")}
         self.encoder = Encoder(**shape)
         self.pre_bottleneck = nn.Conv(self.bottleneck.embedding_dim, (1, 1), dtype=self.dtype)
         self.post_bottleneck = nn.Conv(self.num_hiddens, (3, 3), dtype=self.dtype)

@@ -11,11 +11,22 @@ from laser_jax.models.bottlenecks import (
 )
 from laser_jax.models.bottlenecks.output import as_pair
 from laser_jax.models.precision import network_dtype
-from laser_jax.sparse.codebook import check_stages
+from laser_jax.ranges import settings_of
 
 log = logging.getLogger("laser_jax")
 
-BOTTLENECKS = ("vq", "rvq", "fsq", "dl", "ksvd")
+BOTTLENECKS = {
+    "vq": VectorQuantizer,
+    "rvq": VectorQuantizer,
+    "fsq": FiniteScalarQuantizer,
+    "dl": DictionaryLearning,
+    "ksvd": DictionaryLearning,
+}
+# Fields that the name of the bottleneck sets: always, or if the key is None.
+_FIXED = {"vq": {"num_stages": 1}}
+_PRESETS = {"dl": {"dictionary_update": "gradient"}, "ksvd": {"dictionary_update": "ksvd"}}
+# Fields whose key in `config.model` has another name.
+_KEYS = {"levels": "fsq_levels"}
 
 
 def build_model(config):
@@ -40,10 +51,7 @@ def build_model(config):
     autoencoder = Autoencoder(
         bottleneck=build_bottleneck(model),
         in_channels=config.data.channels,
-        num_hiddens=model.num_hiddens,
-        num_residual_blocks=model.num_residual_blocks,
-        num_residual_hiddens=model.num_residual_hiddens,
-        num_downsamples=model.num_downsamples,
+        **{field: model[key] for field, key in config_keys(Autoencoder).items()},
         dtype=network_dtype(model.dtype),
     )
     p, q = as_pair(autoencoder.bottleneck.patch_size)
@@ -56,45 +64,19 @@ def build_model(config):
     return autoencoder
 
 
+def config_keys(cls):
+    """Returns field -> key in `config.model` of the fields of a module that the config sets."""
+    return {field: _KEYS.get(field, field) for field in settings_of(cls)}
+
+
 def build_bottleneck(model):
-    """Returns the bottleneck that `config.model` describes."""
-    if model.bottleneck == "fsq":
-        return FiniteScalarQuantizer(levels=tuple(model.fsq_levels))
-    shared = {
-        "num_embeddings": model.num_embeddings,
-        "embedding_dim": model.embedding_dim,
-        "commitment_cost": model.commitment_cost,
-        "usage_decay": model.usage_decay,
-        "min_usage": model.min_usage,
-        "replace_every_steps": model.replace_every_steps,
-    }
-    if model.bottleneck in ("vq", "rvq"):
-        stages = model.num_stages if model.bottleneck == "rvq" else 1
-        check_stages(stages, model.num_embeddings, "num_embeddings")
-        return VectorQuantizer(
-            **shared, num_stages=stages, use_ema=model.use_ema, decay=model.decay
-        )
-    bottleneck = DictionaryLearning(
-        **shared,
-        sparsity_level=model.sparsity_level,
-        patch_size=model.patch_size,
-        sparse_coder=model.sparse_coder,
-        tolerance=model.tolerance,
-        bit_price=model.bit_price,
-        coefficient_step=model.coefficient_step,
-        dictionary_update=model.dictionary_update or PRESETS[model.bottleneck],
-        dictionary_weight=model.dictionary_weight,
-        coefficient_l1_weight=model.coefficient_l1_weight,
-        coherence_weight=model.coherence_weight,
-        dict_learning_rate=model.dict_learning_rate,
-        ksvd_iterations=model.ksvd_iterations,
-        ksvd_method=model.ksvd_method,
-        dictionary_decay=model.dictionary_decay,
-        update_every_steps=model.update_every_steps,
-        normalize_atoms=model.normalize_atoms,
-        max_coherence=model.max_coherence,
-    )
-    if model.sparsity_level >= bottleneck.signal_width:
+    """Returns the bottleneck that `config.model` describes: each field from the key of its name."""
+    name, cls = model.bottleneck, BOTTLENECKS[model.bottleneck]
+    fields = {field: model[key] for field, key in config_keys(cls).items()}
+    given = {field: value for field, value in fields.items() if value is not None}
+    given = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}  # from JSON
+    bottleneck = cls(**_PRESETS.get(name, {}) | given | _FIXED.get(name, {}))
+    if bottleneck.has_coefficients and model.sparsity_level >= bottleneck.signal_width:
         log.warning(
             "sparsity_level %d is not below the signal width %d (embedding_dim x patch area): "
             "the code is exact by construction and compresses nothing.",
@@ -102,6 +84,3 @@ def build_bottleneck(model):
             bottleneck.signal_width,
         )
     return bottleneck
-
-
-PRESETS = {"dl": "gradient", "ksvd": "ksvd"}

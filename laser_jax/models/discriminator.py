@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from laser_jax.models.layers import DownConv
 from laser_jax.models.precision import at_least_float32
+from laser_jax.ranges import COUNT, LEVELS, check_settings, setting
 
 
 class PatchDiscriminator(nn.Module):
@@ -21,9 +22,13 @@ class PatchDiscriminator(nn.Module):
       networks, 2017.
     """
 
-    num_hiddens: int = 64
-    num_downsamples: int = 2
+    num_hiddens: int = setting(64, COUNT)
+    num_downsamples: int = setting(2, LEVELS)
     dtype: Any = jnp.float32
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_settings(self)
 
     @nn.compact
     def __call__(self, images):

@@ -7,19 +7,36 @@ import jax.numpy as jnp
 
 from laser_jax.models.layers import DownConv, ResidualStack, UpConv
 from laser_jax.models.precision import at_least_float32
+from laser_jax.ranges import COUNT, COUNT_OR_NONE, LEVELS, Integer, check_settings, setting
 
 
-class Encoder(nn.Module):
+class Network(nn.Module):
+    """The fields of the encoder, the decoder and the autoencoder of them.
+
+    Attributes:
+      num_hiddens: channels, a multiple of 2.
+      num_residual_blocks: residual blocks of each of the two.
+      num_residual_hiddens: channels inside a residual block.
+      num_downsamples: halvings of the image.
+      dtype: of the computations.
+    """
+
+    num_hiddens: int = setting(128, Integer(2, multiple_of=2))
+    num_residual_blocks: int = setting(2, COUNT_OR_NONE)
+    num_residual_hiddens: int = setting(32, COUNT)
+    num_downsamples: int = setting(2, LEVELS)
+    dtype: Any = jnp.float32
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_settings(self)
+
+
+class Encoder(Network):
     """Images `(b, H, W, C)` -> features `(b, h, w, num_hiddens)`, h = H / 2^num_downsamples.
 
     The first halving goes to num_hiddens / 2 channels, the others to num_hiddens.
     """
-
-    num_hiddens: int = 128
-    num_residual_blocks: int = 2
-    num_residual_hiddens: int = 32
-    num_downsamples: int = 2
-    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, images):
@@ -31,15 +48,10 @@ class Encoder(nn.Module):
         return ResidualStack(self.num_residual_blocks, self.num_residual_hiddens, self.dtype)(x)
 
 
-class Decoder(nn.Module):
+class Decoder(Network):
     """Features `(b, h, w, c)` -> images `(b, H, W, out_channels)`, the encoder mirrored."""
 
-    num_hiddens: int = 128
-    num_residual_blocks: int = 2
-    num_residual_hiddens: int = 32
-    num_downsamples: int = 2
     out_channels: int = 3
-    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, features):

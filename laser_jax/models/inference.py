@@ -10,7 +10,6 @@ import numpy as np
 
 from laser_jax import compiler
 from laser_jax.images import to_network, to_unit
-from laser_jax.models import VectorQuantizer
 from laser_jax.sparse import SparseCode
 
 _MOST_ATOMS = 1024  # that a figure shows
@@ -43,7 +42,7 @@ def decode_atoms(model, variables):
         latents = model.bottleneck.decode(atoms_of(variables), code)
         return model.apply(variables, latents, method="decode")
 
-    if isinstance(model.bottleneck, VectorQuantizer):
+    if model.bottleneck.is_learned and not model.bottleneck.has_coefficients:
         return to_unit(decode_with(jnp.ones(index.shape)))
     middle = jnp.zeros((1, 3, 3, 1)).at[0, 1, 1, 0].set(1)
     added = decode_with(middle) - decode_with(0 * middle)

@@ -13,7 +13,7 @@ def code():
 
 
 def test_maps_are_of_entries_norms_and_counts(code):
-    entries = heatmaps.code_maps(code, "rvq")["entry"]
+    entries = heatmaps.code_maps(code, has_coefficients=False)["entry"]
     np.testing.assert_array_equal(entries[0], [[0, 4], [8, 12]])
     np.testing.assert_array_equal(heatmaps.l1_map(code)[0], [[3, 0], [3, 4]])
     np.testing.assert_array_equal(heatmaps.count_map(code)[0], [[2, 0], [1, 4]])
@@ -35,23 +35,20 @@ def test_outliers_do_not_set_the_scale():
     assert 0 < low < 0.02 and 0.98 < high < 1
 
 
-def test_points_of_a_grid_are_told_apart(code):
-    points = heatmaps.code_maps(code._replace(indices=0 * code.indices), "fsq")["entry"]
-    assert len(np.unique(points)) == 4
-    same = code._replace(coefficients=np.ones_like(code.coefficients))
-    assert np.all(heatmaps.code_maps(same, "fsq")["entry"] == 0)
-
-
 def test_atoms_are_drawn_where_their_number_varies(code):
-    assert list(heatmaps.code_maps(code, "ksvd")) == ["L1 norm", "atoms"]
+    assert list(heatmaps.code_maps(code, has_coefficients=True)) == ["L1 norm", "atoms"]
     full = code._replace(coefficients=np.ones_like(code.coefficients))
-    assert list(heatmaps.code_maps(full, "dl")) == ["L1 norm"]
-    figure = heatmaps.heatmap_figure(np.zeros((1, 8, 8, 3)), heatmaps.code_maps(code, "ksvd"))
+    assert list(heatmaps.code_maps(full, has_coefficients=True)) == ["L1 norm"]
+    figure = heatmaps.heatmap_figure(
+        np.zeros((1, 8, 8, 3)), heatmaps.code_maps(code, has_coefficients=True)
+    )
     shown = figure.axes[2].images[0].get_array()
     np.testing.assert_array_equal(shown[::4, ::4], [[2, 0], [1, 4]])
     assert figure.axes[2].get_title() == "atoms"
 
 
 def test_each_entry_has_a_colour_of_its_own(code):
-    figure = heatmaps.heatmap_figure(np.zeros((1, 8, 8, 3)), heatmaps.code_maps(code, "vq"))
+    figure = heatmaps.heatmap_figure(
+        np.zeros((1, 8, 8, 3)), heatmaps.code_maps(code, has_coefficients=False)
+    )
     assert len(np.unique(figure.axes[1].images[0].get_array())) == 4

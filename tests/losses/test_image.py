@@ -49,7 +49,7 @@ def test_weights_that_cannot_be_are_refused(pairs):
         ImageLoss(mr_dct_weight=-1.0)
     with pytest.raises(ValueError, match="one of mse_weight, .*mr_grad_weight must be above 0"):
         ImageLoss(mse_weight=0.0)
-    with pytest.raises(ValueError, match="unknown net 'vgg19'"):
+    with pytest.raises(ValueError, match="unknown perceptual_net 'vgg19'"):
         ImageLoss(perceptual_net="vgg19")
     with pytest.raises(ValueError, match=r"perceptual_weight 0.5 needs .*load_lpips\('vgg'\)"):
         ImageLoss(perceptual_weight=0.5)(*pairs)

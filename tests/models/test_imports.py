@@ -3,7 +3,7 @@ import sys
 
 PROGRAM = """
 import sys
-import laser_jax.sparse, flax.linen
+import laser_jax.sparse, jaxtyping, flax.linen
 before = set(sys.modules)
 from laser_jax.models import VectorQuantizer
 print(*sorted(set(sys.modules) - before), sep="\\n")
@@ -16,4 +16,4 @@ def test_importing_a_bottleneck_loads_flax_and_what_sparse_loads():
     added = run.stdout.split()
     assert "laser_jax.models.autoencoder" in added
     packages = {".".join(name.split(".")[:2]) for name in added}
-    assert packages == {"laser_jax.models"}
+    assert packages == {"laser_jax.models", "laser_jax.ranges"}

@@ -1,5 +1,6 @@
 """Every key has a type and a range, checked before a run writes any file."""
 
+import dataclasses
 import math
 
 import pytest
@@ -7,8 +8,20 @@ import pytest
 from configs import default
 from docs import configuration
 from laser_jax import evaluate
+from laser_jax.losses import ImageLoss
+from laser_jax.models import (
+    Autoencoder,
+    DictionaryLearning,
+    FiniteScalarQuantizer,
+    VectorQuantizer,
+    build_model,
+)
+from laser_jax.models.build import config_keys
+from laser_jax.models.discriminator import PatchDiscriminator
+from laser_jax.ranges import settings_of
 from laser_jax.training import loop
 from laser_jax.training.settings import SETTINGS, check_config
+from laser_jax.training.setup import Setup
 from laser_jax.training.workdir import flat_config
 
 BELOW_1 = (0, -1)
@@ -126,6 +139,33 @@ def test_configuration_reference_is_the_generated_page():
     assert found == configuration.page(), "Run python -m docs.configuration."
     undocumented = [key for key in SETTINGS if not configuration.meanings().get(key)]
     assert not undocumented, f"configs/default.py has no comment for {undocumented}."
+
+
+@pytest.mark.parametrize("name, module", [
+    ("vq", VectorQuantizer()),
+    ("rvq", VectorQuantizer(num_stages=4)),
+    ("fsq", FiniteScalarQuantizer()),
+    ("dl", DictionaryLearning(dictionary_update="gradient")),
+    ("ksvd", DictionaryLearning()),
+])  # fmt: skip
+def test_default_config_builds_modules_with_the_defaults_of_their_constructors(name, module):
+    config = default.get_config()
+    config.model.bottleneck = name
+    assert build_model(config) == Autoencoder(bottleneck=module)
+    assert Setup.from_config(config).image_loss == ImageLoss()
+    config.adversarial.weight = 1.0
+    assert Setup.from_config(config).adversary.discriminator == PatchDiscriminator()
+
+
+@pytest.mark.parametrize("cls", [
+    VectorQuantizer, FiniteScalarQuantizer, DictionaryLearning, Autoencoder, ImageLoss,
+    PatchDiscriminator,
+])  # fmt: skip
+def test_every_field_of_a_constructor_has_a_range_and_a_key(cls):
+    others = {"bottleneck", "in_channels", "dtype", "parent", "name"}
+    assert {field.name for field in dataclasses.fields(cls)} - others == settings_of(cls).keys()
+    group = {ImageLoss: "loss", PatchDiscriminator: "adversarial"}.get(cls, "model")
+    assert {f"{group}.{key}" for key in config_keys(cls).values()} <= SETTINGS.keys()
 
 
 @pytest.mark.parametrize("key", REFUSED)

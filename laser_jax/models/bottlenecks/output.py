@@ -24,25 +24,6 @@ class BottleneckOutput(NamedTuple):
     code: SparseCode
 
 
-class AtomUse:
-    """What a bottleneck counts the use of: its atoms."""
-
-    learning_rate_scale = 1.0  # of the atoms, where the optimizer moves them
-
-    @property
-    def num_entries(self):
-        """Entries whose use is counted, m."""
-        return self.num_embeddings
-
-    def entries(self, code):
-        """Returns the code over the entries, to count their use."""
-        return code
-
-    def share_in_use(self, dictionary, code):
-        """Returns the share of atoms whose recent use is at least `min_usage` of the mean."""
-        return jnp.mean(dictionary["usage"] >= self.min_usage)
-
-
 def straight_through(latents, approximation):
     """Returns the approximation's value with the latents' gradient (Bengio et al. 2013)."""
     return latents + lax.stop_gradient(approximation - latents)
@@ -89,34 +70,5 @@ def check_latents(latents, embedding_dim, patch_size=(1, 1)):
         )
 
 
-def restart_atoms(restarted, dictionary, started):
-    """Returns the collection with all that the `restarted` atoms remember taken from `started`."""
-    return jax.tree.map(
-        lambda old, new: jnp.where(restarted.reshape(-1, *[1] * (old.ndim - 1)), new, old),
-        dict(dictionary),
-        started,
-    )
-
-
-def replace_when_due(bottleneck, step, dictionary, replace):
-    """Returns `replace(dictionary)`: the collection and which atoms were replaced, none if not due.
-
-    Args:
-      bottleneck: its `replace_every_steps` says when.
-      step: int scalar.
-      dictionary: the collection.
-      replace: a function from it to a pair.
-    """
-    keep = lambda old: (old, jnp.zeros(old["usage"].shape, bool))  # noqa: E731
-    if not bottleneck.replace_every_steps:
-        return keep(dictionary)
-    return lax.cond(step % bottleneck.replace_every_steps == 0, replace, keep, dictionary)
-
-
 def mean_square(x):
     return jnp.mean(jnp.square(x))
-
-
-def relative_usage(counts):
-    """Returns `(m,)` uses as multiples of the mean use: 1 everywhere if all are used alike."""
-    return counts / jnp.maximum(jnp.mean(counts), 1e-12)
