@@ -15,6 +15,7 @@ LAYERS = (
     ("checks", "compiler", "files", "paths", "ranges", "sharding"),
     ("images",),
     ("sparse",),
+    ("tokens",),
     ("pretrained",),
     ("losses", "metrics"),
     ("data",),

@@ -1,0 +1,63 @@
+"""Tokens of pictures to the bytes of a file, and back."""
+
+from laser_jax.tokens.container import Run, read_container, write_container
+from laser_jax.tokens.layout import Tokens
+from laser_jax.tokens.range_coder import RangeDecoder, RangeEncoder
+
+
+def pack_tokens(groups, model, *, unit, fingerprint):
+    """Returns the bytes of a file of pictures.
+
+    Args:
+      groups: list of `(Tokens (b, h, w), (H, W))`: pictures of one size, in pixels.
+      model: the `ContextModel`.
+      unit: pixels of a position, `(rows, columns)`: h is H / rows, rounded up.
+      fingerprint: 8 bytes of all that decodes the file beside the tokens' model, which has
+        its own part in it.
+
+    Raises:
+      ValueError: if tokens do not have the model's layout, or a grid is not its picture's.
+    """
+    encoder, runs = RangeEncoder(), []
+    for tokens, (height, width) in groups:
+        run = Run(len(tokens.counts), height, width)
+        if tokens.counts.shape != _grid(run, unit):
+            raise ValueError(
+                f"{run.count} pictures of {height}x{width} pixels have tokens of shape "
+                f"{_grid(run, unit)}, got {tokens.counts.shape}."
+            )
+        model.encode(encoder, tokens)
+        runs.append(run)
+    return write_container(runs, encoder.finish(), _joined(fingerprint, model))
+
+
+def unpack_tokens(data, model, *, unit, fingerprint):
+    """Returns the groups that `pack_tokens` was given.
+
+    Raises:
+      ValueError: if the data is no such file, newer, damaged, or another model's.
+    """
+    runs, payload = read_container(data, _joined(fingerprint, model))
+    decoder = RangeDecoder(payload)
+    groups = [(model.decode(decoder, _grid(run, unit)), (run.height, run.width)) for run in runs]
+    if not decoder.exhausted():
+        raise ValueError("the file is damaged: its payload has more than its pictures need.")
+    return groups
+
+
+def one_size(groups):
+    """Returns the `Tokens` of each picture, `(1, h, w)`, with its size, from groups."""
+    return [
+        (Tokens(*(x[i : i + 1] for x in tokens)), size)
+        for tokens, size in groups
+        for i in range(len(tokens.counts))
+    ]
+
+
+def _grid(run, unit):
+    return run.count, -(-run.height // unit[0]), -(-run.width // unit[1])
+
+
+def _joined(fingerprint, model):
+    """One fingerprint of the two."""
+    return bytes(x ^ y for x, y in zip(fingerprint, model.fingerprint, strict=True))
