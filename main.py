@@ -12,6 +12,7 @@ import sys
 from absl import flags
 from absl import logging as absl_logging
 
+from laser_jax import allocator
 from laser_jax.paths import resolve_workdir
 from laser_jax.training import command_line
 
@@ -114,6 +115,7 @@ def open_standard_streams():
 
 if __name__ == "__main__":
     open_standard_streams()
+    allocator.keep_freed_memory()
     absl_logging.use_absl_handler()
     log = logging.getLogger("laser_jax")
     log.setLevel(logging.INFO)

@@ -19,6 +19,7 @@ from jax import lax
 
 from benchmarks.timing import first_call, installed, median_times
 from configs import ksvd_photos
+from laser_jax import allocator
 from laser_jax.models import encoder, layers
 from laser_jax.sharding import put_batch
 from laser_jax.training.setup import Setup
@@ -35,6 +36,7 @@ ROWS = {
     "plain convolutions, vq": {"model": {"bottleneck": "vq"}},
     "vq": {"model": {"bottleneck": "vq"}},
     "rvq": {"model": {"bottleneck": "rvq"}},
+    "fsq": {"model": {"bottleneck": "fsq"}},
     "gradient": {"model": {"bottleneck": "dl"}},
     "online": {"model": {"dictionary_update": "online"}},
     "ksvd, exact": {},
@@ -49,7 +51,14 @@ ROWS = {
     "+ perceptual, vgg": {**APPROXIMATE, "loss": {"perceptual_weight": 0.02}},
     "+ adversarial": {**APPROXIMATE, "adversarial": {"weight": 0.1}},
 }
-TORCH_ROWS = {"vq": "vq", "gradient": "gradient", "online": "online", "ksvd": "ksvd, exact"}
+TORCH_ROWS = {  # bottleneck of the twin -> the row it is compared with
+    "vq": "vq",
+    "rvq": "rvq",
+    "fsq": "fsq",
+    "gradient": "gradient",
+    "online": "online",
+    "ksvd": "ksvd, exact",
+}
 STEPS = 4  # timed together: one of them updates the dictionary every four steps
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
@@ -119,19 +128,33 @@ def count(params):
     return sum(x.size for x in jax.tree.leaves(params))
 
 
-def main(_):
+def build_rows(rows, torch_rows):
+    """Returns name -> function that makes four steps, and name -> seconds of its first call.
+
+    Args:
+      rows: name -> changes of the config.
+      torch_rows: bottleneck of a twin -> the row that it is compared with.
+
+    Raises:
+      SystemExit: if a twin's network has another number of parameters than ours.
+    """
     runs, first, parameters = {}, {}, {}
-    for name, changes in ROWS.items():
+    for name, changes in rows.items():
         down, up = PLAIN if name.startswith("plain") else (layers.DownConv, layers.UpConv)
         with mock.patch.multiple(encoder, DownConv=down, UpConv=up):  # until it is compiled
             runs[name], parameters[name] = make_steps(changes)
             first[name] = first_call(runs[name])
-    for bottleneck in TORCH_ROWS if installed("torch") else ():
+    for bottleneck, ours in torch_rows.items():
         name = f"PyTorch, {bottleneck}"
-        runs[name], parameters[name] = make_torch_steps(bottleneck)
+        runs[name], size = make_torch_steps(bottleneck)
+        if size != parameters[ours]:
+            raise SystemExit(f"{name} has {size} parameters, {ours} has {parameters[ours]}.")
         first[name] = first_call(runs[name])
-    if len(set(parameters.values())) > 1:
-        raise SystemExit(f"The networks differ in size: {parameters}.")
+    return runs, first
+
+
+def print_rows(runs, first, torch_rows):
+    """Times the rows in turn and prints a table."""
     times = median_times(runs, rounds=ROUNDS.value)
     milliseconds = {name: ms / STEPS for name, ms in times.items()}
     device = jax.devices()[0].device_kind
@@ -140,14 +163,21 @@ def main(_):
         f"{UPDATE_EVERY.value} steps, {device}"
     )
     print("| step | ms | images/s | first four steps, s | PyTorch / this |\n|---|---|---|---|---|")
-    beside = {ours: f"PyTorch, {theirs}" for theirs, ours in TORCH_ROWS.items()}
-    beside |= {name: beside["ksvd, exact"] for name in ROWS if name.startswith("ksvd")}
+    beside = {ours: f"PyTorch, {theirs}" for theirs, ours in torch_rows.items()}
+    beside |= {name: beside.get("ksvd, exact") for name in runs if name.startswith("ksvd")}
     for name, ms in milliseconds.items():
         twin = milliseconds.get(beside.get(name))
-        ratio = f"{twin / ms:.1f}" if twin else ""
+        ratio = f"{twin / ms:.2f}" if twin else ""
         speed = 1e3 * BATCH_SIZE.value / ms
-        print(f"| {name} | {ms:.0f} | {speed:.0f} | {first[name]:.1f} | {ratio} |")
+        print(f"| {name} | {ms:.1f} | {speed:.0f} | {first[name]:.1f} | {ratio} |")
+
+
+def main(_):
+    torch_rows = TORCH_ROWS if installed("torch") else {}
+    runs, first = build_rows(ROWS, torch_rows)
+    print_rows(runs, first, torch_rows)
 
 
 if __name__ == "__main__":
+    allocator.keep_freed_memory()
     app.run(main)

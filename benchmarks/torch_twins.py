@@ -100,41 +100,50 @@ def autoencoder(hiddens, width):
     return encoder, decoder
 
 
+FSQ_LEVELS = (8, 5, 5, 5)
+
+
+def squash(latents):
+    """FSQ: latents bounded so that rounding leaves `FSQ_LEVELS` values a channel; half widths."""
+    levels = latents.new_tensor(FSQ_LEVELS)
+    half = (levels - 1) * 1.001 / 2
+    offset = (levels % 2 == 0) / 2
+    shift = torch.atanh(offset / half)
+    return torch.tanh(latents + shift) * half - offset, levels // 2
+
+
 class TrainStep:
     """A training step of the same network in PyTorch, on the device that JAX computes on.
 
-    Called with a uint8 tensor of images `(b, H, W, 3)` it returns the loss.
+    Called with a uint8 tensor of images `(b, H, W, 3)` it returns the loss. Activations and
+    filters are `channels_last`, and AdamW is the fused one: both are the faster choice.
 
-    `bottleneck` is "vq" (gradient codebook), or how the dictionary learns: "gradient", "online"
-    (residual update) or "ksvd" (a sweep every step).
+    `bottleneck` is "vq", "rvq" (four stages; both with decayed means), "fsq", or how the dictionary
+    learns: "gradient", "online" (residual update) or "ksvd" (a sweep every step).
     """
 
     def __init__(self, bottleneck, *, hiddens, atoms=512, width=64, sparsity=8):
         self.bottleneck, self.sparsity = bottleneck, sparsity
-        self.encoder, self.decoder = (part.to(device()) for part in autoencoder(hiddens, width))
-        network = [*self.encoder.parameters(), *self.decoder.parameters()]
-        self.num_parameters = sum(p.numel() for p in network)
+        width = len(FSQ_LEVELS) if bottleneck == "fsq" else width
+        self.encoder, self.decoder = (
+            part.to(device(), memory_format=torch.channels_last)
+            for part in autoencoder(hiddens, width)
+        )
+        self.network = [*self.encoder.parameters(), *self.decoder.parameters()]
+        self.num_parameters = sum(p.numel() for p in self.network)
         self.dictionary = nn.Parameter(F.normalize(torch.randn(atoms, width), dim=1).to(device()))
-        self.network = network
-        self.optimizer = torch.optim.AdamW(network, lr=1e-4)
+        self.stages = {"vq": 1, "rvq": 4}.get(bottleneck)
+        self.counts = torch.ones(atoms, device=device())
+        self.sums = self.dictionary.detach().clone()
+        self.optimizer = torch.optim.AdamW(self.network, lr=1e-4, fused=True)
         self.atoms_optimizer = torch.optim.Adam([self.dictionary], lr=1e-4)
 
     def __call__(self, images):
-        x = images.permute(0, 3, 1, 2).float() / 127.5 - 1
+        x = images.permute(0, 3, 1, 2).float() / 127.5 - 1  # channels_last as it is
         latents = self.encoder(x)
-        signals = latents.permute(0, 2, 3, 1).reshape(-1, self.dictionary.shape[1])
-        with torch.no_grad():
-            if self.bottleneck == "vq":
-                indices = torch.cdist(signals, self.dictionary).argmin(1)[:, None]
-                coefficients = torch.ones_like(indices, dtype=signals.dtype)
-            else:
-                indices, coefficients = omp(signals, self.dictionary, self.sparsity)
-        approximation = torch.einsum("nk,nkd->nd", coefficients, self.dictionary[indices])
-        loss = 0.25 * F.mse_loss(signals, approximation.detach())
-        if self.bottleneck in ("vq", "gradient"):
-            loss = loss + F.mse_loss(approximation, signals.detach())
-        through = signals + (approximation - signals).detach()
         b, c, h, w = latents.shape
+        signals = latents.permute(0, 2, 3, 1).reshape(-1, c)
+        through, loss, learn = self._code(signals)
         loss = loss + F.mse_loss(self.decoder(through.view(b, h, w, c).permute(0, 3, 1, 2)), x)
         self.optimizer.zero_grad()
         self.atoms_optimizer.zero_grad()
@@ -142,12 +151,51 @@ class TrainStep:
         torch.nn.utils.clip_grad_norm_(self.network, 1.0)
         self.optimizer.step()
         with torch.no_grad():
-            self._learn(signals.detach(), indices, coefficients)
+            learn()
         return loss.item()
+
+    def _code(self, signals):
+        """Returns what the decoder gets, the bottleneck's loss, and the dictionary's update."""
+        if self.bottleneck == "fsq":
+            bounded, half = squash(signals)
+            return (bounded + (bounded.round() - bounded).detach()) / half, 0.0, lambda: None
+        fixed, atoms = signals.detach(), self.dictionary
+        with torch.no_grad():
+            if self.stages:
+                targets, indices = self._quantize(fixed)
+                approximation = fixed - targets.pop()
+                learn = lambda: self._follow_means(torch.cat(targets), torch.cat(indices))  # noqa: E731
+            else:
+                indices, coefficients = omp(fixed, atoms, self.sparsity)
+                learn = lambda: self._learn(fixed, indices, coefficients)  # noqa: E731
+        if not self.stages:
+            approximation = torch.einsum("nk,nkd->nd", coefficients, atoms[indices])
+        loss = 0.25 * F.mse_loss(signals, approximation.detach())
+        if self.bottleneck == "gradient":
+            loss = loss + F.mse_loss(approximation, fixed)
+        return signals + (approximation - signals).detach(), loss, learn
+
+    def _quantize(self, residual):
+        """Returns the residuals before each stage and after the last, and each stage's atoms."""
+        per_stage = len(self.dictionary) // self.stages
+        targets, indices = [residual], []
+        for stage in range(self.stages):
+            atoms = self.dictionary[stage * per_stage : (stage + 1) * per_stage]
+            distances = torch.addmm(atoms.square().sum(1), targets[-1], atoms.T, alpha=-2)
+            indices.append(distances.argmin(1) + stage * per_stage)
+            targets.append(targets[-1] - self.dictionary[indices[-1]])
+        return targets, indices
+
+    def _follow_means(self, targets, indices, decay=0.99):
+        self.counts *= decay
+        self.sums *= decay
+        self.counts += (1 - decay) * torch.bincount(indices, minlength=len(self.counts))
+        self.sums.index_add_(0, indices, targets, alpha=1 - decay)
+        self.dictionary.copy_(self.sums / self.counts.clamp(min=1e-5)[:, None])
 
     def _learn(self, signals, indices, coefficients):
         atoms = self.dictionary
-        if self.bottleneck in ("vq", "gradient"):
+        if self.bottleneck == "gradient":
             self.atoms_optimizer.step()
         elif self.bottleneck == "online":
             dense = signals.new_zeros(len(signals), len(atoms)).scatter_(1, indices, coefficients)
@@ -155,5 +203,4 @@ class TrainStep:
             atoms += 0.1 * dense.T @ residual / (dense != 0).sum(0).clamp(min=1)[:, None]
         else:
             ksvd_sweep(signals, atoms, indices, coefficients)
-        if self.bottleneck != "vq":
-            atoms.copy_(F.normalize(atoms, dim=1))
+        atoms.copy_(F.normalize(atoms, dim=1))

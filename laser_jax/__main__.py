@@ -5,6 +5,8 @@ import os
 import pathlib
 import sys
 
+from laser_jax import allocator
+
 
 def main(argv=None):
     """Runs a command and returns the exit code."""
@@ -114,4 +116,5 @@ def reconstruct_any_size(model, image):
 
 
 if __name__ == "__main__":
+    allocator.keep_freed_memory()
     sys.exit(main())

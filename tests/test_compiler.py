@@ -37,7 +37,9 @@ def test_option_that_this_jaxlib_does_not_know_is_left_out(monkeypatch, no_known
 
 
 @pytest.mark.parametrize("outer", [
-    jax.jit, jax.vmap, lambda f: jax.grad(lambda x: jnp.sum(f(x))), lambda f: jax.jit(compiler.jit(f)),
+    jax.jit, jax.vmap,
+    lambda f: jax.grad(lambda x: jnp.sum(f(x))),
+    lambda f: jax.jit(compiler.jit(f)),
 ])  # fmt: skip
 def test_function_can_be_called_inside_transformations(outer):
     images = jnp.stack([IMAGES, 2 * IMAGES])[:, :, None]

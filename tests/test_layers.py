@@ -12,7 +12,7 @@ PACKAGE = pathlib.Path(__file__).parent.parent / "laser_jax"
 # nowhere. `pretrained` stands above `metrics`, because LPIPS and FID are metrics of its networks;
 # `sharding` above `evaluation`, which puts batches on devices as training does.
 LAYERS = (
-    ("checks", "compiler", "files", "paths", "ranges", "sharding"),
+    ("allocator", "checks", "compiler", "files", "paths", "ranges", "sharding"),
     ("images",),
     ("sparse",),
     ("tokens",),

@@ -1,0 +1,39 @@
+import numpy as np
+import pytest
+from absl.testing import flagsaver
+
+from benchmarks import step
+from benchmarks.timing import installed
+
+TWINS = ["vq", "rvq", "fsq", "gradient", "online", "ksvd"]
+SMALL = {"num_hiddens": 8, "batch_size": 8, "update_every_steps": 1, "rounds": 1}
+
+
+@pytest.fixture(autouse=True)
+def small_flags():
+    with flagsaver.as_parsed(**{name: str(value) for name, value in SMALL.items()}):
+        yield
+
+
+def test_table_has_a_line_for_each_row_with_its_milliseconds(capsys):
+    runs, first = step.build_rows({"fsq": step.ROWS["fsq"]}, {})
+    step.print_rows(runs, first, {})
+    line = capsys.readouterr().out.splitlines()[-1].split("|")
+    assert line[1].strip() == "fsq" and float(line[2]) > 0 and float(line[3]) > 0
+
+
+@pytest.mark.skipif(not installed("torch"), reason="PyTorch is not installed")
+@pytest.mark.parametrize("bottleneck", TWINS)
+def test_twin_learns_to_reconstruct(bottleneck):
+    from benchmarks import torch_twins
+
+    torch_twins.torch.manual_seed(0)
+    train_step = torch_twins.TrainStep(bottleneck, hiddens=8, atoms=16, width=8, sparsity=2)
+    ramp = np.broadcast_to(np.arange(0, 256, 8, dtype=np.uint8)[:, None], (8, 32, 32, 3))
+    losses = [train_step(torch_twins.tensor(ramp)) for _ in range(30)]
+    assert np.isfinite(losses).all() and losses[-1] < losses[0]
+    assert train_step.encoder[0].weight.is_contiguous(memory_format=torch_twins.torch.channels_last)
+
+
+def test_every_twin_is_compared_with_a_row():
+    assert list(step.TORCH_ROWS) == TWINS and set(step.TORCH_ROWS.values()) <= set(step.ROWS)
