@@ -32,6 +32,7 @@ from laser_jax.sparse.dictionary import (
 )
 from laser_jax.sparse.fit import FitResult, fit_dictionary
 from laser_jax.sparse.ksvd import ksvd_statistics, ksvd_sweep, ksvd_update
+from laser_jax.sparse.learner import DictionaryLearner, LearnerState
 from laser_jax.sparse.omp import omp
 from laser_jax.sparse.online import (
     OnlineStatistics,
@@ -60,14 +61,16 @@ from laser_jax.sparse.rate import (
 from laser_jax.sparse.support import least_squares
 
 # So that an exported function that takes or returns one can be serialised.
-for _type in (EmaStatistics, FitResult, OnlineStatistics, RateModel, SparseCode):
+for _type in (EmaStatistics, FitResult, LearnerState, OnlineStatistics, RateModel, SparseCode):
     _export.register_namedtuple_serialization(
         _type, serialized_name=f"laser_jax.sparse.{_type.__name__}"
     )
 
 __all__ = [
+    "DictionaryLearner",
     "EmaStatistics",
     "FitResult",
+    "LearnerState",
     "OnlineStatistics",
     "RateModel",
     "SparseCode",

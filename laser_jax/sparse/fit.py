@@ -94,15 +94,8 @@ def fit_dictionary(
     check_at_least("iterations", iterations, 1)
     check_scalars(max_coherence=max_coherence, tolerance=tolerance)
     init_key, key = jax.random.split(key)
-    if dictionary is None:
-        dictionary = init_from_signals(flat, num_atoms, max_coherence=max_coherence, key=init_key)
-    else:
-        flat, dictionary = check_signals(flat, dictionary)
-        if dictionary.shape[0] != num_atoms:
-            raise ValueError(
-                f"dictionary must have num_atoms = {num_atoms} rows, got {dictionary.shape}."
-            )
-        dictionary = unit_norm(dictionary)
+    dictionary = start_dictionary(flat, num_atoms, dictionary, max_coherence, init_key)
+    flat = flat.astype(dictionary.dtype)
     scale = power_scales(jnp.where(is_finite(flat), flat, 0).ravel())[0]  # squares stay in range
     flat = flat / scale
     keys, places = jax.random.split(key, iterations), jnp.arange(iterations)
@@ -131,6 +124,22 @@ def fit_dictionary(
     shape = *jnp.shape(signals)[:-1], sparsity
     code = SparseCode(code.indices.reshape(shape), scale * code.coefficients.reshape(shape))
     return FitResult(dictionary, code, (errors * scale) * scale)
+
+
+def start_dictionary(signals, num_atoms, dictionary, max_coherence, key):
+    """Returns the atoms that learning starts with: the given ones, of any norm, or signals.
+
+    Raises:
+      ValueError: if the given dictionary does not have `num_atoms` rows of the signals' width.
+    """
+    if dictionary is None:
+        return init_from_signals(signals, num_atoms, max_coherence=max_coherence, key=key)
+    _, dictionary = check_signals(signals, dictionary)
+    if dictionary.shape[0] != num_atoms:
+        raise ValueError(
+            f"dictionary must have num_atoms = {num_atoms} rows, got {dictionary.shape}."
+        )
+    return unit_norm(dictionary)
 
 
 def _learn(signals, dictionary, code, method):
