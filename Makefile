@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORKDIR ?= runs/ksvd_photos
 
-.PHONY: setup demo test lint docs bench report study faults
+.PHONY: setup demo test test-all lint docs bench report study faults
 
 setup: .venv/ready
 
@@ -18,8 +18,15 @@ demo: setup
 	$(BIN)/python main.py --config=configs/ksvd_photos.py --workdir=$(WORKDIR)
 	$(BIN)/python main.py --config=configs/ksvd_photos.py --workdir=$(WORKDIR) --mode=evaluate
 
+# pytest-xdist hangs where it restarts a worker that crashed: the run fails at once instead.
+PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart=0
+
 test: setup
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(PYTEST) -m "not slow"
+
+# And the slow ones: long experiments and runs that are killed.
+test-all: test
+	$(PYTEST) -m slow
 
 # With PyTorch beside: .venv/bin/pip install torch
 bench: setup
@@ -37,7 +44,7 @@ study: setup
 
 # Injects faults into runs: half an hour. As root, or in `unshare -rm make faults`.
 faults: setup
-	mkdir -p runs && $(BIN)/python -m pytest tests/faults/full.py --basetemp=runs/faults
+	mkdir -p runs && $(BIN)/python -m pytest tests/faults/full.py -o faulthandler_timeout=0 --basetemp=runs/faults
 
 lint: setup
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

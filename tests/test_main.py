@@ -34,12 +34,12 @@ def test_workdir_alone_is_enough_to_evaluate(photo_patches_dir, tmp_path):
     data = f"--config.data.data_dir={photo_patches_dir}"
     trained = subprocess.run(
         [*command, "--config=configs/tiny.py", data, "--config.num_train_steps", "20"],
-        cwd=ROOT, capture_output=True, text=True,
+        cwd=ROOT, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert trained.returncode == 0, trained.stderr
     evaluated = subprocess.run(
         [*command, "--mode=evaluate", "--config.eval.batch_size=32"],
-        cwd=ROOT, capture_output=True, text=True,
+        cwd=ROOT, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert evaluated.returncode == 0, evaluated.stderr
     assert "psnr_pooled" in evaluated.stderr and (tmp_path / "evaluation.json").exists()
@@ -93,7 +93,7 @@ def test_missing_config_and_workdir_is_one_clear_line(error_of, tmp_path):
 
 def test_wrong_flag_exits_with_an_error_and_help_does_not(capsys):
     command = [sys.executable, "main.py", "--mode=test"]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert ended.returncode == 1 and len(ended.stderr.splitlines()) == 1
     program.main(["main.py", "--help"])
     printed = capsys.readouterr()
@@ -105,7 +105,7 @@ def test_closed_streams_become_the_null_device():
     script = "import os, sys, main; main.open_standard_streams(); print('\\udce9', file=sys.stderr)"
     script += "; assert os.fstat(2) == os.stat(os.devnull); assert open('main.py').fileno() > 2"
     command = ["sh", "-c", 'exec "$0" -c "$1" 2>&-', sys.executable, script]
-    assert subprocess.run(command, cwd=ROOT).returncode == 0
+    assert subprocess.run(command, cwd=ROOT, timeout=300).returncode == 0
 
 
 def test_prepare_writes_only_the_data_set(tmp_path):

@@ -68,5 +68,7 @@ def test_importing_the_benchmark_loads_no_data_package():
         "import sys, benchmarks.sparse as _; "
         "print({'tensorflow_datasets', 'flax', 'sklearn', 'skimage', 'PIL'} & set(sys.modules))"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300
+    )
     assert found.stdout.strip() == "set()", found.stdout + found.stderr

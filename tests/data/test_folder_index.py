@@ -170,12 +170,12 @@ def _open(root, queue):
 def test_processes_that_open_a_folder_at_once_agree(root, cache):
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
-    processes = [context.Process(target=_open, args=(root, queue)) for _ in range(4)]
+    processes = [context.Process(target=_open, args=(root, queue), daemon=True) for _ in range(4)]
     for process in processes:
         process.start()
     found = [queue.get(timeout=60) for _ in processes]
     for process in processes:
-        process.join()
+        process.join(timeout=60)
     assert found == [set(FILES) - {FILES[1]}] * 4
     assert [path.suffix for path in sorted(cache.iterdir())] == [".gz", ".lock"]
 

@@ -73,7 +73,7 @@ source = laser_jax.data.open_source(
 source[0]
 assert not {{"jax", "tensorflow", "skimage", "sklearn", "matplotlib"}} & set(sys.modules)
 """
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=REPOSITORY)
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=REPOSITORY, timeout=300)
 
 
 @pytest.mark.parametrize("channels", [0, 2, 4])

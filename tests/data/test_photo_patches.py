@@ -164,7 +164,7 @@ for split in pp.PHOTOGRAPHS:
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=REPOSITORY)
         for _ in range(2)
     ]
-    results = [process.communicate() for process in processes]
+    results = [process.communicate(timeout=300) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], results
     assert results[0][0] == results[1][0]
     assert b"\r" not in results[0][1]  # no progress bar where there is no terminal

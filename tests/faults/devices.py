@@ -48,7 +48,9 @@ def _losses(devices, bottleneck, dtype, steps):
         str(steps),
     ]
     environment = _environment(devices) | {"JAX_ENABLE_X64": str(int(dtype == "float64"))}
-    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    ended = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
+    )
     check(ended.returncode == 0, ended.stderr[-1500:])
     return np.array(json.loads(ended.stdout.splitlines()[-1]))
 

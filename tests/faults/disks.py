@@ -122,12 +122,12 @@ def full_disk_while_preparing(tally, directory):
         with tally.trial(fault), SmallDisk(directory / f"disk {fault}", size="32m") as disk:
             disk.break_by(fault)
             arguments = [*command, f"--config.data.data_dir={disk.path}"]
-            ended = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True)
+            ended = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=300)
             check(ended.returncode == 1, f"exit code {ended.returncode}")
             check("could not be prepared" in ended.stderr, ended.stderr[-300:])
             check("Traceback" not in ended.stderr, ended.stderr[-300:])
             disk.repair()
-            ended = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True)
+            ended = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=300)
             check(ended.returncode == 0, ended.stderr[-300:])
 
 

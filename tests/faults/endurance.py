@@ -98,7 +98,7 @@ def second_start(tally, directory, *, most=0.5):
         for start in ("first", "second"):
             command = [sys.executable, "-m", "tests.faults.compile_time", directory / start]
             ended = subprocess.run(
-                command, cwd=ROOT, env=environment, capture_output=True, text=True
+                command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600
             )
             check(ended.returncode == 0, ended.stderr[-1500:])
             seconds.append(float(ended.stdout.splitlines()[-1]))

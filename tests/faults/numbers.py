@@ -157,7 +157,9 @@ def any_arguments(tally, directory):
     command = [word for word in command if not word.endswith(".py") or (ROOT / word).exists()]
     environment = {**os.environ, "HYPOTHESIS_PROFILE": "thorough"}
     with tally.trial("property tests"):
-        ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+        ended = subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=7200
+        )
         check(ended.returncode == 0, ended.stdout[-2000:])
         tally.measured = ended.stdout.strip().splitlines()[-1]
 

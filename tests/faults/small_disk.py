@@ -45,4 +45,4 @@ class SmallDisk:
 
 
 def _run(*command):
-    subprocess.run([str(word) for word in command], check=True, capture_output=True)
+    subprocess.run([str(word) for word in command], check=True, capture_output=True, timeout=60)

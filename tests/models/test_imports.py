@@ -11,7 +11,9 @@ print(*sorted(set(sys.modules) - before), sep="\\n")
 
 
 def test_importing_a_bottleneck_loads_flax_and_what_sparse_loads():
-    run = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True)
+    run = subprocess.run(
+        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=300
+    )
     assert run.returncode == 0, run.stderr
     added = run.stdout.split()
     assert "laser_jax.models.autoencoder" in added
