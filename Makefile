@@ -14,6 +14,8 @@ setup: .venv/ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
+# The evaluation reuses programs that the training compiled.
+demo: export JAX_COMPILATION_CACHE_DIR ?= .venv/xla
 demo: setup
 	$(BIN)/python main.py --config=configs/ksvd_photos.py --workdir=$(WORKDIR)
 	$(BIN)/python main.py --config=configs/ksvd_photos.py --workdir=$(WORKDIR) --mode=evaluate
