@@ -49,7 +49,7 @@ faults: setup
 	mkdir -p runs && $(BIN)/python -m pytest tests/faults/full.py -o faulthandler_timeout=0 --basetemp=runs/faults
 
 lint: setup
-	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 # The site, into site/. Needs no network once it is installed.
 docs: setup

@@ -2,27 +2,27 @@
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 
-def check_floating(**arrays):
+def check_floating(**arrays: ArrayLike) -> None:
     """Raises ValueError unless all arrays are floating point."""
     for name, x in arrays.items():
         if not jnp.issubdtype(jnp.result_type(x), jnp.floating):
             raise ValueError(f"{name} must be floating point, got {jnp.result_type(x)}.")
 
 
-def check_floats(**arrays):
+def check_floats(**arrays: ArrayLike) -> list[jax.Array]:
     """Returns the arrays in one floating type, at least float32, or raises ValueError.
 
     In bfloat16, residuals of 8 bits would select the atoms.
     """
-    arrays = {name: jnp.asarray(x) for name, x in arrays.items()}
     check_floating(**arrays)
     dtype = jnp.promote_types(jnp.result_type(*arrays.values()), jnp.float32)
-    return [x.astype(dtype) for x in arrays.values()]
+    return [jnp.asarray(x).astype(dtype) for x in arrays.values()]
 
 
-def check_pair(*, ndim=None, **pair):
+def check_pair(*, ndim: int | None = None, **pair: ArrayLike) -> tuple[jax.Array, jax.Array]:
     """Returns two arrays of equal shape as floats; see `check_floats`.
 
     Raises:
@@ -37,7 +37,7 @@ def check_pair(*, ndim=None, **pair):
     return a, b
 
 
-def check_not_empty(**arrays):
+def check_not_empty(**arrays: ArrayLike) -> None:
     """Raises ValueError if an array has no elements, because its mean is undefined."""
     for name, x in arrays.items():
         if 0 in jnp.shape(x):

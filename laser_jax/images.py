@@ -1,17 +1,24 @@
 """Image ranges: uint8 or float in [0, 1] outside, [-1, 1] inside the network and the losses."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, UInt8
 
 from laser_jax.checks import check_floating, check_floats
 
+# Images at every public entry: uint8, or floating point in [0, 1].
+Images = UInt8[ArrayLike, "b H W C"] | Float[ArrayLike, "b H W C"]
 
-def check_images(**images):
-    """Checks that images are uint8, or floats in [0, 1]; values only where they are concrete.
+
+def check_images(**images: Any) -> None:
+    """Checks that images are uint8, or floats in [0, 1]. Inside jit it cannot check the values.
 
     Raises:
-      ValueError: if an array is of another type, or has a value out of range or NaN.
+      ValueError: if an array has another type, or a value that is out of range or NaN.
     """
     for name, x in images.items():
         x = x if isinstance(x, jax.Array) else np.asarray(x)
@@ -28,8 +35,8 @@ def check_images(**images):
             )
 
 
-def as_unit(**images):
-    """Returns images, uint8 or in [0, 1], as floats in [0, 1] of one type, float32 at least.
+def as_unit(**images: Any) -> list[Array]:
+    """Returns images, uint8 or in [0, 1], as floats in [0, 1] of one type, at least float32.
 
     Raises:
       ValueError: as `check_images`.
@@ -42,7 +49,7 @@ def as_unit(**images):
     return check_floats(**arrays)
 
 
-def to_network(images):
+def to_network(images: ArrayLike) -> Float[Array, "*shape"]:
     """Returns uint8 images, or floats in [0, 1], as float32 in [-1, 1]."""
     images = jnp.asarray(images)
     if images.dtype != jnp.uint8 and not jnp.issubdtype(images.dtype, jnp.floating):
@@ -51,12 +58,12 @@ def to_network(images):
     return images.astype(jnp.float32) * (2 / scale) - 1
 
 
-def to_bytes(images):
-    """Returns network images as uint8, rounded, as a file holds them."""
+def to_bytes(images: Float[ArrayLike, "*shape"]) -> UInt8[Array, "*shape"]:
+    """Returns network images as uint8, rounded as in an image file."""
     return jnp.round(255 * to_unit(images)).astype(jnp.uint8)
 
 
-def to_unit(images):
+def to_unit(images: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
     """Returns network images as floats in [0, 1], clipped."""
     check_floating(images=images)
     return jnp.clip((images + 1) / 2, 0, 1)

@@ -1,22 +1,27 @@
 """Trained runs in Python: load, reconstruct, encode and decode."""
 
+import os
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int, Integer
 
 from laser_jax.checks import check_choice, check_code
-from laser_jax.images import check_images
-from laser_jax.models import inference
+from laser_jax.images import Images, check_images
+from laser_jax.models import Autoencoder, inference
 from laser_jax.sharding import data_mesh
 from laser_jax.sparse import SparseCode
 from laser_jax.training.checkpoints import WHICH, Checkpoints
 from laser_jax.training.setup import Setup
-from laser_jax.training.state import abstract_state
+from laser_jax.training.state import TrainState, abstract_state
 from laser_jax.training.workdir import read_config
 
 
 class TrainedAutoencoder:
-    """A model with its trained weights and dictionary. No method changes them.
+    """A model with its trained weights and dictionary, which no method changes.
 
     Attributes:
       config: the run's config.
@@ -25,11 +30,11 @@ class TrainedAutoencoder:
       variables: the variables for evaluation (the moving averages if the run has them).
     """
 
-    def __init__(self, config, model, state):
+    def __init__(self, config: Any, model: Autoencoder, state: TrainState) -> None:
         self.config, self.model, self.state = config, model, state
         self.variables = state.eval_variables()
 
-    def reconstruct(self, images):
+    def reconstruct(self, images: Images) -> Float[np.ndarray, "b H W C"]:
         """Returns the reconstructions of images, float in [0, 1], in the shape of `images`.
 
         Args:
@@ -40,18 +45,19 @@ class TrainedAutoencoder:
         """
         return np.asarray(inference.reconstruct(self.model, self.variables, _checked(images)))
 
-    def encode(self, images):
+    def encode(self, images: Images) -> SparseCode:
         """Returns the `SparseCode` of images with leading axes `(b, h, w)`; see `reconstruct`."""
         return inference.encode(self.model, self.variables, _checked(images))
 
-    def decode(self, code):
+    def decode(self, code: SparseCode) -> Float[np.ndarray, "b H W C"]:
         """Returns the images `(b, H, W, C)`, float in [0, 1], of a `SparseCode` `(b, h, w, k)`.
 
         Raises:
           ValueError: if the code has a wrong shape or type, an index outside [0, m), or a
             coefficient that is not finite.
         """
-        code = SparseCode(*map(np.asarray, code))
+        # In NumPy, where an index that int32 cannot hold is still out of range.
+        code = SparseCode(*map(np.asarray, code))  # type: ignore[arg-type]
         check_code(code)
         if code.indices.ndim != 4:
             raise ValueError(f"a code must have shape (b, h, w, k), got {code.indices.shape}.")
@@ -60,7 +66,7 @@ class TrainedAutoencoder:
             raise ValueError("coefficients of the code must be finite, but some are not.")
         return np.asarray(inference.decode(self.model, self.variables, code))
 
-    def encode_to_indices(self, images):
+    def encode_to_indices(self, images: Images) -> tuple[Int[np.ndarray, "b hw"], int, int]:
         """Returns `(indices (b, h w) int32, h, w)`, one token per position; `vq` and `fsq` only.
 
         `vq`: index of the atom. `fsq`: index of the grid point; the first channel varies fastest.
@@ -73,7 +79,9 @@ class TrainedAutoencoder:
         b, h, w = indices.shape
         return np.asarray(indices).reshape(b, h * w), h, w
 
-    def decode_from_indices(self, indices, h, w):
+    def decode_from_indices(
+        self, indices: Integer[Array | np.ndarray, "b hw"], h: int, w: int
+    ) -> Float[np.ndarray, "b H W C"]:
         """Returns the images `(b, H, W, C)`, float in [0, 1], of tokens of `encode_to_indices`.
 
         Args:
@@ -106,12 +114,14 @@ class TrainedAutoencoder:
             )
 
 
-def load(workdir, *, mesh=None, checkpoint="newest"):
+def load(
+    workdir: str | os.PathLike, *, mesh: Mesh | None = None, checkpoint: str = "newest"
+) -> TrainedAutoencoder:
     """Returns the `TrainedAutoencoder` of the newest, or best, checkpoint of a workdir.
 
     Args:
       workdir: directory of a run.
-      mesh: the devices to load onto; None: the first device.
+      mesh: the devices that hold the model; None: the first device.
       checkpoint: `newest`, or `best` by the validation metric `best_metric`.
 
     Raises:

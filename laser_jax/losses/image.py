@@ -1,8 +1,10 @@
-"""The image loss of a run: a weighted sum of terms, those of weight 0 left out."""
+"""The image loss of a run: a weighted sum of terms. Terms of weight 0 are not computed."""
 
 import dataclasses
+from typing import Any
 
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from laser_jax.losses.multiresolution import mr_dct_loss, mr_gradient_loss
 from laser_jax.losses.pixel import l1, mse
@@ -13,18 +15,21 @@ from laser_jax.ranges import LEVELS, WEIGHT, Choice, check_settings, setting
 
 @dataclasses.dataclass(frozen=True)
 class ImageLoss:
-    """The loss of reconstructions, images in [-1, 1].
+    """The loss of reconstructions of images in [-1, 1].
 
         loss, terms = ImageLoss(mse_weight=1.0, mr_dct_weight=0.1)(images, reconstruction)
 
     Attributes:
-      mse_weight, l1_weight: weights of the pixel losses; together `recon_loss`.
-      perceptual_weight: weight of LPIPS, which then needs `load_lpips(perceptual_net)`.
-      perceptual_net: "alex" or "vgg".
-      perceptual_precision: "highest" or "default", of the products in LPIPS; see
+      mse_weight, l1_weight: weights of the pixel losses; their sum is `recon_loss`.
+      perceptual_weight: weight of LPIPS; above 0 it needs `load_lpips(perceptual_net)`.
+      perceptual_net: network of LPIPS, "alex" or "vgg".
+      perceptual_precision: precision of the products in LPIPS, "highest" or "default"; see
         `lpips_distance`.
-      mr_dct_weight, mr_dct_levels: `mr_dct_loss` and the images in its pyramid.
-      mr_grad_weight, mr_grad_levels: `mr_gradient_loss` and the same.
+      mr_dct_weight, mr_dct_levels: weight of `mr_dct_loss`, and levels of its pyramid.
+      mr_grad_weight, mr_grad_levels: the same of `mr_gradient_loss`.
+
+    Raises:
+      ValueError: if a value is out of its range, or all weights are 0.
     """
 
     mse_weight: float = setting(1.0, WEIGHT)
@@ -43,7 +48,12 @@ class ImageLoss:
         if not any(weights.values()):
             raise ValueError(f"one of {', '.join(weights)} must be above 0.")
 
-    def __call__(self, images, reconstruction, lpips_params=None):
+    def __call__(
+        self,
+        images: Float[Array, "b H W C"],
+        reconstruction: Float[Array, "b H W C"],
+        lpips_params: Any = None,
+    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         """Returns the loss and its terms.
 
         Args:
@@ -51,10 +61,15 @@ class ImageLoss:
           lpips_params: from `load_lpips`; needed if `perceptual_weight` is above 0.
 
         Returns:
-          A scalar, and a dict of scalars: `recon_loss` with its weights, the others
-          (`perceptual_loss`, `mr_dct_loss`, `mr_grad_loss`) without, where they have one.
+          The loss, a scalar, and its terms, a dict of scalars: `recon_loss` with its weights, and
+          those of `perceptual_loss`, `mr_dct_loss` and `mr_grad_loss` that have a weight, without
+          it.
+
+        Raises:
+          ValueError: if the shapes differ or do not suit a term, or `lpips_params` is missing.
         """
-        recon_loss, terms = jnp.zeros(()), {}
+        recon_loss = jnp.zeros(())
+        terms: dict[str, tuple[float, Array]] = {}
         if self.mse_weight:
             recon_loss += self.mse_weight * mse(images, reconstruction)
         if self.l1_weight:

@@ -1,41 +1,43 @@
-"""The Fréchet distance of two sets of features, each taken for a Gaussian. Host, float64.
+"""The Fréchet distance of two sets of features under a Gaussian model. NumPy, float64.
 
-It is called FID only on the features of FID's own Inception network.
+Only with the features of FID's own Inception network is it called FID.
 """
 
 import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Float, Float64
 
 
 class GaussianStatistics:
-    """Mean and covariance of feature vectors that come batch after batch.
+    """Accumulates the mean and the covariance of feature vectors over batches.
 
     Attributes:
-      count: how many vectors.
+      count: number of vectors so far.
     """
 
-    def __init__(self, width):
+    def __init__(self, width: int) -> None:
         self.count = 0
         self._origin = np.zeros(width)
         self._sum = np.zeros(width)
         self._products = np.zeros((width, width))
 
-    def add(self, features):
-        """Takes in features `(n, width)`."""
+    def add(self, features: Float[ArrayLike, "n width"]) -> None:
+        """Adds features `(n, width)`."""
         features = np.asarray(features, np.float64)
         if not len(features):
             return
         if not self.count:
-            self._origin = features.mean(axis=0)  # near the mean no digits cancel
+            self._origin = features.mean(axis=0)  # near the mean, so that few digits cancel
         centred = features - self._origin
         self.count += len(features)
         self._sum += centred.sum(axis=0)
         self._products += centred.T @ centred
 
-    def moments(self):
+    def moments(self) -> tuple[Float64[np.ndarray, " d"], Float64[np.ndarray, "d d"]]:
         """Returns the mean `(width,)` and the unbiased covariance `(width, width)`.
 
         Raises:
-          ValueError: if fewer than two vectors came.
+          ValueError: if there are fewer than two vectors.
         """
         if self.count < 2:
             raise ValueError(f"a covariance needs at least two vectors, got {self.count}.")
@@ -44,22 +46,23 @@ class GaussianStatistics:
         return self._origin + self._sum / self.count, covariance
 
 
-def frechet_distance(mean_a, covariance_a, mean_b, covariance_b):
+def frechet_distance(
+    mean_a: Float[ArrayLike, " d"],
+    covariance_a: Float[ArrayLike, "d d"],
+    mean_b: Float[ArrayLike, " d"],
+    covariance_b: Float[ArrayLike, "d d"],
+) -> float:
     """Returns the squared Fréchet distance of two Gaussians.
 
     |mu_a - mu_b|^2 + tr(A + B - 2 (A^(1/2) B A^(1/2))^(1/2)). The product is symmetric, so its
-    eigenvalues are real also where a covariance is singular, as it is with fewer vectors than
-    features.
+    eigenvalues are real even if a covariance is singular, as with fewer vectors than features.
 
     Args:
       mean_a, mean_b: `(d,)`.
       covariance_a, covariance_b: `(d, d)`, symmetric, positive semidefinite.
 
-    Returns:
-      float.
-
     Raises:
-      ValueError: if the shapes do not fit.
+      ValueError: if the shapes are inconsistent.
 
     References:
       Dowson and Landau, The Fréchet distance between multivariate normal distributions,
@@ -77,7 +80,7 @@ def frechet_distance(mean_a, covariance_a, mean_b, covariance_b):
     ):
         raise ValueError(
             f"means {mean_a.shape} and {mean_b.shape} do not fit covariances "
-            f"{covariance_a.shape} and {covariance_b.shape}."
+            f"{covariance_a.shape} and {covariance_b.shape}; they must be (d,) and (d, d)."
         )
     values, vectors = np.linalg.eigh(covariance_a)
     root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T

@@ -2,29 +2,31 @@
 
 import dm_pix
 import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
 
 from laser_jax.checks import is_real
-from laser_jax.images import as_unit
+from laser_jax.images import Images, as_unit
 
 
-def psnr(a, b):
+def psnr(a: Images, b: Images) -> Float[Array, " b"]:
     """Returns the peak signal-to-noise ratio of each pair of images, in dB.
 
     Args:
       a, b: `(b, H, W, C)`, uint8 or float in [0, 1].
 
     Returns:
-      `(b,)`; 10 log10(1 / MSE). Equal images give 100, not infinity, so that means stay finite.
+      `(b,)`; 10 log10(1 / MSE), at most 100, so that means over equal images stay finite.
 
     Raises:
-      ValueError: if the shapes differ, the images have no pixel, or their values are of another
-        type or range (which is seen only outside of jit).
+      ValueError: if the shapes differ, the images have no pixel, or their values have another type
+        or range (inside jit the range is not checked).
     """
     a, b = _check_images(a, b)
     return squared_error_to_psnr(jnp.mean(jnp.square(a - b), axis=(1, 2, 3)))
 
 
-def squared_error_to_psnr(mse):
+def squared_error_to_psnr(mse: ArrayLike) -> Float[Array, "..."]:
     """Returns the PSNR in dB of a mean squared error of [0, 1] values, at most 100."""
     mse = jnp.asarray(mse)
     if not is_real(mse.dtype):
@@ -33,11 +35,11 @@ def squared_error_to_psnr(mse):
     return -10 * jnp.log10(jnp.maximum(mse, 1e-10))
 
 
-def ssim(a, b):
-    """Returns the structural similarity of each pair of images.
+def ssim(a: Images, b: Images) -> Float[Array, " b"]:
+    """Returns the structural similarity (SSIM) of each pair of images.
 
-    Gaussian window, 11 pixels wide, sigma 1.5; mean over channels and the pixels whose
-    window lies inside.
+    The window is Gaussian, 11 pixels wide, with sigma 1.5. The result is the mean over channels
+    and over the pixels whose window lies inside the image.
 
     Args:
       a, b: `(b, H, W, C)`, uint8 or float in [0, 1], H and W at least 11.
@@ -58,8 +60,8 @@ def ssim(a, b):
     return dm_pix.ssim(a, b) if len(a) else jnp.zeros(0, a.dtype)
 
 
-def _check_images(a, b):
-    """Returns two batches `(b, H, W, C)` of one shape as floats; b may be 0."""
+def _check_images(a: Images, b: Images) -> tuple[Array, Array]:
+    """Returns two batches `(b, H, W, C)` of the same shape as floats; b may be 0."""
     a, b = as_unit(a=a, b=b)
     if a.shape != b.shape or a.ndim != 4 or 0 in a.shape[1:]:
         raise ValueError(

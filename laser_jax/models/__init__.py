@@ -1,4 +1,4 @@
-"""Flax modules: the encoder, the decoder, the bottlenecks and the autoencoder of them."""
+"""Flax modules: encoder, decoder, bottlenecks, and the autoencoder that consists of them."""
 
 from laser_jax.models.autoencoder import Autoencoder, AutoencoderOutput
 from laser_jax.models.bottlenecks import (

@@ -1,10 +1,10 @@
 """The autoencoder: encoder, bottleneck, decoder."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
-import jax
+from jaxtyping import Array, Float
 
 from laser_jax.models.bottlenecks import Bottleneck
 from laser_jax.models.bottlenecks.output import as_pair
@@ -15,25 +15,25 @@ from laser_jax.sparse import SparseCode
 
 
 class AutoencoderOutput(NamedTuple):
-    """What the autoencoder returns.
+    """The result of an autoencoder.
 
     Attributes:
-      reconstruction: `(b, H, W, C)` float32 in about [-1, 1].
+      reconstruction: images in about [-1, 1], at least float32.
       loss: scalar, the bottleneck's loss.
-      code: the latents' `SparseCode`.
-      latents: `(b, h, w, embedding_dim)` float32, what was coded.
-      approximation: the same shape, what the code gives back.
+      code: the `SparseCode` of the latents.
+      latents: `(b, h, w, embedding_dim)`, at least float32.
+      approximation: the latents that the code stands for.
     """
 
-    reconstruction: jax.Array
-    loss: jax.Array
+    reconstruction: Float[Array, "b H W C"]
+    loss: Float[Array, ""]
     code: SparseCode
-    latents: jax.Array
-    approximation: jax.Array
+    latents: Float[Array, "b h w c"]
+    approximation: Float[Array, "b h w c"]
 
 
 class Autoencoder(Network, kw_only=True):
-    """Images `(b, H, W, C)` in [-1, 1] through a bottleneck and back.
+    """Maps images `(b, H, W, C)` in [-1, 1] through a bottleneck to their reconstructions.
 
         model = Autoencoder(bottleneck=DictionaryLearning(num_embeddings=512, embedding_dim=64))
         variables = model.init(jax.random.key(0), images)
@@ -46,7 +46,7 @@ class Autoencoder(Network, kw_only=True):
     bottleneck: Bottleneck
     in_channels: int = 3
 
-    def setup(self):
+    def setup(self) -> None:
         shape = {field: getattr(self, field) for field in (*settings_of(Network), "dtype")}
         self.encoder = Encoder(**shape)
         self.pre_bottleneck = nn.Conv(self.bottleneck.embedding_dim, (1, 1), dtype=self.dtype)
@@ -54,27 +54,27 @@ class Autoencoder(Network, kw_only=True):
         self.decoder = Decoder(**shape, out_channels=self.in_channels)
 
     @property
-    def signal_shape(self):
-        """Height and width in image pixels of what one signal of the code stands for."""
+    def signal_shape(self) -> tuple[int, int]:
+        """Height and width, in image pixels, of the area of one signal."""
         p, q = as_pair(self.bottleneck.patch_size)
         return p * 2**self.num_downsamples, q * 2**self.num_downsamples
 
     @property
-    def signal_pixels(self):
-        """Image pixels that one signal of the code stands for."""
+    def signal_pixels(self) -> int:
+        """Image pixels per signal."""
         return math.prod(self.signal_shape)
 
-    def last_layer(self, params):
-        """Returns the decoder's last kernel among `params`, or a gradient's part for it."""
+    def last_layer(self, params: Any) -> Array:
+        """Returns the decoder's last kernel, given the parameters or their gradient."""
         return params["decoder"][f"UpConv_{self.num_downsamples - 1}"]["kernel"]
 
-    def __call__(self, images):
+    def __call__(self, images: Float[Array, "b H W C"]) -> AutoencoderOutput:
         latents = self.encode(images)
         approximation, loss, code = self.bottleneck(latents)
         return AutoencoderOutput(self.decode(approximation), loss, code, latents, approximation)
 
-    def encode(self, images):
-        """Returns the latents `(b, h, w, embedding_dim)`, at least float32, of images."""
+    def encode(self, images: Float[Array, "b H W C"]) -> Float[Array, "b h w c"]:
+        """Returns the latents of images, `(b, h, w, embedding_dim)`, at least float32."""
         factor = 2**self.num_downsamples
         if images.ndim != 4 or images.shape[-1] != self.in_channels:
             raise ValueError(
@@ -87,6 +87,6 @@ class Autoencoder(Network, kw_only=True):
             )
         return at_least_float32(self.pre_bottleneck(self.encoder(images)))
 
-    def decode(self, approximation):
-        """Returns the images `(b, H, W, C)` in about [-1, 1] of latents `(b, h, w, c)`."""
+    def decode(self, approximation: Float[Array, "b h w c"]) -> Float[Array, "b H W C"]:
+        """Returns the images, in about [-1, 1], of latents."""
         return self.decoder(self.post_bottleneck(approximation.astype(self.dtype)))

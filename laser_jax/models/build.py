@@ -1,10 +1,12 @@
-"""From a config to a model, with every check that needs no data."""
+"""Builds a model from a config, and checks all that needs no data."""
 
 import logging
+from typing import Any
 
 from laser_jax.checks import check_choice
 from laser_jax.models.autoencoder import Autoencoder
 from laser_jax.models.bottlenecks import (
+    Bottleneck,
     DictionaryLearning,
     FiniteScalarQuantizer,
     VectorQuantizer,
@@ -29,14 +31,14 @@ _PRESETS = {"dl": {"dictionary_update": "gradient"}, "ksvd": {"dictionary_update
 _KEYS = {"levels": "fsq_levels"}
 
 
-def build_model(config):
+def build_model(config: Any) -> Autoencoder:
     """Returns the `Autoencoder` that `config.model` describes.
 
     Args:
       config: the whole config; `data.image_size` is checked against the model.
 
     Raises:
-      ValueError: if the values do not fit each other.
+      ValueError: if the values are inconsistent.
     """
     model = config.model
     check_choice("model.bottleneck", model.bottleneck, BOTTLENECKS)
@@ -64,13 +66,13 @@ def build_model(config):
     return autoencoder
 
 
-def config_keys(cls):
+def config_keys(cls: Any) -> dict[str, str]:
     """Returns field -> key in `config.model` of the fields of a module that the config sets."""
     return {field: _KEYS.get(field, field) for field in settings_of(cls)}
 
 
-def build_bottleneck(model):
-    """Returns the bottleneck that `config.model` describes: each field from the key of its name."""
+def build_bottleneck(model: Any) -> Bottleneck:
+    """Returns the bottleneck that `config.model` describes; its fields are keys of the config."""
     name, cls = model.bottleneck, BOTTLENECKS[model.bottleneck]
     fields = {field: model[key] for field, key in config_keys(cls).items()}
     given = {field: value for field, value in fields.items() if value is not None}

@@ -1,9 +1,10 @@
-"""A small PatchGAN: it judges patches of an image, not the whole."""
+"""A small PatchGAN: a discriminator of patches of an image."""
 
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from laser_jax.models.layers import DownConv
 from laser_jax.models.precision import at_least_float32
@@ -11,11 +12,11 @@ from laser_jax.ranges import COUNT, LEVELS, check_settings, setting
 
 
 class PatchDiscriminator(nn.Module):
-    """Images `(b, H, W, C)` in [-1, 1] -> logits `(b, H / 2^n, W / 2^n, 1)`, high for real ones.
+    """Maps images `(b, H, W, C)` in [-1, 1] to logits `(b, H / 2^n, W / 2^n, 1)`, high for real.
 
-    Each halving (`num_downsamples`) doubles the channels, to 8 `num_hiddens` at most. Group
-    normalisation in the place of batch normalisation: the same on any number of devices, and no
-    statistics to keep.
+    Each of the `num_downsamples` halvings doubles the channels, up to 8 `num_hiddens`. It uses
+    group normalisation instead of batch normalisation: the result does not depend on the number of
+    devices, and there are no statistics to store.
 
     References:
       Isola, Zhu, Zhou and Efros, Image-to-image translation with conditional adversarial
@@ -31,7 +32,7 @@ class PatchDiscriminator(nn.Module):
         check_settings(self)
 
     @nn.compact
-    def __call__(self, images):
+    def __call__(self, images: Float[Array, "b H W C"]) -> Float[Array, "b h w 1"]:
         x = images
         for level in range(self.num_downsamples):
             x = DownConv(self._features(level), dtype=self.dtype)(x)

@@ -4,6 +4,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from laser_jax.models.layers import DownConv, ResidualStack, UpConv
 from laser_jax.models.precision import at_least_float32
@@ -33,13 +34,13 @@ class Network(nn.Module):
 
 
 class Encoder(Network):
-    """Images `(b, H, W, C)` -> features `(b, h, w, num_hiddens)`, h = H / 2^num_downsamples.
+    """Maps images `(b, H, W, C)` to features `(b, h, w, num_hiddens)`, h = H / 2^num_downsamples.
 
-    The first halving goes to num_hiddens / 2 channels, the others to num_hiddens.
+    The first halving has num_hiddens / 2 output channels, the others num_hiddens.
     """
 
     @nn.compact
-    def __call__(self, images):
+    def __call__(self, images: Float[Array, "b H W C"]) -> Float[Array, "b h w f"]:
         x = images
         for level in range(self.num_downsamples):
             features = self.num_hiddens // 2 if level == 0 else self.num_hiddens
@@ -49,16 +50,16 @@ class Encoder(Network):
 
 
 class Decoder(Network):
-    """Features `(b, h, w, c)` -> images `(b, H, W, out_channels)`, the encoder mirrored."""
+    """Maps features `(b, h, w, c)` to images `(b, H, W, out_channels)`: the encoder reversed."""
 
     out_channels: int = 3
 
     @nn.compact
-    def __call__(self, features):
+    def __call__(self, features: Float[Array, "b h w c"]) -> Float[Array, "b H W C"]:
         x = nn.Conv(self.num_hiddens, (3, 3), dtype=self.dtype)(features)
         x = ResidualStack(self.num_residual_blocks, self.num_residual_hiddens, self.dtype)(x)
         for level in reversed(range(1, self.num_downsamples)):
-            features = self.num_hiddens // 2 if level == 1 else self.num_hiddens
-            x = nn.relu(UpConv(features, dtype=self.dtype)(x))
-        # The images leave in float32: losses and metrics are taken there.
+            channels = self.num_hiddens // 2 if level == 1 else self.num_hiddens
+            x = nn.relu(UpConv(channels, dtype=self.dtype)(x))
+        # Losses and metrics of the images need float32.
         return at_least_float32(UpConv(self.out_channels, dtype=self.dtype)(x))

@@ -1,36 +1,39 @@
-"""A trained model applied: images to codes, codes to images, atoms to pictures.
+"""Inference: images to codes, codes to images, atoms to images.
 
-Compiled once a model and shape; images go in as uint8 or [0, 1] and come out in [0, 1].
+Each function is compiled once per model and shape. It takes images as uint8 or in [0, 1], and
+returns images in [0, 1].
 """
 
 import functools
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from laser_jax import compiler
-from laser_jax.images import to_network, to_unit
+from laser_jax.images import Images, to_network, to_unit
+from laser_jax.models.autoencoder import Autoencoder
 from laser_jax.sparse import SparseCode
 
-_MOST_ATOMS = 1024  # that a figure shows
+_MOST_ATOMS = 1024  # in a figure
 
 
 @functools.partial(compiler.jit, static_argnums=0)
-def reconstruct(model, variables, images):
+def reconstruct(model: Autoencoder, variables: Any, images: Images) -> Float[Array, "b H W C"]:
     """Returns the reconstructions in [0, 1] of images, uint8 or in [0, 1]."""
-    return to_unit(model.apply(variables, to_network(images)).reconstruction)
+    return to_unit(_apply(model, variables, to_network(images)).reconstruction)
 
 
 @functools.partial(compiler.jit, static_argnums=0)
-def decode_atoms(model, variables):
-    """Returns what atoms look like, `(n, s, s, C)` in [0, 1]; s spans three signals.
+def decode_atoms(model: Autoencoder, variables: Any) -> Float[Array, "n s s C"]:
+    """Returns the images `(n, s, s, C)` of the atoms, in [0, 1]; s pixels span three signals.
 
-    All atoms up to 1,024; of more, as many evenly spaced ones, as memory is that of a batch of
-    images.
+    The image of a codebook entry is that of a grid of this entry. An atom with a coefficient has no
+    brightness of its own: its image shows what the atom, in the middle of an empty grid, adds to
+    the decoded image, around gray and scaled to its own maximum.
 
-    A codebook entry: a grid of nothing but that entry, decoded. A dictionary's atom has no
-    brightness of its own: what it adds, alone in the middle of an empty grid, as contrast around
-    gray, each atom to its own maximum.
+    Of more than 1,024 atoms it shows 1,024 evenly spaced ones, because all are decoded at once.
     """
     m = model.bottleneck.num_embeddings
     n = min(m, _MOST_ATOMS)
@@ -40,7 +43,7 @@ def decode_atoms(model, variables):
     def decode_with(coefficients):
         code = SparseCode(index, jnp.broadcast_to(coefficients, index.shape))
         latents = model.bottleneck.decode(atoms_of(variables), code)
-        return model.apply(variables, latents, method="decode")
+        return _apply(model, variables, latents, method="decode")
 
     if model.bottleneck.is_learned and not model.bottleneck.has_coefficients:
         return to_unit(decode_with(jnp.ones(index.shape)))
@@ -50,19 +53,24 @@ def decode_atoms(model, variables):
 
 
 @functools.partial(compiler.jit, static_argnums=0)
-def encode(model, variables, images):
-    """Returns the images' `SparseCode`, leading axes `(b, h, w)`."""
-    latents = model.apply(variables, to_network(images), method="encode")
+def encode(model: Autoencoder, variables: Any, images: Images) -> SparseCode:
+    """Returns the `SparseCode` of images, with leading axes `(b, h, w)`."""
+    latents = _apply(model, variables, to_network(images), method="encode")
     return model.bottleneck.encode(atoms_of(variables), latents)
 
 
 @functools.partial(compiler.jit, static_argnums=0)
-def decode(model, variables, code):
+def decode(model: Autoencoder, variables: Any, code: SparseCode) -> Float[Array, "b H W C"]:
     """Returns the images in [0, 1] of a `SparseCode`."""
     latents = model.bottleneck.decode(atoms_of(variables), code)
-    return to_unit(model.apply(variables, latents, method="decode"))
+    return to_unit(_apply(model, variables, latents, method="decode"))
 
 
-def atoms_of(variables):
-    """Returns the atoms `(m, d)` among a model's variables."""
+def atoms_of(variables: Any) -> Float[Array, "m d"]:
+    """Returns the atoms `(m, d)` in the variables of a model."""
     return variables["dictionary"]["bottleneck"]["atoms"]
+
+
+def _apply(model: Autoencoder, variables: Any, inputs: Any, method: str | None = None) -> Any:
+    """Returns the outputs of a method alone; flax's type has the changed variables beside them."""
+    return model.apply(variables, inputs, method=method)

@@ -1,9 +1,9 @@
-"""Convolutions of the encoder and decoder, the strided ones in their fast equal forms.
+"""Convolutions of the encoder and decoder.
 
-XLA differentiates a strided convolution into a dilated one, which is slow on CPUs
-(and a transposed one several times slower still). Moving 2x2 neighbourhoods into
-channels turns both into plain stride-1 convolutions of the very same function, so
-kernels keep their usual `(4, 4, in, out)` shape.
+XLA differentiates a strided convolution into a dilated one, which is slow on CPUs, and the
+gradient of a transposed one is several times slower still. Here 2x2 neighbourhoods are moved into
+channels, so that both become convolutions of stride 1. The function is the same, and kernels keep
+their usual shape `(4, 4, in, out)`.
 """
 
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Float
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
@@ -25,13 +26,13 @@ class DownConv(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: Float[Array, "b H W C"]) -> Float[Array, "b h w f"]:
         kernel, bias = _parameters(self, x.shape[-1], scale=1.0)
         x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
         return self.convolve(x, kernel) + bias.reshape(1, 1, 1, -1)
 
-    def convolve(self, x, kernel):
-        """Returns the convolution alone, without its bias."""
+    def convolve(self, x: Array, kernel: Array) -> Array:
+        """Returns the convolution without the bias."""
         b, height, width, channels = x.shape
         # Space to depth: cell (i, j) holds pixels (2i + a, 2j + c) as channels (a, c, C).
         x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
@@ -49,34 +50,37 @@ class UpConv(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x):
-        # Each output pixel sees 2x2 of the 4x4 taps, a quarter of the kernel's fan-in.
+    def __call__(self, x: Float[Array, "b h w C"]) -> Float[Array, "b H W f"]:
+        # Each output pixel depends on 2x2 of the 4x4 taps, a quarter of the kernel's fan-in.
         kernel, bias = _parameters(self, x.shape[-1], scale=4.0)
         x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
         return self.convolve(x, kernel) + bias.reshape(1, 1, 1, -1)
 
-    def convolve(self, x, kernel):
-        """Returns the transposed convolution alone, without its bias."""
+    def convolve(self, x: Array, kernel: Array) -> Array:
+        """Returns the transposed convolution without the bias."""
         b, height, width, channels = x.shape
-        # Output pixel 2i + a takes input i - 1 with tap 2 + a and input i with tap a.
+        # Output pixel 2i + a sums input i - 1 times tap 2 + a and input i times tap a.
         kernel = kernel.reshape(2, 2, 2, 2, channels, self.features)[::-1, :, ::-1]
         kernel = kernel.transpose(0, 2, 4, 1, 3, 5).reshape(2, 2, channels, -1)
         x = _stride_1(jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))), kernel)
-        # Depth to space, then the border that the padding made goes.
+        # Depth to space, then remove the border that the padding adds.
         x = x.reshape(b, height + 1, width + 1, 2, 2, self.features)
         x = x.transpose(0, 1, 3, 2, 4, 5).reshape(b, 2 * height + 2, 2 * width + 2, -1)
         return x[:, 1:-1, 1:-1]
 
 
 class ResidualStack(nn.Module):
-    """Pre-activation blocks: ReLU, 3x3 to `residual_hiddens`, ReLU, 1x1 back; a last ReLU."""
+    """Pre-activation residual blocks, and a ReLU after the last.
+
+    A block is ReLU, 3x3 convolution to `residual_hiddens` channels, ReLU, 1x1 convolution back.
+    """
 
     num_blocks: int
     residual_hiddens: int
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         for _ in range(self.num_blocks):
             h = nn.Conv(self.residual_hiddens, (3, 3), use_bias=False, dtype=self.dtype)(nn.relu(x))
             x = x + nn.Conv(x.shape[-1], (1, 1), use_bias=False, dtype=self.dtype)(nn.relu(h))

@@ -149,9 +149,10 @@ _ALLOWED = {
     ("numpy", "dtype"): np.dtype,
     ("_codecs", "encode"): _encode,
 }
+_core = np._core  # type: ignore[attr-defined] # private, but named in pickles
 for _module in ("numpy.core", "numpy._core"):
-    _ALLOWED[f"{_module}.multiarray", "_reconstruct"] = np._core.multiarray._reconstruct
-    _ALLOWED[f"{_module}.numeric", "_frombuffer"] = np._core.numeric._frombuffer
+    _ALLOWED[f"{_module}.multiarray", "_reconstruct"] = _core.multiarray._reconstruct
+    _ALLOWED[f"{_module}.numeric", "_frombuffer"] = _core.numeric._frombuffer
 
 
 class _ArrayUnpickler(pickle.Unpickler):

@@ -43,7 +43,8 @@ class FitResult(NamedTuple):
 
 
 @entry(
-    static=("num_atoms", "sparsity", "method", "iterations"), like=FitResult(None, "signals", None)
+    static=("num_atoms", "sparsity", "method", "iterations"),
+    like=FitResult(None, "signals", None),  # type: ignore[arg-type] # the pattern of a result
 )
 def fit_dictionary(
     signals,

@@ -19,7 +19,7 @@ LARGEST_AREA = 2**26  # pixels of all pictures of a file
 class Run(NamedTuple):
     """Pictures of equal size: how many, and their size in pixels."""
 
-    count: int
+    pictures: int  # a field named count would hide tuple.count
     height: int
     width: int
 
@@ -104,7 +104,7 @@ def _check_runs(runs):
     if not runs or any(min(run) < 1 for run in runs):
         raise ValueError("a file holds at least one picture, and pictures are not empty.")
     side = max(max(run.height, run.width) for run in runs)
-    area = sum(run.count * run.height * run.width for run in runs)
+    area = sum(run.pictures * run.height * run.width for run in runs)
     if side > LARGEST_SIDE or area > LARGEST_AREA:
         raise ValueError(
             f"a file holds sides up to {LARGEST_SIDE} pixels and {LARGEST_AREA} pixels in all, "

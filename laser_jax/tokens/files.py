@@ -23,7 +23,7 @@ def pack_tokens(groups, model, *, unit, fingerprint):
         run = Run(len(tokens.counts), height, width)
         if tokens.counts.shape != _grid(run, unit):
             raise ValueError(
-                f"{run.count} pictures of {height}x{width} pixels have tokens of shape "
+                f"{run.pictures} pictures of {height}x{width} pixels have tokens of shape "
                 f"{_grid(run, unit)}, got {tokens.counts.shape}."
             )
         model.encode(encoder, tokens)
@@ -55,7 +55,7 @@ def one_size(groups):
 
 
 def _grid(run, unit):
-    return run.count, -(-run.height // unit[0]), -(-run.width // unit[1])
+    return run.pictures, -(-run.height // unit[0]), -(-run.width // unit[1])
 
 
 def _joined(fingerprint, model):

@@ -1,49 +1,60 @@
-"""What the bottlenecks share: their result, the straight-through estimator and patches."""
+"""The result of a bottleneck, the straight-through estimator, and patches of latents."""
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Float
 
 from laser_jax.sparse import SparseCode
 
 
 class BottleneckOutput(NamedTuple):
-    """What a bottleneck returns.
+    """The result of a bottleneck.
 
     Attributes:
-      approximation: `(b, h, w, c)` float32, the latents as the code gives them back;
-        gradients pass straight through to the latents.
+      approximation: the latents that the code stands for, at least float32. Its gradient passes
+        to the latents as the bottleneck defines.
       loss: scalar, the bottleneck's part of the training loss.
-      code: `SparseCode` with leading `(b, h / p, w / q)`, p, q the patch size.
+      code: `SparseCode` with leading axes `(b, h / p, w / q)`, where p, q is the patch size.
     """
 
-    approximation: jax.Array
-    loss: jax.Array
+    approximation: Float[Array, "b h w c"]
+    loss: Float[Array, ""]
     code: SparseCode
 
 
-def straight_through(latents, approximation):
-    """Returns the approximation's value with the latents' gradient (Bengio et al. 2013)."""
+def straight_through(
+    latents: Float[Array, "*shape"], approximation: Float[Array, "*shape"]
+) -> Float[Array, "*shape"]:
+    """Returns the approximation, with the gradient of the latents.
+
+    References:
+      Bengio, Léonard and Courville, Estimating or propagating gradients through stochastic
+      neurons for conditional computation, 2013.
+    """
     return latents + lax.stop_gradient(approximation - latents)
 
 
-def to_patches(latents, patch_size):
-    """Cuts `(b, h, w, c)` latents into signals `(b, h / p, w / q, p q c)`."""
+def to_patches(
+    latents: Float[Array, "b h w c"], patch_size: tuple[int, int]
+) -> Float[Array, "b rows columns d"]:
+    """Cuts latents `(b, h, w, c)` into signals `(b, h / p, w / q, p q c)`."""
     (b, h, w, c), (p, q) = latents.shape, patch_size
     x = latents.reshape(b, h // p, p, w // q, q, c)
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(b, h // p, w // q, p * q * c)
 
 
-def from_patches(signals, patch_size):
-    """The inverse of `to_patches`."""
+def from_patches(
+    signals: Float[Array, "b rows columns d"], patch_size: tuple[int, int]
+) -> Float[Array, "b h w c"]:
+    """Returns the latents of signals; the inverse of `to_patches`."""
     (b, rows, columns, width), (p, q) = signals.shape, patch_size
     x = signals.reshape(b, rows, columns, p, q, width // (p * q)).transpose(0, 1, 3, 2, 4, 5)
     return x.reshape(b, rows * p, columns * q, width // (p * q))
 
 
-def as_pair(patch_size):
+def as_pair(patch_size: int | tuple[int, int]) -> tuple[int, int]:
     """Returns a patch size, one number or two, as `(p, q)`.
 
     Raises:
@@ -52,10 +63,12 @@ def as_pair(patch_size):
     pair = patch_size if isinstance(patch_size, (tuple, list)) else (patch_size, patch_size)
     if len(pair) != 2 or not all(isinstance(p, int) and p >= 1 for p in pair):
         raise ValueError(f"patch_size must be a positive int or a pair of them, got {patch_size}.")
-    return tuple(pair)
+    return pair[0], pair[1]
 
 
-def check_latents(latents, embedding_dim, patch_size=(1, 1)):
+def check_latents(
+    latents: Float[Array, "..."], embedding_dim: int, patch_size: tuple[int, int] = (1, 1)
+) -> None:
     """Raises ValueError unless latents `(b, h, w, embedding_dim)` divide into patches."""
     if latents.ndim != 4 or latents.shape[-1] != embedding_dim:
         raise ValueError(
@@ -70,5 +83,6 @@ def check_latents(latents, embedding_dim, patch_size=(1, 1)):
         )
 
 
-def mean_square(x):
+def mean_square(x: Float[Array, "..."]) -> Float[Array, ""]:
+    """Returns the mean of the squares."""
     return jnp.mean(jnp.square(x))
