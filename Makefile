@@ -35,6 +35,7 @@ bench: setup
 	$(BIN)/python -m benchmarks.sparse
 	$(BIN)/python -m benchmarks.step
 	$(BIN)/python -m benchmarks.step --num_hiddens=128 --batch_size=128 --rounds=6
+	$(BIN)/python -m benchmarks.pipeline
 
 # All experiments at a size of minutes, into report/index.html.
 report: setup

@@ -10,11 +10,12 @@ an update every step (`torch_twins`). The rows run in turn; times are medians of
 compilation.
 """
 
+import argparse
+import dataclasses
 from unittest import mock
 
 import jax
 import numpy as np
-from absl import app, flags
 from jax import lax
 
 from benchmarks.timing import first_call, installed, median_times
@@ -26,10 +27,16 @@ from laser_jax.training.setup import Setup
 from laser_jax.training.state import initial_state
 from laser_jax.training.step import TrainStep
 
-NUM_HIDDENS = flags.DEFINE_integer("num_hiddens", 64, "Channels of encoder and decoder.")
-BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images a step.")
-UPDATE_EVERY = flags.DEFINE_integer("update_every_steps", 1, "Steps between updates.")
-ROUNDS = flags.DEFINE_integer("rounds", 12, "Rounds of four steps each.")
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What the rows share."""
+
+    num_hiddens: int = 64  # channels of encoder and decoder
+    batch_size: int = 64  # images a step
+    update_every_steps: int = 1  # steps between updates of the dictionary
+    rounds: int = 12  # rounds of four steps each
+
 
 APPROXIMATE = {"model": {"ksvd_method": "approximate"}}
 ROWS = {
@@ -85,16 +92,16 @@ class PlainUpConv(layers.UpConv):
 PLAIN = PlainDownConv, PlainUpConv
 
 
-def make_steps(changes):
+def make_steps(changes, options):
     """Returns a function that makes four steps and waits, and the number of parameters."""
     config = ksvd_photos.get_config()
-    config.model.num_hiddens = NUM_HIDDENS.value
-    config.model.update_every_steps = UPDATE_EVERY.value
+    config.model.num_hiddens = options.num_hiddens
+    config.model.update_every_steps = options.update_every_steps
     config.update(changes)
     setup = Setup.from_config(config)
     train_step, state = TrainStep(setup), initial_state(setup)
     adversarial = setup.adversary is not None
-    batch = put_batch(random_images(), setup.mesh)
+    batch = put_batch(random_images(options), setup.mesh)
 
     def steps():
         nonlocal state
@@ -105,12 +112,12 @@ def make_steps(changes):
     return steps, count(state.params)
 
 
-def make_torch_steps(bottleneck):
+def make_torch_steps(bottleneck, options):
     """Returns what `make_steps` does, of the same network in PyTorch."""
     from benchmarks import torch_twins
 
-    train_step = torch_twins.TrainStep(bottleneck, hiddens=NUM_HIDDENS.value)
-    images = torch_twins.tensor(random_images())
+    train_step = torch_twins.TrainStep(bottleneck, hiddens=options.num_hiddens)
+    images = torch_twins.tensor(random_images(options))
 
     def steps():
         for _ in range(STEPS):
@@ -119,8 +126,8 @@ def make_torch_steps(bottleneck):
     return steps, train_step.num_parameters
 
 
-def random_images():
-    shape = BATCH_SIZE.value, 32, 32, 3
+def random_images(options):
+    shape = options.batch_size, 32, 32, 3
     return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 
 
@@ -128,12 +135,13 @@ def count(params):
     return sum(x.size for x in jax.tree.leaves(params))
 
 
-def build_rows(rows, torch_rows):
+def build_rows(rows, torch_rows, options):
     """Returns name -> function that makes four steps, and name -> seconds of its first call.
 
     Args:
       rows: name -> changes of the config.
       torch_rows: bottleneck of a twin -> the row that it is compared with.
+      options: the `Options`.
 
     Raises:
       SystemExit: if a twin's network has another number of parameters than ours.
@@ -142,25 +150,25 @@ def build_rows(rows, torch_rows):
     for name, changes in rows.items():
         down, up = PLAIN if name.startswith("plain") else (layers.DownConv, layers.UpConv)
         with mock.patch.multiple(encoder, DownConv=down, UpConv=up):  # until it is compiled
-            runs[name], parameters[name] = make_steps(changes)
+            runs[name], parameters[name] = make_steps(changes, options)
             first[name] = first_call(runs[name])
     for bottleneck, ours in torch_rows.items():
         name = f"PyTorch, {bottleneck}"
-        runs[name], size = make_torch_steps(bottleneck)
+        runs[name], size = make_torch_steps(bottleneck, options)
         if size != parameters[ours]:
             raise SystemExit(f"{name} has {size} parameters, {ours} has {parameters[ours]}.")
         first[name] = first_call(runs[name])
     return runs, first
 
 
-def print_rows(runs, first, torch_rows):
+def print_rows(runs, first, torch_rows, options):
     """Times the rows in turn and prints a table."""
-    times = median_times(runs, rounds=ROUNDS.value)
+    times = median_times(runs, rounds=options.rounds)
     milliseconds = {name: ms / STEPS for name, ms in times.items()}
     device = jax.devices()[0].device_kind
     print(
-        f"batch {BATCH_SIZE.value}, {NUM_HIDDENS.value} hidden units, dictionary updates every "
-        f"{UPDATE_EVERY.value} steps, {device}"
+        f"batch {options.batch_size}, {options.num_hiddens} hidden units, dictionary updates every "
+        f"{options.update_every_steps} steps, {device}"
     )
     print("| step | ms | images/s | first four steps, s | PyTorch / this |\n|---|---|---|---|---|")
     beside = {ours: f"PyTorch, {theirs}" for theirs, ours in torch_rows.items()}
@@ -168,16 +176,20 @@ def print_rows(runs, first, torch_rows):
     for name, ms in milliseconds.items():
         twin = milliseconds.get(beside.get(name))
         ratio = f"{twin / ms:.2f}" if twin else ""
-        speed = 1e3 * BATCH_SIZE.value / ms
+        speed = 1e3 * options.batch_size / ms
         print(f"| {name} | {ms:.1f} | {speed:.0f} | {first[name]:.1f} | {ratio} |")
 
 
-def main(_):
+def main():
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.step")
+    for field in dataclasses.fields(Options):
+        parser.add_argument(f"--{field.name}", type=int, default=field.default)
+    options = Options(**vars(parser.parse_args()))
     torch_rows = TORCH_ROWS if installed("torch") else {}
-    runs, first = build_rows(ROWS, torch_rows)
-    print_rows(runs, first, torch_rows)
+    runs, first = build_rows(ROWS, torch_rows, options)
+    print_rows(runs, first, torch_rows, options)
 
 
 if __name__ == "__main__":
     allocator.keep_freed_memory()
-    app.run(main)
+    main()

@@ -1,23 +1,16 @@
 import numpy as np
 import pytest
-from absl.testing import flagsaver
 
 from benchmarks import step
 from benchmarks.timing import installed
 
 TWINS = ["vq", "rvq", "fsq", "gradient", "online", "ksvd"]
-SMALL = {"num_hiddens": 8, "batch_size": 8, "update_every_steps": 1, "rounds": 1}
-
-
-@pytest.fixture(autouse=True)
-def small_flags():
-    with flagsaver.as_parsed(**{name: str(value) for name, value in SMALL.items()}):
-        yield
+SMALL = step.Options(num_hiddens=8, batch_size=8, rounds=1)
 
 
 def test_table_has_a_line_for_each_row_with_its_milliseconds(capsys):
-    runs, first = step.build_rows({"fsq": step.ROWS["fsq"]}, {})
-    step.print_rows(runs, first, {})
+    runs, first = step.build_rows({"fsq": step.ROWS["fsq"]}, {}, SMALL)
+    step.print_rows(runs, first, {}, SMALL)
     line = capsys.readouterr().out.splitlines()[-1].split("|")
     assert line[1].strip() == "fsq" and float(line[2]) > 0 and float(line[3]) > 0
 
