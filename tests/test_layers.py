@@ -15,6 +15,7 @@ LAYERS = (
     ("allocator", "checks", "compiler", "files", "paths", "ranges", "sharding"),
     ("images",),
     ("sparse",),
+    ("sklearn",),
     ("tokens",),
     ("pretrained",),
     ("losses", "metrics"),

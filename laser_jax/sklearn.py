@@ -1,0 +1,239 @@
+"""`laser_jax.sparse` as scikit-learn estimators, for pipelines and grid searches.
+
+    from laser_jax.sklearn import DictionaryLearning
+
+    model = DictionaryLearning(64, transform_n_nonzero_coefs=4, random_state=0).fit(X)
+    codes = model.transform(X)                 # (n, 64), at most 4 of a row are not 0
+    approximation = model.inverse_transform(codes)
+
+They compute in the floating type of `X`, as scikit-learn does: pass float32 for speed, on a GPU
+above all. Needs `pip install laser-jax[sklearn]`.
+"""
+
+import jax
+import numpy as np
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils import check_array, check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from laser_jax.checks import check_at_least
+from laser_jax.sparse import DictionaryLearner, fit_dictionary, omp, to_dense
+
+_FLOATS = (np.float64, np.float32)
+_BLOCK = 4096  # signals that are coded at a time
+
+
+class _Coding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """What both estimators share: codes in `_atoms`."""
+
+    def transform(self, X):
+        """Returns the codes of signals.
+
+        Args:
+          X: `(n, d)` array, one signal a row.
+
+        Returns:
+          `(n, m)` array, at most `transform_n_nonzero_coefs` of a row not 0.
+        """
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=_FLOATS, reset=False)
+        atoms, found = self._atoms.astype(X.dtype), np.empty((len(X), len(self._atoms)), X.dtype)
+        with jax.enable_x64(X.dtype == np.float64):
+            for start in range(0, len(X), _BLOCK):
+                rows = X[start : start + _BLOCK]
+                code = omp(
+                    _filled_up(rows), atoms, sparsity=self._sparsity, tolerance=self.transform_tol
+                )
+                dense = to_dense(code, len(atoms))
+                found[start : start + _BLOCK] = np.asarray(dense)[: len(rows)]
+        return found
+
+    def inverse_transform(self, X):
+        """Returns the signals `(n, d)` that codes `(n, m)` stand for."""
+        check_is_fitted(self)
+        X = check_array(X, dtype=_FLOATS)
+        if X.shape[1] != len(self._atoms):
+            raise ValueError(f"X has {X.shape[1]} columns, but there are {len(self._atoms)} atoms.")
+        return X @ self._atoms.astype(X.dtype)
+
+    @property
+    def _sparsity(self):
+        """Atoms a signal; by default a tenth of the signal's width, as in scikit-learn."""
+        m, d = self._atoms.shape
+        return _sparsity(self.transform_n_nonzero_coefs, m, d)
+
+    @property
+    def _n_features_out(self):
+        return len(self._atoms)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+
+class DictionaryLearning(_Coding):
+    """Learns a dictionary in which signals are sparse; codes are those of `laser_jax.sparse.omp`.
+
+    `fit` learns from all signals at once (`fit_dictionary`), `partial_fit` from a stream
+    (`DictionaryLearner`), after a `fit` too.
+
+    Args:
+      n_components: atoms, m; None for as many as a signal is wide.
+      transform_n_nonzero_coefs: atoms a signal, k, in `fit` too; None for a tenth of the width.
+      transform_tol: squared error at which a signal is done; None to use all k atoms.
+      method: how atoms learn, as in `fit_dictionary`.
+      max_iter: iterations of `fit`, at least 1.
+      tol: `fit` stops where an iteration lowers the error by less than this share; 0 never stops.
+      batch_size: signals a step of `partial_fit`.
+      dict_init: `(m, d)` array to start from; None for signals.
+      random_state: seed, `numpy.random.RandomState` or None.
+
+    Attributes:
+      components_: `(m, d)` array, unit-norm atoms.
+      error_: mean squared error ||y - x D||^2 of the signals at the end of `fit`.
+      n_iter_: iterations of the last `fit`, or steps of `partial_fit`.
+      n_features_in_: d. `feature_names_in_` where `X` has names of columns.
+    """
+
+    def __init__(
+        self,
+        n_components=None,
+        *,
+        transform_n_nonzero_coefs=None,
+        transform_tol=None,
+        method="approximate",
+        max_iter=50,
+        tol=1e-4,
+        batch_size=1024,
+        dict_init=None,
+        random_state=None,
+    ):
+        self.n_components = n_components
+        self.transform_n_nonzero_coefs = transform_n_nonzero_coefs
+        self.transform_tol = transform_tol
+        self.method = method
+        self.max_iter = max_iter
+        self.tol = tol
+        self.batch_size = batch_size
+        self.dict_init = dict_init
+        self.random_state = random_state
+
+    def fit(self, X, y=None):
+        """Learns from `(n, d)` signals; `y` is not used. Returns the estimator.
+
+        Raises:
+          ValueError: if a parameter is out of range or `dict_init` does not fit.
+        """
+        X = validate_data(self, X, dtype=_FLOATS)
+        check_at_least("max_iter", self.max_iter, 1)
+        m = self._num_atoms
+        with jax.enable_x64(X.dtype == np.float64):
+            result = fit_dictionary(
+                _filled_up(X),
+                num_atoms=m,
+                sparsity=_sparsity(self.transform_n_nonzero_coefs, m, X.shape[1]),
+                method=self.method,
+                iterations=self.max_iter,
+                dictionary=self.dict_init,
+                tolerance=self.tol,
+                key=self._key(),
+            )
+        self.components_ = np.array(result.dictionary, X.dtype)
+        errors = np.asarray(result.errors)
+        self.error_ = float(errors[-1])
+        self.n_iter_ = 1 + int(np.count_nonzero(errors != errors[-1]))
+        self._state = None
+        return self
+
+    def partial_fit(self, X, y=None):
+        """Learns from some signals `(n, d)` of a stream; `y` is not used. Returns the estimator.
+
+        Raises:
+          ValueError: as `fit`.
+        """
+        first = not hasattr(self, "components_")
+        X = validate_data(self, X, dtype=_FLOATS, reset=first)
+        state = None if first else self._state
+        dtype = X.dtype if first else self.components_.dtype
+        m = self._num_atoms if first else len(self.components_)
+        learner = DictionaryLearner(
+            m,
+            _sparsity(self.transform_n_nonzero_coefs, m, X.shape[1]),
+            method=self.method,
+            batch_size=self.batch_size,
+        )
+        with jax.enable_x64(dtype == np.float64):
+            for start in range(0, len(X), learner.batch_size):
+                rows = _filled_up(X[start : start + learner.batch_size].astype(dtype))
+                if state is None:
+                    atoms = self.dict_init if first else self.components_
+                    state = learner.init(self._key(), rows, dictionary=atoms)
+                state = learner.update(state, rows)
+            self._state = jax.tree.map(np.array, state)
+        self.components_ = self._state.dictionary
+        self.n_iter_ = int(self._state.step)
+        return self
+
+    @property
+    def _atoms(self):
+        return self.components_
+
+    @property
+    def _num_atoms(self):
+        return self.n_features_in_ if self.n_components is None else self.n_components
+
+    def _key(self):
+        return jax.random.key(check_random_state(self.random_state).randint(2**31 - 1))
+
+
+class SparseCoder(_Coding):
+    """Codes signals in a given dictionary by `laser_jax.sparse.omp`.
+
+    Args:
+      dictionary: `(m, d)` array, atoms of any norm.
+      transform_n_nonzero_coefs, transform_tol: as of `DictionaryLearning`.
+
+    Attributes:
+      n_features_in_: d.
+    """
+
+    def __init__(self, dictionary, *, transform_n_nonzero_coefs=None, transform_tol=None):
+        self.dictionary = dictionary
+        self.transform_n_nonzero_coefs = transform_n_nonzero_coefs
+        self.transform_tol = transform_tol
+
+    def fit(self, X, y=None):
+        """Learns nothing; checks that signals are as wide as atoms. Returns the estimator."""
+        validate_data(self, X, dtype=_FLOATS, reset=False)
+        return self
+
+    @property
+    def n_features_in_(self):
+        """Width of the atoms."""
+        return self._atoms.shape[1]
+
+    @property
+    def _atoms(self):
+        return check_array(self.dictionary, dtype=_FLOATS)
+
+    def __sklearn_is_fitted__(self):
+        return True
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.requires_fit = False
+        return tags
+
+
+def _sparsity(n_nonzero_coefs, num_atoms, width):
+    if n_nonzero_coefs is None:
+        return min(max(width // 10, 1), num_atoms)
+    return n_nonzero_coefs
+
+
+def _filled_up(rows):
+    """Returns rows, few of them filled up with NaN, which take no part: so they share programs."""
+    n = len(rows)
+    missing = max(128, 1 << (n - 1).bit_length()) - n if n < 1024 else 0
+    return np.pad(rows, ((0, missing), (0, 0)), constant_values=np.nan)

@@ -1,0 +1,84 @@
+"""The scikit-learn estimators."""
+
+import pickle
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.linear_model import orthogonal_mp
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import check_estimator
+
+from laser_jax.sklearn import DictionaryLearning, SparseCoder
+
+RNG = np.random.default_rng(0)
+M, D, K = 12, 8, 2
+TRUTH = RNG.normal(size=(M, D))
+TRUTH /= np.linalg.norm(TRUTH, axis=-1, keepdims=True)
+CODES = RNG.normal(size=(120, M)) * (np.argsort(RNG.random((120, M)), -1) < K)
+X = CODES @ TRUTH
+MODEL = DictionaryLearning(M, transform_n_nonzero_coefs=K, max_iter=20, random_state=0)
+
+
+def model_with(**changes):
+    return clone(MODEL).set_params(**changes)
+
+
+@pytest.mark.slow
+def test_dictionary_learning_passes_the_checks_of_scikit_learn():
+    check_estimator(DictionaryLearning(max_iter=2))
+
+
+def test_codes_are_those_of_scikit_learn():
+    coder = SparseCoder(TRUTH, transform_n_nonzero_coefs=K)
+    expected = orthogonal_mp(TRUTH.T, X.T, n_nonzero_coefs=K).T
+    found = coder.transform(X)
+    assert found.dtype == np.float64
+    np.testing.assert_allclose(found, expected, atol=1e-9)
+    np.testing.assert_allclose(coder.inverse_transform(found), expected @ TRUTH, atol=1e-9)
+    assert coder.fit(X) is coder and coder.n_features_in_ == D
+    assert list(coder.get_feature_names_out()[:2]) == ["sparsecoder0", "sparsecoder1"]
+    with pytest.raises(ValueError, match="8 features"):
+        coder.transform(X[:, 1:])
+    with pytest.raises(ValueError, match="11 columns, but there are 12 atoms"):
+        coder.inverse_transform(found[:, 1:])
+
+
+def test_a_fit_leaves_little_error():
+    model = clone(MODEL).fit(X)
+    assert model.components_.shape == (M, D) and 1 < model.n_iter_ <= 20
+    error = np.mean(np.sum((X - model.inverse_transform(model.transform(X))) ** 2, -1))
+    assert error < 0.1 * np.mean(np.sum(X**2, -1))
+    np.testing.assert_allclose(model.error_, error, rtol=0.5)
+
+
+def test_partial_fit_learns_from_a_stream_and_goes_on_after_a_pickle():
+    model = model_with(batch_size=32)
+    for _ in range(15):
+        model.partial_fit(X[:60])
+        model = pickle.loads(pickle.dumps(model)).partial_fit(X[60:])
+    assert model.n_iter_ == 60
+    whole = model_with(batch_size=32)
+    for _ in range(15):
+        whole.partial_fit(X[:60]).partial_fit(X[60:])
+    np.testing.assert_array_equal(model.components_, whole.components_)
+    error = np.mean(np.sum((X - model.inverse_transform(model.transform(X))) ** 2, -1))
+    assert error < 0.1 * np.mean(np.sum(X**2, -1))
+    warm = model_with(dict_init=TRUTH, batch_size=32).partial_fit(X)
+    assert np.min(np.sum(warm.components_ * TRUTH, -1)) > 0.9
+
+
+def test_it_works_in_a_pipeline_and_a_grid_search_and_pickles():
+    def score(pipeline, X, y=None):
+        return -np.mean((X - pipeline.inverse_transform(pipeline.transform(X))) ** 2)
+
+    pipeline = make_pipeline(StandardScaler(), clone(MODEL))
+    grid = {"dictionarylearning__transform_tol": [1e-9, 100.0]}
+    search = GridSearchCV(pipeline, grid, scoring=score, cv=2, error_score="raise").fit(X)
+    assert search.best_params_ == {"dictionarylearning__transform_tol": 1e-9}
+    again = pickle.loads(pickle.dumps(search.best_estimator_))
+    np.testing.assert_array_equal(again.transform(X), search.transform(X))
+    names = search.best_estimator_.get_feature_names_out()
+    assert len(names) == M and names[0] == "dictionarylearning0"
