@@ -69,6 +69,11 @@ class Atoms:
         axis = 0 if form == "columns" else 1
         return cls(vectors, gram, axis, at_once=form == ON_ACCELERATORS)
 
+    @property
+    def num_atoms(self):
+        """m, of which an index of m means none."""
+        return len(self.vectors)
+
     def block(self, signals):
         """Returns signals `(b, d)` as a block."""
         return signals if self.axis == 1 else signals.T
@@ -100,6 +105,14 @@ class Atoms:
         """Returns a block of atoms, one for each of the `(b,)` indices."""
         return _take(self.vectors, indices, self.axis)
 
+    def gather(self, rows, indices):
+        """Returns the rows `(..., w)` of a matrix `(m, w)` that has one for each atom."""
+        return rows.at[indices].get(mode="clip")
+
+    def agreed(self, code):
+        """Returns a code as a result that all devices share."""
+        return code
+
     def pick(self, block, indices):
         """Returns the numbers `(k, b)` at the `(k, b)` indices, each in its own signal's vector."""
         if self.axis == 1:
@@ -130,6 +143,49 @@ class Atoms:
     def add_correlations(self, total, weights, indices, count):
         """Returns a block of correlations plus those of the same sum of atoms. Needs `gram`."""
         return _add_rows(total, weights, indices, count, self.gram, self.axis)
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardedAtoms(Atoms):
+    """Atoms of which each device along an axis of a mesh holds a part, inside `shard_map`.
+
+    Correlations are those of the device's part; an index is that among all atoms. A step of a
+    pursuit exchanges two numbers and one atom a signal.
+    """
+
+    axis_name: str = ""
+
+    @property
+    def num_atoms(self):
+        return len(self.vectors) * num_shards(self.axis_name)
+
+    def argmax(self, score):
+        index, value = super().argmax(score)
+        best = lax.pmax(value, self.axis_name)
+        index = jnp.where(value == best, self._first + index, self.num_atoms)
+        return lax.pmin(index, self.axis_name), best
+
+    def take(self, indices):
+        return self.gather(self.vectors, indices)
+
+    def gather(self, rows, indices):
+        place = indices - self._first
+        own = (place >= 0) & (place < len(rows))
+        found = jnp.where(own[..., None], super().gather(rows, jnp.where(own, place, 0)), 0)
+        return lax.psum(found, self.axis_name)
+
+    def agreed(self, code):
+        return jax.tree.map(lambda x: lax.pmax(x, self.axis_name), code)
+
+    @property
+    def _first(self):
+        """Index among all of the first atom of this device."""
+        return lax.axis_index(self.axis_name) * len(self.vectors)
+
+
+def num_shards(axis_name):
+    """Returns how many devices the axis of a mesh has; 1 for None."""
+    return 1 if axis_name is None else lax.psum(1, axis_name)
 
 
 def _take(matrix, indices, axis):

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from laser_jax.checks import check_at_least, check_code, check_dictionary, check_weights
 from laser_jax.sparse.entry import entry
@@ -32,8 +33,8 @@ class SparseCode(NamedTuple):
     coefficients: jax.Array
 
 
-@entry(like="code")
-def decode(code, dictionary):
+@entry(static=("atoms_axis",), like="code")
+def decode(code, dictionary, *, atoms_axis=None):
     """Returns the signals a code stands for, `sum_j c_j d_j`.
 
     One atom a signal is gathered at a time, so that memory stays at the size of
@@ -42,6 +43,7 @@ def decode(code, dictionary):
     Args:
       code: `SparseCode` of shape `(..., k)`.
       dictionary: `(m, d)` float array.
+      atoms_axis: as for `omp`: the mesh axis over which the dictionary is sharded.
 
     Returns:
       `(..., d)` float array.
@@ -50,6 +52,12 @@ def decode(code, dictionary):
       ValueError: if one of them is not what it is called.
     """
     code, dictionary = check_code(code), check_dictionary(dictionary)
+    if atoms_axis is not None:
+        m = dictionary.shape[0]
+        place = code.indices - lax.axis_index(atoms_axis) * m
+        own = (place >= 0) & (place < m)
+        part = SparseCode(jnp.where(own, place, 0), jnp.where(own, code.coefficients, 0))
+        return lax.psum(decode(part, dictionary), atoms_axis)
 
     @jax.checkpoint  # the reverse mode would keep the k atoms of all signals at hand
     def add_atom(total, index_and_coefficient):

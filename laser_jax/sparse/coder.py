@@ -15,7 +15,7 @@ from laser_jax.checks import (
     check_sparsity,
     check_tolerance,
 )
-from laser_jax.sparse.atoms import ON_ACCELERATORS, Atoms, choose_form
+from laser_jax.sparse.atoms import ON_ACCELERATORS, Atoms, ShardedAtoms, choose_form, num_shards
 from laser_jax.sparse.code import SparseCode
 from laser_jax.sparse.linalg import (
     default_block_size,
@@ -46,9 +46,9 @@ def run_coder(code_block, signals, dictionary, *, sparsity, tolerance=None, **op
       options: the other fields of a `_Coder`.
     """
     signals, dictionary = check_signals(signals, dictionary)
-    check_sparsity(sparsity, dictionary.shape[0])
-    tolerance = check_tolerance(tolerance, signals)
     coder = _Coder(code_block, sparsity, **options)
+    check_sparsity(sparsity, dictionary.shape[0] * num_shards(coder.atoms_axis))
+    tolerance = check_tolerance(tolerance, signals)
     coder.plans(signals, dictionary)  # checks what the caller chose
     # Support and tolerance are choices: no gradient goes through them. That of the coefficients
     # the caller attaches; `one_batch` has no reverse mode.
@@ -83,6 +83,7 @@ class _Coder:
       sparsity, block_size, gram_bytes: as for `omp`.
       rows_a_step: Gram rows that one of its steps would add up, on average.
       options: hashable, passed on to `code_block`.
+      atoms_axis: as for `omp`.
     """
 
     code_block: Callable
@@ -91,10 +92,20 @@ class _Coder:
     block_size: int | None = None
     gram_bytes: int | None = None
     options: tuple = ()
+    atoms_axis: str | None = None
 
     def plans(self, signals, dictionary):
         chosen = self.sparsity, self.rows_a_step, self.block_size, self.gram_bytes
-        return coding_plans(signals, dictionary, *chosen)
+        plans = coding_plans(signals, dictionary, *chosen)
+        if self.atoms_axis is None:
+            return plans
+        return ("rows", plans[0][1]), plans[1]
+
+    def atoms(self, vectors, form):
+        atoms = Atoms.in_form(vectors, form)
+        if self.atoms_axis is None:
+            return atoms
+        return ShardedAtoms(**vars(atoms), axis_name=self.atoms_axis)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -114,7 +125,7 @@ def _run_plan(coder, plan, dictionary, signals, tolerance):
     (form, block_size), sparsity = plan, coder.sparsity
     dictionary = jnp.where(jnp.isfinite(largest_entries(dictionary)), dictionary, 0)
     norms = safe_norms(dictionary)
-    atoms = Atoms.in_form(dictionary / norms, form)
+    atoms = coder.atoms(dictionary / norms, form)
 
     def code_rows(signals, tolerance):
         signals = atoms.block(signals)
@@ -125,9 +136,10 @@ def _run_plan(coder, plan, dictionary, signals, tolerance):
         # The square of a scale may be too large or small to divide by.
         tolerance = (jnp.sqrt(tolerance) / scale) ** 2
         code = coder.code_block(signals, atoms, sparsity, tolerance, *coder.options)
-        code = fill_unused(code, sparsity, dictionary.shape[0])
+        code = fill_unused(atoms.agreed(code), sparsity, atoms.num_atoms)
         factor = jnp.where(finite, scale, jnp.nan)[None, :]
-        return code.indices.T, within_range(code.coefficients * factor / norms[code.indices, 0]).T
+        norm = atoms.gather(norms, code.indices)[..., 0]
+        return code.indices.T, within_range(code.coefficients * factor / norm).T
 
     if tolerance.ndim == 0:
         code = map_blocks(lambda signals: code_rows(signals, tolerance), signals, block_size)

@@ -53,7 +53,7 @@ def entry(*, static=(), compiled=True, like=None):
 
 def static_value(name, value):
     """A static argument, an integer of any type as Python's."""
-    if value is None or (isinstance(value, str) and name in ("method", "selection")):
+    if value is None or (isinstance(value, str) and name in ("method", "selection", "atoms_axis")):
         return value
     try:
         if name == "image_shape":

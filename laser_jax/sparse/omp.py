@@ -44,8 +44,10 @@ from laser_jax.sparse.entry import entry
 from laser_jax.sparse.loops import fori_loop
 from laser_jax.sparse.support import optimal_coefficients
 
+_STATIC = "sparsity", "selection", "block_size", "gram_bytes", "atoms_axis"
 
-@entry(static=("sparsity", "selection", "block_size", "gram_bytes"), compiled=False, like="signals")
+
+@entry(static=_STATIC, compiled=False, like="signals")
 def omp(
     signals,
     dictionary,
@@ -55,6 +57,7 @@ def omp(
     selection="correlation",
     block_size=None,
     gram_bytes=None,
+    atoms_axis=None,
 ):
     """Codes each signal with at most `sparsity` atoms, chosen greedily.
 
@@ -74,6 +77,9 @@ def omp(
       block_size: signals coded together; None chooses it by the number of atoms.
       gram_bytes: largest Gram matrix of the atoms, in bytes; None is 2^28, 0 makes none. It is
         made only where it saves time.
+      atoms_axis: inside `jax.shard_map`, the name of the mesh axis over which the dictionary is
+        sharded: each device gives its equal part of the atoms and gets the whole code, that of
+        all m. Makes no Gram matrix; not differentiable.
 
     Returns:
       A `SparseCode` of shape `(..., k)`. A signal that is not finite gets coefficients NaN,
@@ -103,8 +109,25 @@ def omp(
         block_size=block_size,
         gram_bytes=gram_bytes,
         options=(selection,),
+        atoms_axis=atoms_axis,
     )
+    if atoms_axis is not None:
+        return code._replace(coefficients=_held(code.coefficients, signals, dictionary))
     return code._replace(coefficients=optimal_coefficients(signals, dictionary, code))
+
+
+@jax.custom_jvp
+def _held(coefficients, signals, dictionary):
+    """Returns the coefficients, whose derivative would need the atoms of other devices."""
+    del signals, dictionary
+    return coefficients
+
+
+@_held.defjvp
+def _held_jvp(primals, tangents):
+    raise ValueError(
+        "omp with atoms_axis has no derivative; code lax.stop_gradient of signals and dictionary."
+    )
 
 
 class _Step(NamedTuple):
@@ -126,7 +149,7 @@ class _Step(NamedTuple):
 
 
 def _code_block(signals, atoms, sparsity, tolerance, selection):
-    (m, d), dtype = atoms.vectors.shape, signals.dtype
+    m, d, dtype = atoms.num_atoms, atoms.vectors.shape[1], signals.dtype
     b, steps = signals.shape[1 - atoms.axis], min(sparsity, d)  # d independent atoms leave nothing
     eps, passes = jnp.finfo(dtype).eps, 1
     if selection == "ols":
