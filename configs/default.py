@@ -22,7 +22,12 @@ from laser_jax.models.discriminator import PatchDiscriminator as discriminator
 def get_config():
     """Returns the default configuration: K-SVD on the embedded photographs."""
     config = config_dict.ConfigDict()
+    for add_keys in (_run, _data, _network, _bottlenecks, _losses, _optimizers, _evaluation):
+        add_keys(config)
+    return config
 
+
+def _run(config):
     config.seed = 0  # of all random numbers: weights, data order, augmentation
     config.num_train_steps = 3_000  # of the run; the learning rate reaches 0 at the last step
     config.log_every_steps = 50  # steps between log lines, and between points of the train/ curves
@@ -34,6 +39,8 @@ def get_config():
     config.not_finite = "stop"
     config.max_skipped_steps = 10  # skip: the run stops after more than this number
 
+
+def _data(config):
     config.data = config_dict.ConfigDict()
     # `photo_patches`, `cifar10`, `celeb_a`, `imagenette` or `folder:PATH`
     config.data.name = "photo_patches"
@@ -47,6 +54,8 @@ def get_config():
     config.data.crop_padding = 4  # pixels of reflection around a crop, below image_size; 0: no crop
     config.data.num_threads = 2  # threads that read and decode images
 
+
+def _network(config):
     config.model = config_dict.ConfigDict()
     config.model.bottleneck = "ksvd"  # vq, rvq, fsq, dl (DL-VAE) or ksvd (K-SVD-VAE, LASER)
     config.model.num_hiddens = network.num_hiddens  # channels of the encoder and decoder
@@ -58,6 +67,8 @@ def get_config():
     config.model.num_downsamples = network.num_downsamples
     config.model.dtype = "float32"  # of the network; sparse coding uses at least float32
 
+
+def _bottlenecks(config):
     # Every bottleneck.
 
     # m, number of atoms (of all stages together for rvq)
@@ -109,6 +120,8 @@ def get_config():
     config.model.normalize_atoms = sparse.normalize_atoms
     config.model.max_coherence = sparse.max_coherence  # |cosine| above which an atom is a duplicate
 
+
+def _losses(config):
     config.loss = config_dict.ConfigDict()
     # Weights of the image losses, for images in [-1, 1]. A term of weight 0 is not computed.
     config.loss.mse_weight = loss.mse_weight  # mean squared error
@@ -137,6 +150,8 @@ def get_config():
     config.adversarial.num_downsamples = discriminator.num_downsamples
     config.adversarial.learning_rate = 2e-4  # of Adam
 
+
+def _optimizers(config):
     config.optimizer = config_dict.ConfigDict()  # AdamW
     config.optimizer.learning_rate = 2e-3  # peak value, after the warm-up; then cosine decay to 0
     config.optimizer.warmup_steps = 100  # steps of linear warm-up from 0; below num_train_steps
@@ -146,6 +161,8 @@ def get_config():
     config.optimizer.grad_clip_norm = 1.0  # largest global norm, network only; inf: no clipping
     config.optimizer.ema_decay = 0.0  # moving average of the weights for evaluation; 0: none
 
+
+def _evaluation(config):
     config.eval = config_dict.ConfigDict()
     config.eval.batch_size = 64  # images per batch; a multiple of the number of devices
     # Bits per coefficient in the fixed-length rate; 16: float16, without loss of quality
@@ -159,4 +176,3 @@ def get_config():
     config.weights.lpips = config_dict.placeholder(str)
     # Path of `inception_v3_weights_fid.pickle`; None: in `~/.cache/laser_jax`, if it exists
     config.weights.inception = config_dict.placeholder(str)
-    return config

@@ -7,8 +7,8 @@
             super().__post_init__()
             check_settings(self)
 
-A field's default and range are defined there alone: the config, its checks and its reference in
-the docs take them from the class.
+A field's default and range are defined in its class alone. The config, its checks and its
+reference in the docs take them from there.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ _FLOAT = sys.float_info.max  # the largest finite number
 
 
 class Setting:
-    """The type and range of a key: `type`, and `str(setting)` as the docs show it."""
+    """The type and range of a value: `type` and `str(setting)` are their texts in the docs."""
 
     def check(self, key, value):
         """Raises ValueError unless the value is allowed for the key."""

@@ -1,4 +1,4 @@
-"""Metrics: image quality in [0, 1], and what a code costs and uses."""
+"""Metrics of images in [0, 1], and of codes."""
 
 from laser_jax.metrics.code import active_atoms
 from laser_jax.metrics.frechet import GaussianStatistics, frechet_distance

@@ -341,7 +341,7 @@ def test_straight_through_has_the_approximations_value():
         ),
         ({"patch_size": 2.5}, "patch_size must be a positive int"),
         ({"coefficient_l1_weight": -0.1}, "coefficient_l1_weight must not be negative, got -0.1"),
-        ({"coherence_weight": 0.1}, r"coherence_weight 0.1 .*'ksvd' has not; use 'gradient'"),
+        ({"coherence_weight": 0.1}, r"coherence_weight 0.1 .*'ksvd'; use 'gradient'"),
     ],
 )
 def test_bad_settings_are_refused_with_their_values(arguments, message):

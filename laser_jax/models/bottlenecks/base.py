@@ -28,19 +28,19 @@ Scalar = Float[Array, ""]
 
 
 class Bottleneck(nn.Module):
-    """Replaces latents by their approximation by a short code.
+    """Codes latents in a dictionary and returns their approximation.
 
     The collection `dictionary` holds the `atoms` `(m, d)`, their recent `usage` `(m,)`, and the
     `statistics` of a learning rule with memory. Applying the module only reads it.
 
-    This class is a dictionary that never changes. `DictionaryBottleneck` adds learning. A new
-    bottleneck overrides `choose` and what else differs. Other code asks the attributes below
-    instead of testing the class.
+    In this class the dictionary never changes; `DictionaryBottleneck` adds learning. A new
+    bottleneck overrides `choose`, `random_atoms`, `bits_per_signal` and what else differs. Other
+    code uses the attributes below and does not test the class.
 
     Attributes:
       is_learned: whether the atoms come from data.
-      has_coefficients: whether a code has coefficients that differ from 1.
-      has_indices: whether one integer is the code of a signal: `to_indices`, `from_indices`.
+      has_coefficients: whether the entries of a code have coefficients that differ from 1.
+      has_indices: whether one integer is the code of a signal (`to_indices`, `from_indices`).
       learns_by_gradient: whether the optimizer moves the atoms.
       learning_rate_scale: factor of the optimizer's learning rate for the atoms.
       patch_size: p, or (p, q): latents of one signal, without overlap.
@@ -101,11 +101,11 @@ class Bottleneck(nn.Module):
         return BottleneckOutput(self.pass_gradient(latents, approximation), loss, code)
 
     def random_atoms(self) -> Atoms:
-        """Returns the atoms of `init`, in force until `init_dictionary` sees latents."""
+        """Returns the atoms of `init`, in use until `init_dictionary` is called."""
         raise NotImplementedError
 
     def memory(self, atoms: Atoms) -> dict[str, Any]:
-        """Returns what the collection holds beside new atoms."""
+        """Returns the other entries of the collection for new atoms."""
         return {"usage": jnp.ones(self.num_embeddings)}
 
     def signals(self, latents: Latents) -> Float[Array, "b rows columns d"]:
@@ -129,7 +129,7 @@ class Bottleneck(nn.Module):
         return from_patches(decode(code, atoms), as_pair(self.patch_size))
 
     def pass_gradient(self, latents: Latents, approximation: Latents) -> Latents:
-        """Returns the approximation with the gradient that the latents get from the decoder."""
+        """Returns the approximation, with a gradient with respect to the latents."""
         return straight_through(latents, approximation)
 
     def loss(
@@ -249,7 +249,7 @@ class DictionaryBottleneck(Bottleneck):
         raise NotImplementedError
 
     def constrain(self, atoms: Atoms) -> Atoms:
-        """Returns the atoms after a step, with the constraint that they obey."""
+        """Returns the atoms after a step under their constraint, such as unit norm."""
         return atoms
 
     def replacements(
@@ -281,7 +281,7 @@ class DictionaryBottleneck(Bottleneck):
         )  # fmt: skip
 
     def _started(self, dictionary, atoms):
-        """Returns the collection of atoms that have no past."""
+        """Returns the collection for new atoms."""
         return {**dictionary, "atoms": atoms, **self.memory(atoms)}
 
     def _updated(self, dictionary, signals, code):
@@ -293,7 +293,7 @@ class DictionaryBottleneck(Bottleneck):
 
     def _replaced(self, dictionary, signals, code, key):
         atoms, marked = self.replacements(dictionary, signals, code, key=key)
-        # What the optimizer and the rule remember of an old atom goes with it.
+        # The usage and the statistics of a replaced atom start again too.
         started = self._started(dictionary, atoms)
         return jax.tree.map(
             lambda old, new: jnp.where(marked.reshape(-1, *[1] * (old.ndim - 1)), new, old),

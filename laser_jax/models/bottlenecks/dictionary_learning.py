@@ -107,8 +107,8 @@ class DictionaryLearning(DictionaryBottleneck):
         check_sparsity(self.sparsity_level, self.num_embeddings, "num_embeddings")
         if self.coherence_weight and not self.learns_by_gradient:
             raise ValueError(
-                f"coherence_weight {self.coherence_weight} acts through the dictionary's gradient, "
-                f"which dictionary_update={self.dictionary_update!r} has not; use 'gradient'."
+                f"coherence_weight {self.coherence_weight} needs a dictionary that learns by "
+                f"gradient, got dictionary_update={self.dictionary_update!r}; use 'gradient'."
             )
 
     @property
@@ -191,7 +191,7 @@ class DictionaryLearning(DictionaryBottleneck):
         return unit_norm(atoms) if self.normalize_atoms else atoms
 
     def replacements(self, dictionary, signals, code, *, key):
-        """Replaces atoms that are hardly used, or duplicates of one that is used more."""
+        """Replaces atoms that are rarely used, or duplicates of an atom that is used more."""
         atoms = replace_atoms(
             signals,
             dictionary["atoms"],

@@ -1,7 +1,6 @@
-"""How the atoms of a bottleneck learn: one small object for each way.
+"""How the atoms of a bottleneck learn: one small class for each rule.
 
-A rule has what an update remembers (`statistics`), the update itself, and the part of the loss
-that trains the atoms. A new way to learn is a new rule.
+A rule defines the statistics that an update keeps, the update, and the loss of the atoms.
 """
 
 import dataclasses
@@ -30,7 +29,7 @@ Signals = Float[Array, "*batch d"]
 
 
 class LearningRule:
-    """A rule by which no atom moves; the others override what differs.
+    """The rule of atoms that do not change; other rules override what differs.
 
     Attributes:
       every_steps: training steps between two updates; 0: there are none.
@@ -43,7 +42,7 @@ class LearningRule:
     learning_rate_scale: Any = 1.0
 
     def statistics(self, atoms: Atoms) -> Any:
-        """Returns what the rule remembers of new atoms; None if it has no memory."""
+        """Returns the statistics of new atoms; None if the rule has no memory."""
         return None
 
     def update(
@@ -61,7 +60,7 @@ class LearningRule:
 
 @dataclasses.dataclass(frozen=True)
 class Gradient(LearningRule):
-    """The optimizer moves the atoms by the gradient of the approximation's error.
+    """The optimizer updates the atoms, by the gradient of the approximation error.
 
     Adam ignores a constant factor of a gradient, so the weight scales the learning rate too.
     """
@@ -79,7 +78,7 @@ class Gradient(LearningRule):
 
 @dataclasses.dataclass(frozen=True)
 class MovingMeans(LearningRule):
-    """Each atom is the decayed mean of the signals, or of the stage's residuals, it codes."""
+    """Each atom is the moving average of the signals, or of a stage's residuals, that it codes."""
 
     decay: float
     every_steps: int = 1
@@ -109,7 +108,7 @@ class KsvdSweeps(LearningRule):
             for _ in range(self.iterations):
                 atoms, code = ksvd_sweep(signals, atoms, code, method=self.method)
             return None, atoms
-        past = statistics  # of every sweep, or the batch would count twice
+        past = statistics  # for every sweep, or the batch would count twice
         for _ in range(self.iterations):
             statistics, atoms, code = ksvd_update(
                 past, signals, atoms, code, method=self.method, decay=self.decay
@@ -133,7 +132,7 @@ class OnlineMoments(LearningRule):
 
 @dataclasses.dataclass(frozen=True)
 class ResidualSteps(LearningRule):
-    """Plain gradient steps on the residual of the batch, without memory."""
+    """Gradient steps on the residual of the batch, without memory."""
 
     learning_rate: float
     every_steps: int
@@ -145,5 +144,5 @@ class ResidualSteps(LearningRule):
 def stages_of(
     signals: Signals, atoms: Atoms, code: SparseCode
 ) -> tuple[Float[Array, "*batch k d"], SparseCode]:
-    """Returns each stage's target and the atom it chose, as a code of one atom."""
+    """Returns the target of each stage, and its atom as a code of one atom."""
     return stage_targets(signals, atoms, code), SparseCode(*(x[..., None] for x in code))

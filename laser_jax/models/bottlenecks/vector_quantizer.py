@@ -76,7 +76,7 @@ class VectorQuantizer(DictionaryBottleneck):
         return stage_kmeans(signals, self.num_embeddings, stages=self.num_stages, key=key)
 
     def replacements(self, dictionary, signals, code, *, key):
-        """Replaces atoms that are hardly used by signals with a large error."""
+        """Replaces atoms that are rarely used by signals with a large error."""
         atoms, dead = dictionary["atoms"], dictionary["usage"] < self.min_usage
         targets, stage_code = stages_of(signals, atoms, code)
         return replace_codes(targets, atoms, stage_code, dead, key=key), dead
