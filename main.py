@@ -76,9 +76,7 @@ def run(values, overrides):
     # Otherwise TensorFlow, which only writes event files, logs messages about oneDNN.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     from laser_jax import data, sharding  # slow
-    from laser_jax.evaluate import evaluate
     from laser_jax.training import preemption
-    from laser_jax.training.loop import train
     from laser_jax.training.workdir import read_config
 
     if values.config is None:
@@ -97,7 +95,14 @@ def run(values, overrides):
             )
             return
         sharding.initialize_distributed()
-        {"train": train, "evaluate": evaluate}[values.mode](config, workdir)
+        if values.mode == "train":
+            from laser_jax.training.loop import train  # loads TensorFlow for the event files
+
+            train(config, workdir)
+        else:
+            from laser_jax.evaluate import evaluate
+
+            evaluate(config, workdir)
     except preemption.Stopped as stopped:
         preemption.exit_stopped(stopped)
     except data.DataUnavailable as error:
