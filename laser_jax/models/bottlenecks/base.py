@@ -10,7 +10,11 @@ from jaxtyping import Array, Bool, Float, Int
 
 from laser_jax.models.bottlenecks.learning import LearningRule
 from laser_jax.models.bottlenecks.output import (
+    Atoms,
     BottleneckOutput,
+    Latents,
+    Scalar,
+    Signals,
     as_pair,
     check_latents,
     from_patches,
@@ -21,10 +25,6 @@ from laser_jax.models.bottlenecks.output import (
 from laser_jax.models.precision import at_least_float32
 from laser_jax.ranges import COUNT, COUNT_OR_NONE, SHARE, WEIGHT, check_settings, setting
 from laser_jax.sparse import SparseCode, decode, usage
-
-Latents = Float[Array, "b h w c"]
-Atoms = Float[Array, "m d"]
-Scalar = Float[Array, ""]
 
 
 class Bottleneck(nn.Module):
@@ -120,7 +120,7 @@ class Bottleneck(nn.Module):
         """
         return self.choose(lax.stop_gradient(self.signals(latents)), lax.stop_gradient(atoms))
 
-    def choose(self, signals: Float[Array, "*batch d"], atoms: Atoms) -> SparseCode:
+    def choose(self, signals: Signals, atoms: Atoms) -> SparseCode:
         """Returns the `SparseCode` of signals."""
         raise NotImplementedError
 
@@ -244,7 +244,7 @@ class DictionaryBottleneck(Bottleneck):
         """Returns the share of atoms whose recent use is at least `min_usage` of the mean."""
         return jnp.mean(dictionary["usage"] >= self.min_usage)
 
-    def initial_atoms(self, signals: Float[Array, "*batch d"], *, key: Any) -> Atoms:
+    def initial_atoms(self, signals: Signals, *, key: Any) -> Atoms:
         """Returns the atoms to start from, given signals."""
         raise NotImplementedError
 
@@ -253,7 +253,7 @@ class DictionaryBottleneck(Bottleneck):
         return atoms
 
     def replacements(
-        self, dictionary: Any, signals: Float[Array, "*batch d"], code: SparseCode, *, key: Any
+        self, dictionary: Any, signals: Signals, code: SparseCode, *, key: Any
     ) -> tuple[Atoms, Bool[Array, " m"]]:
         """Returns the atoms with the unused ones replaced, and which those are."""
         raise NotImplementedError

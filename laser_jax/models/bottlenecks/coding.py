@@ -6,8 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from jaxtyping import Array, Float
-
+from laser_jax.models.bottlenecks.output import Atoms, Signals
 from laser_jax.sparse import (
     RateModel,
     SparseCode,
@@ -31,9 +30,6 @@ PURSUITS = {
     "top_k": top_k,
 }
 MAX_LEVEL = 31  # largest absolute value of the integer coefficients
-
-Atoms = Float[Array, "m d"]
-Signals = Float[Array, "*batch d"]
 
 
 @dataclasses.dataclass(frozen=True)

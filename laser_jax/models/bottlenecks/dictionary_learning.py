@@ -5,10 +5,9 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
 
 from laser_jax.checks import check_sparsity
-from laser_jax.models.bottlenecks.base import Atoms, DictionaryBottleneck, Latents, Scalar
+from laser_jax.models.bottlenecks.base import DictionaryBottleneck
 from laser_jax.models.bottlenecks.coding import PURSUITS, Pursuit, RatePursuit
 from laser_jax.models.bottlenecks.learning import (
     Gradient,
@@ -17,6 +16,7 @@ from laser_jax.models.bottlenecks.learning import (
     OnlineMoments,
     ResidualSteps,
 )
+from laser_jax.models.bottlenecks.output import Atoms, Latents, Scalar, Signals
 from laser_jax.ranges import (
     COUNT,
     PATCH,
@@ -130,7 +130,7 @@ class DictionaryLearning(DictionaryBottleneck):
             return OnlineMoments(decay, every)
         return ResidualSteps(self.dict_learning_rate, every)
 
-    def choose(self, signals: Float[Array, "*batch d"], atoms: Atoms) -> SparseCode:
+    def choose(self, signals: Signals, atoms: Atoms) -> SparseCode:
         return self.coding.encode(signals, atoms)
 
     def loss(
@@ -184,7 +184,7 @@ class DictionaryLearning(DictionaryBottleneck):
         shape = (self.num_embeddings, self.signal_width)
         return unit_norm(jax.random.normal(self.make_rng("params"), shape))
 
-    def initial_atoms(self, signals: Float[Array, "*batch d"], *, key: Any) -> Atoms:
+    def initial_atoms(self, signals: Signals, *, key: Any) -> Atoms:
         return init_from_signals(signals, self.num_embeddings, key=key)
 
     def constrain(self, atoms: Atoms) -> Atoms:

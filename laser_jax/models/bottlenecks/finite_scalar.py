@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from laser_jax.models.bottlenecks.base import Atoms, Bottleneck, Latents
-from laser_jax.models.bottlenecks.output import straight_through
+from laser_jax.models.bottlenecks.base import Bottleneck
+from laser_jax.models.bottlenecks.output import Atoms, Latents, straight_through
 from laser_jax.ranges import Integer, Several, setting
 from laser_jax.sparse import SparseCode
 

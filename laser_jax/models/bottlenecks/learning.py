@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from laser_jax.models.bottlenecks.output import mean_square
+from laser_jax.models.bottlenecks.output import Atoms, Scalar, Signals, mean_square
 from laser_jax.sparse import (
     EmaStatistics,
     SparseCode,
@@ -23,9 +23,6 @@ from laser_jax.sparse import (
     residual_update,
 )
 from laser_jax.sparse.codebook import stage_targets
-
-Atoms = Float[Array, "m d"]
-Signals = Float[Array, "*batch d"]
 
 
 class LearningRule:
@@ -53,7 +50,7 @@ class LearningRule:
 
     def loss(
         self, signals: Float[Array, "*shape"], approximation: Float[Array, "*shape"]
-    ) -> Float[Array, ""]:
+    ) -> Scalar:
         """Returns the loss that trains the atoms."""
         return jnp.zeros((), signals.dtype)
 

@@ -8,6 +8,11 @@ from jaxtyping import Array, Float
 
 from laser_jax.sparse import SparseCode
 
+Latents = Float[Array, "b h w c"]
+Signals = Float[Array, "*batch d"]
+Atoms = Float[Array, "m d"]
+Scalar = Float[Array, ""]
+
 
 class BottleneckOutput(NamedTuple):
     """The result of a bottleneck.
@@ -19,8 +24,8 @@ class BottleneckOutput(NamedTuple):
       code: `SparseCode` with leading axes `(b, h / p, w / q)`, where p, q is the patch size.
     """
 
-    approximation: Float[Array, "b h w c"]
-    loss: Float[Array, ""]
+    approximation: Latents
+    loss: Scalar
     code: SparseCode
 
 
@@ -36,18 +41,14 @@ def straight_through(
     return latents + lax.stop_gradient(approximation - latents)
 
 
-def to_patches(
-    latents: Float[Array, "b h w c"], patch_size: tuple[int, int]
-) -> Float[Array, "b rows columns d"]:
+def to_patches(latents: Latents, patch_size: tuple[int, int]) -> Float[Array, "b rows columns d"]:
     """Cuts latents `(b, h, w, c)` into signals `(b, h / p, w / q, p q c)`."""
     (b, h, w, c), (p, q) = latents.shape, patch_size
     x = latents.reshape(b, h // p, p, w // q, q, c)
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(b, h // p, w // q, p * q * c)
 
 
-def from_patches(
-    signals: Float[Array, "b rows columns d"], patch_size: tuple[int, int]
-) -> Float[Array, "b h w c"]:
+def from_patches(signals: Float[Array, "b rows columns d"], patch_size: tuple[int, int]) -> Latents:
     """Returns the latents of signals; the inverse of `to_patches`."""
     (b, rows, columns, width), (p, q) = signals.shape, patch_size
     x = signals.reshape(b, rows, columns, p, q, width // (p * q)).transpose(0, 1, 3, 2, 4, 5)
@@ -83,6 +84,6 @@ def check_latents(
         )
 
 
-def mean_square(x: Float[Array, "..."]) -> Float[Array, ""]:
+def mean_square(x: Float[Array, "..."]) -> Scalar:
     """Returns the mean of the squares."""
     return jnp.mean(jnp.square(x))

@@ -4,10 +4,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int
 
-from laser_jax.models.bottlenecks.base import Atoms, DictionaryBottleneck
+from laser_jax.models.bottlenecks.base import DictionaryBottleneck
 from laser_jax.models.bottlenecks.learning import Gradient, LearningRule, MovingMeans, stages_of
+from laser_jax.models.bottlenecks.output import Atoms, Signals
 from laser_jax.ranges import COUNT, SHARE, Flag, setting
 from laser_jax.sparse import SparseCode, residual_nearest_atoms
 from laser_jax.sparse.bits import vq_bits
@@ -51,7 +52,7 @@ class VectorQuantizer(DictionaryBottleneck):
         """Codes that a signal can have: m for one stage."""
         return (self.num_embeddings // self.num_stages) ** self.num_stages
 
-    def choose(self, signals: Float[Array, "*batch d"], atoms: Atoms) -> SparseCode:
+    def choose(self, signals: Signals, atoms: Atoms) -> SparseCode:
         return residual_nearest_atoms(signals, atoms, stages=self.num_stages)
 
     def to_indices(self, code: SparseCode) -> Int[Array, "b h w"]:
@@ -70,7 +71,7 @@ class VectorQuantizer(DictionaryBottleneck):
         shape = (self.num_embeddings, self.signal_width)
         return jax.random.uniform(self.make_rng("params"), shape, minval=-bound, maxval=bound)
 
-    def initial_atoms(self, signals: Float[Array, "*batch d"], *, key: Any) -> Atoms:
+    def initial_atoms(self, signals: Signals, *, key: Any) -> Atoms:
         """Returns the k-means centroids of the signals, stage by stage."""
         signals = signals.reshape(-1, signals.shape[-1])
         return stage_kmeans(signals, self.num_embeddings, stages=self.num_stages, key=key)
