@@ -34,7 +34,7 @@ def print_memory(name, size):
     signals, atoms = random_problem(d, m, n)
     run, _ = libraries.omp_rows()[name](signals, atoms, k)
     if jax.default_backend() != "gpu":
-        before, peak = _resident("VmRSS"), lambda: _resident("VmHWM")
+        before, peak = resident("VmRSS"), lambda: resident("VmHWM")
         with open("/proc/self/clear_refs", "w") as file:
             file.write("5")  # resets the peak
     elif name in libraries.LIBRARIES:
@@ -52,6 +52,6 @@ def _jax_bytes(key):
     return jax.devices()[0].memory_stats()[key]
 
 
-def _resident(key):
+def resident(key):
     with open("/proc/self/status") as file:
         return 1024 * next(int(line.split()[1]) for line in file if line.startswith(key))

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import jax
 from absl import app, flags
 
-from benchmarks import learning, memory, omp, problems
+from benchmarks import learning, memory, omp, problems, streaming
 
 TABLES = {
     "omp": omp.omp_table,
@@ -24,6 +24,7 @@ TABLES = {
     "coders": learning.coders_table,
     "vq": learning.vq_table,
     "ksvd": learning.ksvd_table,
+    "streaming": streaming.streaming_table,
 }
 
 ROUNDS = flags.DEFINE_integer("rounds", 9, "Rounds; a row slower than a second gets one.")

@@ -32,7 +32,8 @@ from laser_jax.sparse.dictionary import (
 )
 from laser_jax.sparse.fit import FitResult, fit_dictionary
 from laser_jax.sparse.ksvd import ksvd_statistics, ksvd_sweep, ksvd_update
-from laser_jax.sparse.learner import DictionaryLearner, LearnerState
+from laser_jax.sparse.learner import DictionaryLearner
+from laser_jax.sparse.learner_state import LearnerState
 from laser_jax.sparse.omp import omp
 from laser_jax.sparse.online import (
     OnlineStatistics,
