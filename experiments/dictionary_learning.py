@@ -13,22 +13,31 @@ from typing import NamedTuple
 import numpy as np
 from absl import app
 
-from experiments import results
+from experiments import learning_claims, results
 from experiments.dictionary_learners import learn_latents, learn_patches, stacked
 from experiments.learning_curves import (
     at_seconds,
     best_of,
     early,
-    holds,
     least_total,
     percent,
     reached,
 )
+from experiments.learning_figures import (
+    APPROXIMATE,
+    EXACT,
+    GRADIENT,
+    MEMORY,
+    NO_MEMORY,
+    ONLINE,
+    PARALLEL,
+    PARAMETERS,
+    SLOW,
+    curve_figure,
+    parameter_figure,
+)
 from experiments.timing import machine
-from laser_jax.figures import style
 
-GRADIENT, ONLINE, SLOW = "gradient", "online", "gradient, weight 1"
-EXACT, APPROXIMATE, PARALLEL = "K-SVD, exact", "K-SVD, approximate", "K-SVD, parallel"
 # The weight of configs/dlvae_*.py; all else is what the models have by default.
 METHODS = {
     GRADIENT: {"dictionary_update": "gradient", "dictionary_weight": 5.0},
@@ -38,17 +47,6 @@ METHODS = {
     PARALLEL: {"dictionary_update": "ksvd", "ksvd_method": "parallel"},
 }
 IN_AUTOENCODERS = METHODS | {SLOW: {"dictionary_update": "gradient", "dictionary_weight": 1.0}}
-LOOKS = {
-    GRADIENT: {"color": style.BLUE, "linestyle": "-"},
-    ONLINE: {"color": style.GREEN, "linestyle": "--"},
-    EXACT: {"color": style.RED, "linestyle": ":"},
-    APPROXIMATE: {"color": style.PURPLE, "linestyle": "-."},
-    PARALLEL: {"color": style.ORANGE, "linestyle": (0, (6, 2))},
-    SLOW: {"color": style.SKY, "linestyle": (0, (1, 1))},
-}
-MEMORY, NO_MEMORY = "default memory", "no memory"
-COLORS = {name: look["color"] for name, look in LOOKS.items()}
-COLORS |= {f"{EXACT}, {MEMORY}": style.RED, f"{EXACT}, {NO_MEMORY}": style.ORANGE}
 
 
 class Size(NamedTuple):
@@ -155,7 +153,7 @@ def run(out, size):
     """Computes every point and lays out the report."""
     found = compute(out, size)
     report_methods(out, size, found["methods"])
-    report_claims(out, found)
+    learning_claims.report(out, found)
     report_parameters(out, size, found)
     report_autoencoders(out, size, found["autoencoders"])
     rows = [
@@ -248,83 +246,6 @@ def bands(size):
     return f"Bands: one standard deviation over {size.seeds} seeds."
 
 
-def report_claims(out, found):
-    """Adds where what the reference system's README says holds."""
-    out.heading("What the reference system's README says")
-    for claim in (
-        ksvd_claim(found["methods"]), weight_claim(found["weights"]),
-        iteration_claim(found["iterations"]),
-    ):  # fmt: skip
-        quoted, *verdicts = claim
-        out.text(quoted)
-        out.text("\n".join(f"- {verdict}" for verdict in verdicts))
-
-
-def ksvd_claim(group):
-    """K-SVD converges faster than gradient: to the error that gradient ends at."""
-    gradient = group[GRADIENT]
-    levels, steps, total = gradient.quality[:, -1], gradient.step[-1], gradient.seconds[:, -1]
-    yield (
-        'Convergence of K-SVD beside gradient: "Often faster for small problems". Gradient ends at '
-        f"{percent(levels)}% after {steps} steps and {np.mean(total):.2f} s."
-    )
-    for name in (EXACT, APPROXIMATE, PARALLEL):
-        there, when = (reached(group[name], levels, axis=axis) for axis in ("step", "seconds"))
-        by_step, by_second = holds(there < steps), holds(when < total)
-        where = (
-            f"is there after {np.mean(there):.0f} steps and {np.mean(when):.2f} s"
-            if np.isfinite(there).all()
-            else f"is still at {percent(group[name].quality[:, -1])}% after all steps"
-        )
-        yield f"{name} {where}: per step it {by_step}, per second it {by_second}."
-
-
-def weight_claim(group):
-    """A larger dictionary_weight is faster than 1."""
-    (_, low), *others = group
-    base, first = group[GRADIENT, low], early(group[GRADIENT, low])
-    yield (
-        '`dictionary_weight`, "recommended: 2.0-10.0": "Higher values → stronger gradients → '
-        'faster dictionary adaptation". '
-        f"At weight {low:g} the error is {percent(base.quality[:, first])}% after "
-        f"{base.step[first]} steps and {percent(base.quality[:, -1])}% after {base.step[-1]}. "
-        "Here the weight multiplies the learning rate; as a factor of the loss alone, Adam would "
-        "ignore it."
-    )
-    for name in others:
-        each = ", ".join(
-            f"{percent(group[name].quality[:, i])}% after {base.step[i]} "
-            f"(faster {holds(group[name].quality[:, i] < base.quality[:, i])})"
-            for i in (first, -1)
-        )
-        yield f"At {name[1]:g} it is {each}."
-
-
-def iteration_claim(group):
-    """More sweeps an update raise the quality."""
-    yield '`ksvd_iterations`: "1-2 iterations for speed", "3-5 iterations for quality".'
-    for update in dict.fromkeys(update for update, _ in group):
-        (once, base), *others = ((n, c) for (name, n), c in group.items() if name == update)
-        seconds = float(np.mean(base.seconds[:, -1]))
-        for n, c in others:
-            same_time = at_seconds(c, seconds)
-            by_step = holds(c.quality[:, -1] < base.quality[:, -1])
-            by_second = holds(same_time < base.quality[:, -1])
-            yield (
-                f"{update}: {n} sweeps leave {percent(c.quality[:, -1])}% after {c.step[-1]} "
-                f"steps, {once} leaves {percent(base.quality[:, -1])}%: per step it "
-                f"{by_step}. After the same {seconds:.1f} s {n} sweeps leave "
-                f"{percent(same_time)}%: per second it {by_second}."
-            )
-
-
-PARAMETERS = {
-    "weights": "dictionary_weight",
-    "iterations": "ksvd_iterations",
-    "memories": "dictionary_decay",
-}
-
-
 def report_parameters(out, size, found):
     """Adds the effect of the parameters."""
     out.heading("What the parameters do")
@@ -398,67 +319,6 @@ def report_autoencoders(out, size, group):
         ],
         caption="Milliseconds of all that a step of training is, the mean over all steps.",
     )  # fmt: skip
-
-
-# Figures.
-
-
-def curve_figure(group, *, scale, ylabel, log):
-    """Returns a figure of quality against steps and against seconds, side by side."""
-    figure = style.new_figure(8, 3.8)
-    panels = figure.subplots(1, 2, sharey=True)
-    for name, curves in group.items():
-        mean, deviation = (scale * f(curves.quality, 0) for f in (np.mean, np.std))
-        for axes, x in zip(panels, (curves.step, np.mean(curves.seconds, 0)), strict=True):
-            axes.plot(x, mean, **LOOKS[name], linewidth=1.6, marker="o", markersize=2.5, label=name)
-            axes.fill_between(
-                x, mean - deviation, mean + deviation, color=LOOKS[name]["color"], alpha=0.2, lw=0
-            )
-    style.clean(panels[0], xlabel="steps", ylabel=ylabel)
-    style.clean(panels[1], xlabel="seconds of learning")
-    if log:
-        for axes in panels:
-            axes.set_xscale("log")
-            axes.xaxis.set_major_formatter("{x:g}")
-    figure.legend(
-        *panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=5, fontsize=8,
-        frameon=False,
-    )  # fmt: skip
-    return figure
-
-
-def parameter_figure(found):
-    """Returns a figure of held-out error against each parameter's values, a panel each."""
-    figure = style.new_figure(8, 3.8)
-    panels = figure.subplots(1, 3)
-    for axes, (name, parameter) in zip(panels, PARAMETERS.items(), strict=True):
-        group = found[name]
-        for update in dict.fromkeys(update for update, _ in group):
-            values = {v: c for (other, v), c in group.items() if other == update}
-            some, budget = next(iter(values.values())), least_total(values.values())
-            then = [c.quality[:, early(c)] for c in values.values()]
-            when = f"step {some.step[early(some)]}"
-            if name == "iterations":  # what more sweeps cost is the question
-                then = [at_seconds(c, budget) for c in values.values()]
-                when = f"{budget:.1f} s"
-            last = [c.quality[:, -1] for c in values.values()]
-            short, color = update.removeprefix(f"{EXACT}, "), COLORS[update]
-            for errors, line, fill, label in (
-                (then, "--", "white", when), (last, "-", color, f"step {some.step[-1]}"),
-            ):  # fmt: skip
-                table, places = 100 * np.array(errors), range(len(errors))
-                axes.errorbar(
-                    places, table.mean(-1), table.std(-1), color=color, fmt="none", capsize=2
-                )
-                axes.plot(
-                    places, table.mean(-1), color=color, linestyle=line, marker="o", markersize=4,
-                    markerfacecolor=fill, linewidth=1.4, label=f"{short}, {label}",
-                )  # fmt: skip
-        axes.set_xticks(range(len(values)), [f"{v:g}" for v in values])
-        style.clean(axes, xlabel=parameter)
-        axes.legend(fontsize=7, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0))
-    panels[0].set_ylabel("held-out error, % of energy", fontsize=9)
-    return figure
 
 
 if __name__ == "__main__":

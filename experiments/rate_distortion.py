@@ -17,12 +17,25 @@ from absl import app
 
 from experiments import latent_codecs, results
 from experiments.photographs import source_settings
-from experiments.picture_codecs import coded, file_point, held_out, learned, measure, window
-from laser_jax.figures import style
-
-RATES = (0.3, 0.5, 0.75, 1.0, 1.5, 2.0)  # bits a pixel of the tables
-GOAL = 1.5  # dB above residual VQ of the same freedom
-SHOWN_RATE = 0.5  # bits a pixel of the pictures shown
+from experiments.picture_codecs import coded, file_point, held_out, learned, measure
+from experiments.rate_curves import (
+    ATOMS,
+    BOTH_ATOMS,
+    BOTH_STAGES,
+    FIXED_ATOMS,
+    FIXED_STAGES,
+    SHOWN_RATE,
+    STAGES,
+    VQ,
+    by_rate,
+    curve_figure,
+    latent_map_figure,
+    mean_at,
+    picture_figure,
+    point_table,
+    rate_table,
+    verdict,
+)
 
 
 class Size(NamedTuple):
@@ -78,28 +91,6 @@ SIZES = {
         seeds=3, tries=(0.008, 0.0012), crop=0, latents=latent_codecs.SIZES["full"],
     ),
 }  # fmt: skip
-
-# The curves, and how they are drawn.
-VQ, FIXED_STAGES, STAGES, BOTH_STAGES = (
-    "VQ", "residual VQ, fixed stages", "residual VQ, stages by rate",
-    "residual VQ, stages by rate, thumbnail",
-)  # fmt: skip
-FIXED_ATOMS, ATOMS, BOTH_ATOMS = (
-    "sparse, fixed atoms", "sparse, atoms by rate", "sparse, atoms by rate, thumbnail",
-)  # fmt: skip
-LOOKS = {
-    VQ: {"color": style.SKY, "linestyle": "-"},
-    FIXED_STAGES: {"color": style.BLUE, "linestyle": ":"},
-    STAGES: {"color": style.BLUE, "linestyle": "--"},
-    BOTH_STAGES: {"color": style.BLUE, "linestyle": "-"},
-    "FSQ": {"color": style.GREEN, "linestyle": "-"},
-    FIXED_ATOMS: {"color": style.RED, "linestyle": ":"},
-    ATOMS: {"color": style.RED, "linestyle": "--"},
-    latent_codecs.PATCHES: {"color": style.ORANGE, "linestyle": "--"},
-    BOTH_ATOMS: {"color": style.RED, "linestyle": "-"},
-    "JPEG": {"color": style.BLACK, "linestyle": "-."},
-    "WebP": {"color": style.BLACK, "linestyle": ":"},
-}
 
 
 # The points. A curve is a list of points for each seed; a point a dict with bpp, psnr, lpips.
@@ -215,149 +206,6 @@ def coder_rows(out, size):
             estimate, written = found["estimate"], found["written"]
             rows.append([name, price, estimate, written, f"{written / estimate:.4f}"])
     return rows
-
-
-def by_rate(points):
-    return sorted(points, key=lambda point: point["bpp"])
-
-
-# What they say.
-
-
-def at_rate(points, rate, value="psnr"):
-    """Returns a curve's value at a rate, linear between points in the rate's logarithm; nan
-    beyond its ends."""
-    rates, values = np.array([(p["bpp"], p[value]) for p in by_rate(points)]).T
-    return np.interp(np.log(rate), np.log(rates), values, left=np.nan, right=np.nan)
-
-
-def values_at(curve, rate, value="psnr"):
-    """Returns the value of each of a curve's seeds at a rate."""
-    return [at_rate(points, rate, value) for points in curve]
-
-
-def mean_at(curve, rate, value="psnr"):
-    """Returns mean and spread (standard deviation) over a curve's seeds at a rate."""
-    values = values_at(curve, rate, value)
-    return float(np.mean(values)), float(np.std(values))
-
-
-def rate_table(out, name, curves, *, caption):
-    """Adds PSNR at fixed rates, with its spread where there are seeds."""
-    rows = [
-        [curve_name, *(results.spread(values_at(curve, rate)) for rate in RATES)]
-        for curve_name, curve in curves.items()
-    ]
-    out.table(name, ["bits a pixel", *(str(rate) for rate in RATES)], rows, caption=caption)
-
-
-def point_table(out, name, curves):
-    """Writes every point as CSV."""
-    rows = [
-        [curve_name, seed, point["bpp"], point["psnr"], point["lpips"], point.get("atoms", "")]
-        for curve_name, curve in curves.items()
-        for seed, points in enumerate(curve)
-        for point in points
-    ]
-    out.csv(name, ["curve", "seed", "bits a pixel", "PSNR, dB", "LPIPS, AlexNet", "atoms"], rows)
-
-
-def lead(curves, name, rival):
-    """Returns rate -> how many dB one curve is above another, where both are known."""
-    gains = {
-        rate: mean_at(curves[name], rate)[0] - mean_at(curves[rival], rate)[0] for rate in RATES
-    }
-    return {rate: gain for rate, gain in gains.items() if np.isfinite(gain)}
-
-
-def verdict(curves):
-    """Returns sentences, computed, on where sparse codes on pixels win and where they lose."""
-    lines = []
-    for name, rival in (
-        (BOTH_ATOMS, BOTH_STAGES), (ATOMS, STAGES), (BOTH_ATOMS, STAGES), (BOTH_ATOMS, "JPEG"),
-        (BOTH_ATOMS, "WebP"),
-    ):  # fmt: skip
-        gains = lead(curves, name, rival)
-        if not gains:
-            lines.append(f"- *{name}* and *{rival}* have no rate of the table in common.")
-            continue
-        wins = [f"{rate}" for rate, gain in gains.items() if gain > 0]
-        each = ", ".join(f"{gain:+.2f} at {rate}" for rate, gain in gains.items())
-        where = "at no rate" if not wins else "at " + ", ".join(wins) + " bits a pixel"
-        if len(wins) == len(gains):
-            where = "at every rate compared"
-        lines.append(f"- *{name}* is above *{rival}* {where}; dB: {each}.")
-    for rival, said in (
-        (BOTH_STAGES, "which has the thumbnail too"), (STAGES, "which has no thumbnail"),
-    ):  # fmt: skip
-        gains = lead(curves, BOTH_ATOMS, rival)
-        met = ", ".join(str(rate) for rate, gain in gains.items() if gain >= GOAL) or "none"
-        lines.append(
-            f"- The goal, {GOAL} dB above residual VQ with stages by rate, {said}: met at {met} of "
-            f"{', '.join(map(str, gains))} bits a pixel."
-        )
-    return "\n".join(lines)
-
-
-# Figures.
-
-
-def curve_figure(curves, *, value, ylabel, title):
-    """Returns a figure of curves against the rate; bands are one standard deviation over seeds."""
-    figure = style.new_figure(8, 5)
-    axes = figure.subplots()
-    for name, curve in curves.items():
-        rates, values = (
-            np.array([[point[key] for point in by_rate(points)] for points in curve])
-            for key in ("bpp", value)
-        )
-        if not np.isfinite(values).all():
-            continue
-        x, y, spread = rates.mean(0), values.mean(0), values.std(0)
-        axes.plot(x, y, **LOOKS[name], marker="o", markersize=3, linewidth=1.5, label=name)
-        axes.fill_between(x, y - spread, y + spread, color=LOOKS[name]["color"], alpha=0.2, lw=0)
-    style.clean(axes, xlabel="bits a pixel", ylabel=ylabel, title=title)
-    ticks = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3)
-    axes.set_xscale("log")
-    axes.minorticks_off()
-    axes.set_xticks(ticks, map(str, ticks))
-    axes.legend(fontsize=8, frameon=False)
-    return figure
-
-
-def picture_figure(curves, picture):
-    """Returns a figure of one window through several codecs at about `SHOWN_RATE`, and of where
-    the atoms went."""
-    names = (STAGES, BOTH_STAGES, ATOMS, BOTH_ATOMS, "JPEG", "WebP")
-    nearest = {
-        name: min(curves[name][0], key=lambda p: abs(np.log(p["bpp"] / SHOWN_RATE)))
-        for name in names
-    }
-    figure = style.new_figure(8, 12.5)
-    panels = figure.subplots(4, 2).ravel()
-    style.picture(panels[0], window(picture), title="original\n")
-    for axes, (name, point) in zip(panels[1:], nearest.items(), strict=False):
-        title = f"{name}\n{point['bpp']:.2f} bits a pixel, {point['psnr']:.1f} dB"
-        style.picture(axes, point["window"], title=title)
-    atoms = window(nearest[BOTH_ATOMS]["atom_map"], scale=8)
-    shown = style.picture(panels[7], atoms, title=f"atoms of each patch,\n{BOTH_ATOMS}",
-                          cmap="magma")  # fmt: skip
-    figure.colorbar(shown, ax=panels[7], location="bottom", pad=0.02).ax.tick_params(labelsize=8)
-    return figure
-
-
-def latent_map_figure(curves):
-    """Returns a figure of a photograph through an autoencoder, and the atoms of each latent."""
-    figure = style.new_figure(8, 3)
-    name = latent_codecs.BY_RATE
-    points = by_rate(curves[name][0])
-    chosen = points[len(points) // 2]
-    left, right = figure.subplots(1, 2)
-    title = f"{name}\n{chosen['bpp']:.2f} bits a pixel, {chosen['psnr']:.1f} dB on test windows"
-    style.picture(left, chosen["picture"], title=title)
-    shown = style.picture(right, chosen["atom_map"], title="atoms of each latent\n", cmap="magma")
-    figure.colorbar(shown, ax=right, shrink=0.9).ax.tick_params(labelsize=8)
-    return figure
 
 
 def run(out, size):

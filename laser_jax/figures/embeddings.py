@@ -58,12 +58,15 @@ def embedding_figure(atoms, uses, *, title=""):
     projections = project(atoms)
     figure = style.new_figure(8, 3.2 if len(projections) > 2 else 4)
     style.heading(figure, title)
-    share = np.asarray(uses, float) / max(np.sum(uses), 1)
+    share = 100 * np.asarray(uses, float) / max(np.sum(uses), 1)
+    unused = share == 0
+    # A few atoms have most of the uses: on a linear scale all others look the same.
+    look = {"cmap": "viridis", "norm": "linear" if unused.all() else "log"}
+    size = 14 if len(share) < 100 else 7
     panels = figure.subplots(1, len(projections))
     for axes, (name, places) in zip(panels, projections.items(), strict=True):
-        unused = share == 0
-        axes.scatter(*places[unused].T, s=12, facecolors="none", edgecolors="0.6", linewidths=0.7)
-        shown = axes.scatter(*places[~unused].T, s=12, c=100 * share[~unused], cmap="viridis")
+        axes.scatter(*places[unused].T, s=size, facecolors="none", edgecolors="0.6", linewidths=0.7)
+        shown = axes.scatter(*places[~unused].T, s=size, c=share[~unused], **look)
         if name == PCA:
             name = f"PCA, {explained_variance(atoms):.0%} of the variance"
         style.clean(axes, title=name, grid=False)
@@ -108,7 +111,7 @@ def distance_figure(atoms, *, signless, title=""):
     bar.ax.tick_params(labelsize=8)
     bar.set_label(label, fontsize=8)
     pairs = values[np.triu_indices(len(values), 1)]
-    right.hist(pairs, bins=60, color=style.BLUE)
+    right.hist(pairs, bins=int(np.clip(len(pairs) ** 0.5, 5, 60)), color=style.BLUE)
     summary = f"mean {pairs.mean():.3g}, standard deviation {pairs.std():.3g}"
     style.clean(right, title=summary, xlabel=f"{label} of two atoms", ylabel="pairs")
     return figure

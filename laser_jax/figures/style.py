@@ -67,9 +67,10 @@ def label(axes, **texts):
 
 
 def row_label(axes, text):
-    """Sets the name of a row of pictures, to its left."""
+    """Sets the name of a row of pictures, to its left, in lines of at most 16 characters."""
+    lines = textwrap.wrap(shortened(text), 16, break_on_hyphens=False)
     axes.set_ylabel(
-        shortened(text), fontsize=8, rotation=0, ha="right", va="center", parse_math=False
+        "\n".join(lines), fontsize=8, rotation=0, ha="right", va="center", parse_math=False
     )
 
 

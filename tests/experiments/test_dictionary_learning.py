@@ -6,6 +6,7 @@ import numpy as np
 
 from experiments import dictionary_learners as learners
 from experiments import dictionary_learning as study
+from experiments import learning_claims
 from experiments.results import Results
 from laser_jax.data import open_split
 from laser_jax.sharding import data_mesh, put_batch
@@ -36,12 +37,12 @@ def test_curves_are_read_between_their_looks():
 def test_verdicts_follow_the_numbers():
     slow, fast = curves([8.0, 6.0, 4.0], [1.0, 2.0, 3.0]), curves([4.0, 3.0, 2.0], [2.0, 4.0, 8.0])
     group = dict.fromkeys((study.EXACT, study.APPROXIMATE, study.PARALLEL), fast)
-    lines = list(study.ksvd_claim({study.GRADIENT: slow, **group}))
+    lines = list(learning_claims.ksvd_claim({study.GRADIENT: slow, **group}))
     assert "per step it holds, per second it holds" in lines[1]
-    lines = list(study.ksvd_claim({study.GRADIENT: fast, **dict.fromkeys(group, slow)}))
+    lines = list(learning_claims.ksvd_claim({study.GRADIENT: fast, **dict.fromkeys(group, slow)}))
     assert "is still at 400.00%" in lines[1] and "per second it does not hold" in lines[1]
     by_sweeps = {("K-SVD", 1): slow, ("K-SVD", 5): curves([8.0, 6.0, 3.0], [4.0, 8.0, 16.0])}
-    _, line = study.iteration_claim(by_sweeps)
+    _, line = learning_claims.iteration_claim(by_sweeps)
     assert "per step it holds" in line and "per second it does not hold" in line
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import latent_codecs, picture_codecs
+from experiments import latent_codecs, picture_codecs, rate_curves
 from experiments import rate_distortion as study
 from experiments.results import Results
 from laser_jax.data import open_split
@@ -30,8 +30,8 @@ def curve(*points):
 
 def test_curves_are_read_in_the_logarithm_of_the_rate_and_not_beyond_their_ends():
     points = curve((2.0, 34.0), (0.5, 30.0))
-    assert study.at_rate(points, 1.0) == pytest.approx(32)
-    assert np.isnan(study.at_rate(points, 0.3))
+    assert rate_curves.at_rate(points, 1.0) == pytest.approx(32)
+    assert np.isnan(rate_curves.at_rate(points, 0.3))
     mean, spread = study.mean_at([points, curve((0.5, 31.0), (2.0, 35.0))], 1.0)
     assert (mean, spread) == pytest.approx((32.5, 0.5))
 
@@ -100,7 +100,7 @@ def test_the_report_has_all_its_parts(tmp_path, monkeypatch):
         assert (tmp_path / f"{name}.png").stat().st_size > 10_000
     with open(tmp_path / "pixels_points.csv") as file:
         found = {row["curve"] for row in csv.DictReader(file)}
-    assert found == set(study.LOOKS) - {"FSQ", latent_codecs.PATCHES}
+    assert found == set(rate_curves.LOOKS) - {"FSQ", latent_codecs.PATCHES}
 
 
 KINDS = {
