@@ -81,23 +81,32 @@ def _bottlenecks(config):
     config.model.min_usage = vq.min_usage
     # steps between replacements of unused atoms; 0: never
     config.model.replace_every_steps = vq.replace_every_steps
+    # Latents per signal: the side of a square, or (rows, columns); divides the latent grid
+    config.model.patch_size = config_dict.FieldReference(vq.patch_size, field_type=object)
+    # Gradient of the decoder at the latents: as it is, or turned and scaled as the code does to a
+    # signal (the rotation trick); not for fsq
+    config.model.gradient_estimator = vq.gradient_estimator
+    # sparse_coder or stage_coder rate_distortion: squared error that each bit must save
+    config.model.bit_price = vq.bit_price
+    # and steps in which this price rises from 0; 0: none
+    config.model.price_warmup_steps = vq.price_warmup_steps
     # vq and rvq.
     config.model.num_stages = 4  # rvq: number of stages, each of num_embeddings / num_stages atoms
     # vq, rvq: update atoms by moving averages; False: by gradient
     config.model.use_ema = vq.use_ema
+    # vq, rvq: all stages, or the first ones that save more error than their bits cost
+    config.model.stage_coder = vq.stage_coder
+    config.model.distance = vq.distance  # vq: cosine scales signals and atoms to unit norm
     config.model.decay = vq.decay  # vq, rvq: decay per step of those averages
-    # fsq: number of values of each channel of the latents; other dictionary keys are ignored
+    # fsq: number of values of each entry of a signal, that is, of each channel of the latents of a
+    # patch; the other keys of a dictionary are ignored
     config.model.fsq_levels = fsq.levels
     # dl and ksvd.
     config.model.sparsity_level = sparse.sparsity_level  # k, atoms per signal; at most m
-    # Latents per signal: the side of a square, or (rows, columns); divides the latent grid
-    config.model.patch_size = config_dict.FieldReference(sparse.patch_size, field_type=object)
     # Algorithm that finds codes. `ols` is `omp` that selects the atom of least remaining error;
     # `rate_distortion` uses as many atoms as save more error than their bits cost
     config.model.sparse_coder = sparse.sparse_coder
     config.model.tolerance = config_dict.placeholder(float)  # squared residual at which a code ends
-    # rate_distortion: squared error that each bit must save
-    config.model.bit_price = sparse.bit_price
     # rate_distortion: step of the integer coefficients, at most 31 in absolute value; usually 2.5
     # times the square root of bit_price
     config.model.coefficient_step = sparse.coefficient_step
@@ -105,6 +114,9 @@ def _bottlenecks(config):
     config.model.dictionary_update = config_dict.placeholder(str)
     # gradient: factor of the learning rate; usually 2 to 10
     config.model.dictionary_weight = sparse.dictionary_weight
+    # rate_distortion: weight of a differentiable rate, the sum of
+    # log2(1 + abs(c) / coefficient_step) over a signal's coefficients c
+    config.model.rate_weight = sparse.rate_weight
     # weight of the L1 norm of a signal's coefficients
     config.model.coefficient_l1_weight = sparse.coefficient_l1_weight
     # gradient: weight of the mean squared cosine between atoms

@@ -67,9 +67,9 @@ class TrainedAutoencoder:
         return np.asarray(inference.decode(self.model, self.variables, code))
 
     def encode_to_indices(self, images: Images) -> tuple[Int[np.ndarray, "b hw"], int, int]:
-        """Returns `(indices (b, h w) int32, h, w)`, one token per position; `vq` and `fsq` only.
+        """Returns `(indices (b, h w) int32, h, w)`, one token per signal; `vq` and `fsq` only.
 
-        `vq`: index of the atom. `fsq`: index of the grid point; the first channel varies fastest.
+        `vq`: index of the atom. `fsq`: index of the grid point; the first level varies fastest.
 
         Raises:
           ValueError: as `reconstruct`, or if the bottleneck is neither `vq` nor `fsq`.
@@ -86,7 +86,7 @@ class TrainedAutoencoder:
 
         Args:
           indices: `(b, h w)` integers in [0, `model.bottleneck.num_codes`).
-          h, w: rows and columns of the latent grid.
+          h, w: rows and columns of the grid of signals: of latents, or of their patches.
 
         Raises:
           ValueError: if the indices have a wrong shape, type or range, or the bottleneck is
@@ -108,7 +108,8 @@ class TrainedAutoencoder:
     def _check_tokens(self):
         if not self.model.bottleneck.has_indices:
             raise ValueError(
-                "tokens need one index per position, so the bottleneck must be 'vq' or 'fsq', got "
+                "tokens need one index per signal, so the bottleneck must be 'fsq', or 'vq' with "
+                "stage_coder 'nearest', got "
                 f"{self.config.model.bottleneck!r}. Use encode and decode, which support every "
                 "bottleneck."
             )

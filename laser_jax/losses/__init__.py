@@ -4,11 +4,12 @@ from laser_jax.losses.adversarial import discriminator_hinge_loss, generator_hin
 from laser_jax.losses.image import ImageLoss
 from laser_jax.losses.multiresolution import mr_dct_loss, mr_gradient_loss
 from laser_jax.losses.pixel import l1, mse
-from laser_jax.sparse.penalties import coefficient_l1, coherence_penalty
+from laser_jax.sparse.penalties import coefficient_l1, coefficient_rate, coherence_penalty
 
 __all__ = [
     "ImageLoss",
     "coefficient_l1",
+    "coefficient_rate",
     "coherence_penalty",
     "discriminator_hinge_loss",
     "generator_hinge_loss",

@@ -68,9 +68,10 @@ class Autoencoder(Network, kw_only=True):
         """Returns the decoder's last kernel, given the parameters or their gradient."""
         return params["decoder"][f"UpConv_{self.num_downsamples - 1}"]["kernel"]
 
-    def __call__(self, images: Float[Array, "b H W C"]) -> AutoencoderOutput:
+    def __call__(self, images: Float[Array, "b H W C"], step: Any = None) -> AutoencoderOutput:
+        """Returns the `AutoencoderOutput` of images; `step` as in a call of the bottleneck."""
         latents = self.encode(images)
-        approximation, loss, code = self.bottleneck(latents)
+        approximation, loss, code = self.bottleneck(latents, step)
         return AutoencoderOutput(self.decode(approximation), loss, code, latents, approximation)
 
     def encode(self, images: Float[Array, "b H W C"]) -> Float[Array, "b h w c"]:

@@ -106,7 +106,7 @@ def check_stages(stages, num_atoms, limit="dictionary rows"):
 
 def stage_targets(signals, dictionary, code):
     """Returns what each stage of a residual code had to approximate, `(..., k, d)`."""
-    atoms = dictionary[code.indices]
+    atoms = code.coefficients[..., None] * dictionary[code.indices]  # 0 for an unused stage
     return signals[..., None, :] - (jnp.cumsum(atoms, axis=-2) - atoms)
 
 

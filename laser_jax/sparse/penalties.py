@@ -1,8 +1,10 @@
 """Penalties on a sparse code and its dictionary."""
 
+import math
+
 import jax.numpy as jnp
 
-from laser_jax.checks import check_dictionary, check_floats, check_not_empty
+from laser_jax.checks import check_dictionary, check_floats, check_not_empty, check_scalars
 from laser_jax.sparse.code import is_finite
 from laser_jax.sparse.dictionary import unit_norm
 from laser_jax.sparse.entry import entry
@@ -22,6 +24,22 @@ def coefficient_l1(coefficients):
     finite = is_finite(coefficients)
     total = jnp.sum(jnp.where(finite, jnp.abs(coefficients), 0))
     return total / jnp.maximum(jnp.sum(finite), 1)
+
+
+@entry()
+def coefficient_rate(coefficients, step):
+    """Returns the sum of log2(1 + |c| / step) of a signal's coefficients c, mean over signals.
+
+    A differentiable stand-in for the bits of coefficients that are rounded to multiples of the
+    step. A signal with a coefficient that is not finite does not count.
+
+    Args:
+      coefficients: `(..., k)` float array.
+      step: > 0.
+    """
+    check_scalars(step=step)
+    (coefficients,) = check_floats(coefficients=coefficients)
+    return coefficient_l1(jnp.log1p(jnp.abs(coefficients) / step) / math.log(2))
 
 
 @entry()

@@ -83,7 +83,7 @@ class TrainStep:
         def forward(params, atoms):
             dictionary = {**state.dictionary, "atoms": atoms}
             variables = state.replace(params=params, dictionary=dictionary).variables()
-            output = self._model.apply(variables, inputs)
+            output = self._model.apply(variables, inputs, step=state.step)
             return (output.reconstruction, output.loss), output
 
         # The image losses are differentiated with respect to the reconstruction first: the

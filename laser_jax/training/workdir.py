@@ -40,8 +40,14 @@ def _shift_start_step(values):
         values["adversarial"]["start_step"] += 1
 
 
+def _drop_ignored_patch_size(values):
+    """Only the sparse bottlenecks had patches: the others ignored `patch_size`."""
+    if values["model"].get("bottleneck") in ("vq", "rvq", "fsq"):
+        values["model"]["patch_size"] = 1
+
+
 # Each changes the values of a stored config in place. The first n are applied to version n already.
-_MIGRATIONS = (_shift_start_step,)
+_MIGRATIONS = (_shift_start_step, _drop_ignored_patch_size)
 # Keys that older configs lack, with the values that reproduce the behaviour of those runs.
 _ADDED_KEYS = {
     "model": {
@@ -50,6 +56,11 @@ _ADDED_KEYS = {
         "fsq_levels": (8, 5, 5, 5),
         "bit_price": 0.01,
         "coefficient_step": 0.25,
+        "gradient_estimator": "straight_through",
+        "price_warmup_steps": 0,
+        "rate_weight": 0.0,
+        "stage_coder": "nearest",
+        "distance": "euclidean",
     },
     "data": {"channels": 3, "split_rule": 1},
     "loss": {

@@ -2,11 +2,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from laser_jax.sparse.penalties import coefficient_l1, coherence_penalty
+from laser_jax.sparse.penalties import coefficient_l1, coefficient_rate, coherence_penalty
 
 
 def test_coefficient_l1_is_the_mean_norm_of_a_signal():
     assert coefficient_l1(jnp.array([[[1.0, -2.0]], [[0.5, 0.0]]])) == pytest.approx(1.75)
+
+
+def test_coefficient_rate_is_the_mean_logarithm_of_a_signals_levels():
+    coefficients = jnp.array([[0.5, -1.5, 0.0], [3.5, 0.0, 0.0]])  # log2 of 2, 4 and 8
+    assert coefficient_rate(coefficients, 0.5) == pytest.approx((1 + 2 + 3) / 2)
+    spoilt = coefficients.at[1, 0].set(jnp.nan)
+    assert coefficient_rate(spoilt, 0.5) == pytest.approx(3)
 
 
 def test_coherence_penalty_knows_its_answers():

@@ -73,7 +73,7 @@ def test_folder_data_set_may_move_but_the_data_set_may_not_change(workdir):
 
 def test_config_without_a_version_keeps_its_adversarial_start(workdir):
     stored = json.loads((workdir / "config.json").read_text())
-    assert stored.pop("version") == 1
+    assert stored.pop("version") == 2
     stored["adversarial"]["start_step"] = 500  # then: the last step without the term
     (workdir / "config.json").write_text(json.dumps(stored))
     assert read_config(workdir).adversarial.start_step == 501

@@ -10,7 +10,8 @@ remembers. Applying the module only reads that collection, so an evaluation cann
     dictionary = bottleneck.adapt(variables["dictionary"], latents, code, step=1, key=key)
 """
 
-from laser_jax.models.bottlenecks.base import Bottleneck, DictionaryBottleneck
+from laser_jax.models.bottlenecks.base import Bottleneck
+from laser_jax.models.bottlenecks.dictionary import DictionaryBottleneck
 from laser_jax.models.bottlenecks.dictionary_learning import DictionaryLearning
 from laser_jax.models.bottlenecks.finite_scalar import FiniteScalarQuantizer
 from laser_jax.models.bottlenecks.output import BottleneckOutput

@@ -1,14 +1,12 @@
-"""What the bottlenecks have in common: the forward pass, and the life of a dictionary."""
+"""What the bottlenecks have in common: the forward pass."""
 
 from typing import Any, ClassVar
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from laser_jax.models.bottlenecks.learning import LearningRule
 from laser_jax.models.bottlenecks.output import (
     Atoms,
     BottleneckOutput,
@@ -18,16 +16,15 @@ from laser_jax.models.bottlenecks.output import (
     as_pair,
     check_latents,
     from_patches,
-    mean_square,
     straight_through,
     to_patches,
 )
 from laser_jax.models.precision import at_least_float32
-from laser_jax.ranges import COUNT, COUNT_OR_NONE, SHARE, WEIGHT, check_settings, setting
+from laser_jax.ranges import PATCH, check_settings, setting
 from laser_jax.sparse import SparseCode, decode, usage
 
 
-class Bottleneck(nn.Module):
+class Bottleneck(nn.Module, kw_only=True):
     """Codes latents in a dictionary and returns their approximation.
 
     The collection `dictionary` holds the `atoms` `(m, d)`, their recent `usage` `(m,)`, and the
@@ -43,8 +40,11 @@ class Bottleneck(nn.Module):
       has_indices: whether one integer is the code of a signal (`to_indices`, `from_indices`).
       learns_by_gradient: whether the optimizer moves the atoms.
       learning_rate_scale: factor of the optimizer's learning rate for the atoms.
-      patch_size: p, or (p, q): latents of one signal, without overlap.
+      patch_size: p, or (p, q): latents of one signal, without overlap. A signal, and an atom, has
+        embedding_dim x p x q values.
     """
+
+    patch_size: int | tuple[int, int] = setting(1, PATCH)
 
     is_learned: ClassVar[bool] = False
     has_coefficients: ClassVar[bool] = False
@@ -65,10 +65,6 @@ class Bottleneck(nn.Module):
         raise NotImplementedError
 
     @property
-    def patch_size(self) -> int | tuple[int, int]:
-        return 1
-
-    @property
     def signal_width(self) -> int:
         """d, the width of a signal and of an atom."""
         p, q = as_pair(self.patch_size)
@@ -87,15 +83,21 @@ class Bottleneck(nn.Module):
         return 1.0
 
     @nn.compact
-    def __call__(self, latents: Latents) -> BottleneckOutput:
-        """Codes latents `(b, h, w, embedding_dim)`."""
+    def __call__(self, latents: Latents, step: Any = None) -> BottleneckOutput:
+        """Codes latents `(b, h, w, embedding_dim)`.
+
+        Args:
+          latents: what to code.
+          step: int scalar, completed training steps, for what changes in training; None: as after
+            training.
+        """
         check_latents(latents, self.embedding_dim, as_pair(self.patch_size))
         atoms = self.variable("dictionary", "atoms", self.random_atoms).value
         if self.is_initializing():
             for name, value in self.memory(atoms).items():
                 self.variable("dictionary", name, lambda value=value: value)
         latents = at_least_float32(latents)
-        code = self.encode(atoms, latents)
+        code = self.encode(atoms, latents, step)
         approximation = self.decode(atoms, code)
         loss = self.loss(latents, approximation, code, atoms)
         return BottleneckOutput(self.pass_gradient(latents, approximation), loss, code)
@@ -109,19 +111,24 @@ class Bottleneck(nn.Module):
         return {"usage": jnp.ones(self.num_embeddings)}
 
     def signals(self, latents: Latents) -> Float[Array, "b rows columns d"]:
-        """Returns the signals of latents, at least float32: one for each patch."""
+        """Returns what is coded of latents, at least float32: one signal for each patch."""
         return to_patches(at_least_float32(latents), as_pair(self.patch_size))
 
-    def encode(self, atoms: Atoms, latents: Latents) -> SparseCode:
+    def target(self, latents: Latents) -> Latents:
+        """Returns the latents in the form in which the code approximates them."""
+        return from_patches(self.signals(latents), as_pair(self.patch_size))
+
+    def encode(self, atoms: Atoms, latents: Latents, step: Any = None) -> SparseCode:
         """Returns the `SparseCode` of latents, with leading axes `(b, h / p, w / q)`.
 
         No gradient passes through it: with least-squares coefficients the gradient with respect
         to the atoms is the same (envelope theorem), and the backward pass needs no solve.
         """
-        return self.choose(lax.stop_gradient(self.signals(latents)), lax.stop_gradient(atoms))
+        signals, atoms = lax.stop_gradient((self.signals(latents), atoms))
+        return self.choose(signals, atoms, step)
 
-    def choose(self, signals: Signals, atoms: Atoms) -> SparseCode:
-        """Returns the `SparseCode` of signals."""
+    def choose(self, signals: Signals, atoms: Atoms, step: Any = None) -> SparseCode:
+        """Returns the `SparseCode` of signals; `step` as in a call of the module."""
         raise NotImplementedError
 
     def decode(self, atoms: Atoms, code: SparseCode) -> Latents:
@@ -130,7 +137,7 @@ class Bottleneck(nn.Module):
 
     def pass_gradient(self, latents: Latents, approximation: Latents) -> Latents:
         """Returns the approximation, with a gradient with respect to the latents."""
-        return straight_through(latents, approximation)
+        return straight_through(self.target(latents), approximation)
 
     def loss(
         self, latents: Latents, approximation: Latents, code: SparseCode, atoms: Atoms
@@ -191,120 +198,3 @@ class Bottleneck(nn.Module):
     ) -> tuple[Any, Bool[Array, " m"]]:
         """Returns the collection of `adapt`, and which atoms were replaced."""
         return dictionary, jnp.zeros(self.num_embeddings, bool)
-
-
-class DictionaryBottleneck(Bottleneck):
-    """A bottleneck whose dictionary learns.
-
-    A subclass has `choose`, `learning`, `random_atoms`, `initial_atoms` and `replacements`.
-
-    Attributes:
-      num_embeddings: m, number of atoms.
-      embedding_dim: channels of the latents.
-      commitment_cost: weight of the loss that moves the latents towards their approximation.
-      usage_decay: decay per step of the average use of each atom, in [0, 1).
-      min_usage: an atom used less than this fraction of the mean is replaced, in [0, 1).
-      replace_every_steps: steps between replacements; 0: never.
-    """
-
-    num_embeddings: int = setting(512, COUNT)
-    embedding_dim: int = setting(64, COUNT)
-    commitment_cost: float = setting(0.25, WEIGHT)
-    usage_decay: float = setting(0.99, SHARE)
-    min_usage: float = setting(0.05, SHARE)
-    replace_every_steps: int = setting(100, COUNT_OR_NONE)
-
-    is_learned: ClassVar[bool] = True
-
-    @property
-    def learning(self) -> LearningRule:
-        """How the atoms learn."""
-        raise NotImplementedError
-
-    @property
-    def learns_by_gradient(self) -> bool:
-        return self.learning.by_gradient
-
-    @property
-    def learning_rate_scale(self) -> float:
-        return self.learning.learning_rate_scale
-
-    def memory(self, atoms: Atoms) -> dict[str, Any]:
-        memory, statistics = super().memory(atoms), self.learning.statistics(atoms)
-        return memory if statistics is None else memory | {"statistics": statistics}
-
-    def loss(
-        self, latents: Latents, approximation: Latents, code: SparseCode, atoms: Atoms
-    ) -> Scalar:
-        """Returns commitment_cost x MSE(latents, sg(approximation)) + the loss of the atoms."""
-        commitment = mean_square(latents - lax.stop_gradient(approximation))
-        return self.commitment_cost * commitment + self.learning.loss(latents, approximation)
-
-    def share_in_use(self, dictionary: Any, code: SparseCode) -> Scalar:
-        """Returns the share of atoms whose recent use is at least `min_usage` of the mean."""
-        return jnp.mean(dictionary["usage"] >= self.min_usage)
-
-    def initial_atoms(self, signals: Signals, *, key: Any) -> Atoms:
-        """Returns the atoms to start from, given signals."""
-        raise NotImplementedError
-
-    def constrain(self, atoms: Atoms) -> Atoms:
-        """Returns the atoms after a step under their constraint, such as unit norm."""
-        return atoms
-
-    def replacements(
-        self, dictionary: Any, signals: Signals, code: SparseCode, *, key: Any
-    ) -> tuple[Atoms, Bool[Array, " m"]]:
-        """Returns the atoms with the unused ones replaced, and which those are."""
-        raise NotImplementedError
-
-    def init_dictionary(self, dictionary: Any, latents: Latents, *, key: Any) -> Any:
-        return self._started(dictionary, self.initial_atoms(self.signals(latents), key=key))
-
-    def adapt_and_mark(
-        self, dictionary: Any, latents: Latents, code: SparseCode, *, step: Any, key: Any
-    ) -> tuple[Any, Bool[Array, " m"]]:
-        signals = self.signals(latents)
-        new = _every(
-            self.learning.every_steps, step,
-            lambda old: self._updated(old, signals, code), lambda old: old, dict(dictionary),
-        )  # fmt: skip
-        new["atoms"] = self.constrain(new["atoms"])
-        # As multiples of the mean use: 1 everywhere if all atoms are used alike.
-        counts = usage(code, self.num_embeddings)
-        relative = counts / jnp.maximum(jnp.mean(counts), 1e-12)
-        new["usage"] = self.usage_decay * new["usage"] + (1 - self.usage_decay) * relative
-        return _every(
-            self.replace_every_steps, step,
-            lambda old: self._replaced(old, signals, code, key),
-            lambda old: (old, jnp.zeros(self.num_embeddings, bool)), new,
-        )  # fmt: skip
-
-    def _started(self, dictionary, atoms):
-        """Returns the collection for new atoms."""
-        return {**dictionary, "atoms": atoms, **self.memory(atoms)}
-
-    def _updated(self, dictionary, signals, code):
-        statistics, atoms = self.learning.update(
-            dictionary.get("statistics"), signals, dictionary["atoms"], code
-        )
-        new = {**dictionary, "atoms": atoms}
-        return new if statistics is None else new | {"statistics": statistics}
-
-    def _replaced(self, dictionary, signals, code, key):
-        atoms, marked = self.replacements(dictionary, signals, code, key=key)
-        # The usage and the statistics of a replaced atom start again too.
-        started = self._started(dictionary, atoms)
-        return jax.tree.map(
-            lambda old, new: jnp.where(marked.reshape(-1, *[1] * (old.ndim - 1)), new, old),
-            dictionary, started,
-        ), marked  # fmt: skip
-
-
-def _every(steps, step, change, keep, value):
-    """Applies `change` at each multiple of `steps`, else `keep`; never if `steps` is 0."""
-    if steps == 0:
-        return keep(value)
-    if steps == 1:
-        return change(value)
-    return lax.cond(step % steps == 0, change, keep, value)

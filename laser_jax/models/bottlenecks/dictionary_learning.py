@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from laser_jax.checks import check_sparsity
-from laser_jax.models.bottlenecks.base import DictionaryBottleneck
-from laser_jax.models.bottlenecks.coding import PURSUITS, Pursuit, RatePursuit
+from laser_jax.models.bottlenecks.coding import PURSUITS, RATE_DISTORTION, Pursuit, RatePursuit
+from laser_jax.models.bottlenecks.dictionary import DictionaryBottleneck
 from laser_jax.models.bottlenecks.learning import (
     Gradient,
     KsvdSweeps,
@@ -19,7 +19,6 @@ from laser_jax.models.bottlenecks.learning import (
 from laser_jax.models.bottlenecks.output import Atoms, Latents, Scalar, Signals
 from laser_jax.ranges import (
     COUNT,
-    PATCH,
     RATE,
     SHARE,
     WEIGHT,
@@ -30,17 +29,15 @@ from laser_jax.ranges import (
     setting,
 )
 from laser_jax.sparse import (
-    RateModel,
     SparseCode,
     init_from_signals,
     replace_atoms,
     unit_norm,
 )
 from laser_jax.sparse.ksvd import METHODS
-from laser_jax.sparse.penalties import coefficient_l1, coherence_penalty
+from laser_jax.sparse.penalties import coefficient_l1, coefficient_rate, coherence_penalty
 from laser_jax.sparse.support import optimal_coefficients
 
-RATE_DISTORTION = "rate_distortion"
 SPARSE_CODERS = (*PURSUITS, RATE_DISTORTION)
 DICTIONARY_UPDATES = ("gradient", "online", "ksvd")
 
@@ -51,21 +48,21 @@ class DictionaryLearning(DictionaryBottleneck):
     `dictionary_update="gradient"` is the DL-VAE; "ksvd" the K-SVD-VAE, or LASER.
 
     Attributes:
-      num_embeddings, embedding_dim, commitment_cost, usage_decay, min_usage,
-        replace_every_steps: as in `DictionaryBottleneck`.
+      patch_size, num_embeddings, embedding_dim, commitment_cost, usage_decay, min_usage,
+        replace_every_steps, gradient_estimator, bit_price, price_warmup_steps: as in
+        `DictionaryBottleneck`.
       sparsity_level: k, atoms per signal, in [1, m].
-      patch_size: p, or (p, q): latents of one signal, without overlap. An atom has
-        embedding_dim x p x q values.
       sparse_coder: algorithm that finds codes, one of `SPARSE_CODERS`. "rate_distortion" uses
         as many atoms with integer coefficients as save more error than their bits cost.
       tolerance: squared residual of a signal at which its code ends; None: never.
-      bit_price: squared error that each bit must save ("rate_distortion").
       coefficient_step: step of the integer coefficients, above 0 ("rate_distortion").
       dictionary_update: how the atoms learn, one of `DICTIONARY_UPDATES`.
       dictionary_weight: weight of the loss of the atoms, and factor of the optimizer's learning
         rate for them ("gradient").
       coefficient_l1_weight: weight of the L1 norm of a signal's coefficients. It moves the
         latents only.
+      rate_weight: weight of the differentiable rate of a signal's coefficients c, the sum of
+        log2(1 + |c| / coefficient_step) ("rate_distortion"). It moves the latents only.
       coherence_weight: weight of the mean squared cosine between atoms ("gradient").
       dict_learning_rate: step size ("online" without memory).
       ksvd_iterations: sweeps per update, at least 1 ("ksvd").
@@ -83,14 +80,13 @@ class DictionaryLearning(DictionaryBottleneck):
     """
 
     sparsity_level: int = setting(8, COUNT)
-    patch_size: int | tuple[int, int] = setting(1, PATCH)
     sparse_coder: str = setting("omp", Choice(SPARSE_CODERS))
     tolerance: float | None = setting(None, Optional(Real(0)))
-    bit_price: float = setting(0.01, WEIGHT)
     coefficient_step: float = setting(0.25, RATE)
     dictionary_update: str = setting("ksvd", Choice(DICTIONARY_UPDATES))
     dictionary_weight: float = setting(1.0, WEIGHT)
     coefficient_l1_weight: float = setting(0.0, WEIGHT)
+    rate_weight: float = setting(0.0, WEIGHT)
     coherence_weight: float = setting(0.0, WEIGHT)
     dict_learning_rate: float = setting(0.5, RATE)
     ksvd_iterations: int = setting(1, COUNT)
@@ -105,6 +101,8 @@ class DictionaryLearning(DictionaryBottleneck):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_sparsity(self.sparsity_level, self.num_embeddings, "num_embeddings")
+        if self.rate_weight:
+            self._check_by_rate(f"rate_weight {self.rate_weight}")
         if self.coherence_weight and not self.learns_by_gradient:
             raise ValueError(
                 f"coherence_weight {self.coherence_weight} needs a dictionary that learns by "
@@ -112,10 +110,12 @@ class DictionaryLearning(DictionaryBottleneck):
             )
 
     @property
-    def coding(self) -> Pursuit | RatePursuit:
-        """How a signal is coded."""
-        if self.sparse_coder == RATE_DISTORTION:
-            return RatePursuit(self.sparsity_level, self.coefficient_step, self.bit_price)
+    def coder(self) -> str:
+        return self.sparse_coder
+
+    def coding_at(self, bit_price: Any) -> Pursuit | RatePursuit:
+        if self.by_rate:
+            return RatePursuit(self.sparsity_level, self.coefficient_step, bit_price)
         return Pursuit(PURSUITS[self.sparse_coder], self.sparsity_level, self.tolerance)
 
     @property
@@ -130,55 +130,27 @@ class DictionaryLearning(DictionaryBottleneck):
             return OnlineMoments(decay, every)
         return ResidualSteps(self.dict_learning_rate, every)
 
-    def choose(self, signals: Signals, atoms: Atoms) -> SparseCode:
-        return self.coding.encode(signals, atoms)
-
     def loss(
         self, latents: Latents, approximation: Latents, code: SparseCode, atoms: Atoms
     ) -> Scalar:
         """Returns the loss of `DictionaryBottleneck`, and the terms that have a weight.
 
-        They are the L1 norm of a signal's coefficients, whose gradient with respect to the
-        latents is that of least squares over the support, and the mean squared cosine between
+        They are the L1 norm and the rate of a signal's coefficients, whose gradient with respect to
+        the latents is that of least squares over the support, and the mean squared cosine between
         atoms.
         """
         loss = super().loss(latents, approximation, code, atoms)
-        if self.coefficient_l1_weight:
+        if self.coefficient_l1_weight or self.rate_weight:
             coefficients = optimal_coefficients(
                 self.signals(latents), lax.stop_gradient(atoms), lax.stop_gradient(code)
             )
+        if self.coefficient_l1_weight:
             loss += self.coefficient_l1_weight * coefficient_l1(coefficients)
+        if self.rate_weight:
+            loss += self.rate_weight * coefficient_rate(coefficients, self.coefficient_step)
         if self.coherence_weight:
             loss += self.coherence_weight * coherence_penalty(atoms)
         return loss
-
-    def encode_levels(
-        self, atoms: Atoms, latents: Latents, model: RateModel | None = None
-    ) -> SparseCode:
-        """Returns the integer `SparseCode` of latents, each atom worth its bits.
-
-        Args:
-          atoms: `(m, d)`.
-          latents: `(b, h, w, c)`.
-          model: `RateModel`; None: all symbols cost the same, as in training.
-
-        Raises:
-          ValueError: if the coder is not "rate_distortion".
-        """
-        if not isinstance(self.coding, RatePursuit):
-            raise ValueError(
-                f"sparse_coder {self.sparse_coder!r} has real coefficients; integer codes need "
-                f"sparse_coder={RATE_DISTORTION!r}."
-            )
-        return self.coding.levels(self.signals(latents), atoms, model)
-
-    def bits_per_signal(self, coefficient_bits: float) -> float:
-        """Returns the bits of a signal's fixed-length code, coefficients at this precision.
-
-        For "rate_distortion", whose coefficients are integers: the bits that distinguish all its
-        codes, an upper bound. `laser_jax.sparse.code_bits` has what a code needs.
-        """
-        return self.coding.bits(self.num_embeddings, coefficient_bits)
 
     def random_atoms(self) -> Atoms:
         shape = (self.num_embeddings, self.signal_width)
