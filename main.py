@@ -75,6 +75,9 @@ def run(values, overrides):
         absl_logging.set_verbosity(values.verbosity)
     # Otherwise TensorFlow, which only writes event files, logs messages about oneDNN.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    # SciPy's LAPACK starts threads for each of K-SVD's small matrices, which cost more than they
+    # save. It reads the variable when it is loaded, at the first SVD.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from laser_jax import data, sharding  # slow
     from laser_jax.training import preemption
     from laser_jax.training.workdir import read_config

@@ -12,6 +12,7 @@ compilation.
 
 import argparse
 import dataclasses
+import os
 from unittest import mock
 
 import jax
@@ -191,5 +192,6 @@ def main():
 
 
 if __name__ == "__main__":
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as main.py
     allocator.keep_freed_memory()
     main()
