@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORKDIR ?= runs/ksvd_photos
 
-.PHONY: setup demo test test-all lint docs bench report study faults
+.PHONY: setup demo test test-all lint docs tutorials bench report study faults
 
 setup: .venv/ready
 
@@ -56,3 +56,7 @@ lint: setup
 docs: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[docs]"
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+# Runs the tutorials and writes their pages in docs/tutorials: ten minutes.
+tutorials: setup
+	$(BIN)/python -m docs.render

@@ -11,7 +11,7 @@ from laser_jax.figures import style
 @pytest.fixture
 def workdir(tmp_path):
     """Two reports."""
-    for name in ("reference", "denoise"):
+    for name in ("reference", "dictionary_learning"):
         out = Results(tmp_path / name, f"About {name}")
         out.heading("What was found")
         out.text("- **one** is `fast`\n- two & three\n\n&#60;i&#62; stays text")
@@ -36,7 +36,7 @@ def test_the_page_holds_every_report_and_needs_no_other_file(workdir):
     assert '<meta name="viewport"' in html
     # Markdown points into the directories, and what it points to is there.
     images = re.findall(r"!\[.*?\]\((.*?)\)", text)
-    assert images == ["reference/f.png", "denoise/f.png"]
+    assert images == ["reference/f.png", "dictionary_learning/f.png"]
     assert all((workdir / name).exists() for name in images)
     assert "## About reference" in text and "### What was found" in text
 
