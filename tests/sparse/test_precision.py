@@ -28,6 +28,13 @@ def gradient(signals, dictionary):
     return jax.grad(loss, argnums=(0, 1))(signals, dictionary)
 
 
+def learner_steps():
+    for method in ("online", "residual"):
+        learner = sparse.DictionaryLearner(M, K, method=method)
+        state = learner.update(learner.init(KEY, SIGNALS), SIGNALS)
+        yield learner.mean_error(state, SIGNALS)
+
+
 # Every public function, and the ways through it that take other products.
 CALLS = {
     "SparseCode": lambda: CODE,
@@ -35,6 +42,8 @@ CALLS = {
     "OnlineStatistics": lambda: sparse.online_statistics(DICTIONARY),
     "EmaStatistics": lambda: sparse.EmaStatistics(jnp.ones(M), DICTIONARY),
     "FitResult": lambda: sparse.FitResult(DICTIONARY, CODE, jnp.ones(1)),
+    "DictionaryLearner": lambda: list(learner_steps()),
+    "LearnerState": lambda: sparse.DictionaryLearner(M, K).init(KEY, dictionary=DICTIONARY),
     "code_bits": lambda: sparse.code_bits(LEVELS, RATES),
     "coefficient_l1": lambda: sparse.coefficient_l1(SIGNALS),
     "average_patches": lambda: sparse.average_patches(
