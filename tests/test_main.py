@@ -29,6 +29,7 @@ def error_of(monkeypatch):
     return end
 
 
+@pytest.mark.slow
 def test_workdir_alone_is_enough_to_evaluate(photo_patches_dir, tmp_path):
     command = [sys.executable, "main.py", f"--workdir={tmp_path}"]
     data = f"--config.data.data_dir={photo_patches_dir}"

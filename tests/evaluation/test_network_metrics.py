@@ -96,6 +96,7 @@ def test_gray_images_are_judged_as_rgb_images_of_equal_channels(config, source):
     np.testing.assert_allclose(found["lpips"], np.mean(lpips(*in_rgb, net="alex")), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_fid_uses_inception_features_and_caches_those_of_the_originals(
     trained, source, images, config, tmp_path, monkeypatch, inception_file
 ):

@@ -53,6 +53,10 @@ EVERY_LOSS = {
 }  # fmt: skip
 
 
+# A step of "every loss" takes a second in a program that was compiled quickly.
+EVERY = [*list(BOTTLENECKS)[:-1], pytest.param("every loss", marks=pytest.mark.slow)]
+
+
 def configure(config, name):
     config.model.update(BOTTLENECKS[name])
     if name == "every loss":
@@ -83,7 +87,7 @@ def runs(tmp_path_factory, photo_patches_dir):
     return run
 
 
-@pytest.mark.parametrize("name", BOTTLENECKS)
+@pytest.mark.parametrize("name", EVERY)
 def test_training_reduces_the_error_and_atoms_have_unit_norm(name, runs):
     _, workdir, state = runs(name)
     assert int(state.step) == 40
@@ -127,6 +131,7 @@ def test_workdir_has_the_documented_metrics_figures_and_curves(runs):
     assert [event.step for event in events.Tensors("val/loss")] == [20, 40]
 
 
+@pytest.mark.slow
 def test_exactly_the_terms_of_the_loss_are_logged(runs):
     terms = {"perceptual_loss", "mr_dct_loss", "mr_grad_loss"}
     adversarial = {"adversarial_loss", "adversarial_weight", "discriminator_loss"}
@@ -150,6 +155,7 @@ def test_exactly_the_terms_of_the_loss_are_logged(runs):
     )
 
 
+@pytest.mark.slow
 def test_adversarial_term_costs_less_than_one_decibel_at_its_start(runs):
     psnr = {
         name: json.loads((runs(name)[1] / "metrics.json").read_text())["val/psnr"]
@@ -184,7 +190,7 @@ def test_term_of_weight_zero_is_not_in_the_program_of_the_step(tiny_config):
     assert program() == plain
 
 
-@pytest.mark.parametrize("name", ["rvq by gradient", "ksvd", "every loss"])
+@pytest.mark.parametrize("name", ["rvq by gradient", "ksvd", EVERY[-1]])
 def test_resumed_run_is_bit_identical_to_an_uninterrupted_one(name, runs, tmp_path):
     config, workdir, whole = runs(name)
 
@@ -250,7 +256,11 @@ def interrupt(monkeypatch, how, at):
 
 
 @pytest.mark.parametrize("how", ["stopped", "killed"])
-@pytest.mark.parametrize("terminal", [False, True], ids=["no terminal", "terminal"])
+@pytest.mark.parametrize(
+    "terminal",
+    [False, pytest.param(True, marks=pytest.mark.slow)],
+    ids=["no terminal", "terminal"],
+)
 def test_run_resumes_from_every_residue_of_its_intervals(
     terminal, how, tiny_config, tmp_path, compiled_once, monkeypatch
 ):
@@ -298,6 +308,7 @@ def test_run_can_log_every_step(tiny_config, tmp_path, caplog):
     assert ["images/s" in line for line in lines] == [False, True, True]
 
 
+@pytest.mark.slow
 def test_a_run_of_changed_length_resumes_bit_identically(tiny_config, tmp_path, monkeypatch):
     config = configure(tiny_config, "fsq")
     config.update(num_train_steps=20, checkpoint_every_steps=5, eval_every_steps=100)
@@ -465,6 +476,7 @@ def test_figure_error_does_not_prevent_the_metrics(runs, tmp_path, monkeypatch, 
     assert caplog.text.count("  psnr_pooled ") == 2
 
 
+@pytest.mark.slow
 def test_evaluation_uses_moving_averages_that_forget_the_initial_weights(
     tiny_config, tmp_path, runs
 ):
@@ -717,7 +729,7 @@ class TestLoad:
         )
         return np.stack([source[i] for i in range(5)])
 
-    @pytest.mark.parametrize("name", BOTTLENECKS)
+    @pytest.mark.parametrize("name", EVERY)
     def test_decoded_code_equals_the_reconstruction(self, name, runs, images):
         model = laser_jax.load(runs(name)[1])
         code = model.encode(images)
