@@ -151,6 +151,35 @@ def check_tolerance(tolerance, signals):
         ) from None
 
 
+def check_mask(mask, signals):
+    """Returns the weights of the signals' entries in their shape and type; None stays None.
+
+    Raises:
+      ValueError: unless they are bool or real, and broadcast to the signals' shape.
+    """
+    if mask is None:
+        return None
+    mask = jnp.asarray(mask)
+    if mask.dtype != bool and not is_real(mask.dtype):
+        raise ValueError(f"mask must be bool or real weights, got {mask.dtype}.")
+    try:
+        return jnp.broadcast_to(mask.astype(signals.dtype), signals.shape)
+    except ValueError:
+        raise ValueError(
+            f"mask must broadcast to the shape of the signals, {signals.shape}, got {mask.shape}."
+        ) from None
+
+
+def check_penalty(penalty, dictionary):
+    """Returns a penalty, a scalar or `(m,)`, in the dictionary's type, or raises ValueError."""
+    penalty, m = jnp.asarray(penalty), dictionary.shape[0]
+    if not is_real(penalty.dtype):
+        raise ValueError(f"penalty must be real, got {penalty.dtype}.")
+    if penalty.shape not in ((), (m,)):
+        raise ValueError(f"penalty must be a scalar or have shape ({m},), got {penalty.shape}.")
+    return penalty.astype(dictionary.dtype)
+
+
 def check_scalars(**numbers):
     """Raises ValueError unless all are real scalars."""
     for name, x in numbers.items():

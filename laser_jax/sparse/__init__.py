@@ -31,9 +31,12 @@ from laser_jax.sparse.dictionary import (
     unit_norm,
 )
 from laser_jax.sparse.fit import FitResult, fit_dictionary
+from laser_jax.sparse.greedy import gradient_pursuit, matching_pursuit
 from laser_jax.sparse.ksvd import ksvd_statistics, ksvd_sweep, ksvd_update
+from laser_jax.sparse.lasso import lasso
 from laser_jax.sparse.learner import DictionaryLearner
 from laser_jax.sparse.learner_state import LearnerState
+from laser_jax.sparse.nonnegative import nonnegative_omp
 from laser_jax.sparse.omp import omp
 from laser_jax.sparse.online import (
     OnlineStatistics,
@@ -43,23 +46,11 @@ from laser_jax.sparse.online import (
 )
 from laser_jax.sparse.patches import average_patches, extract_patches
 from laser_jax.sparse.penalties import coefficient_l1, coherence_penalty
-from laser_jax.sparse.pursuits import (
-    gradient_pursuit,
-    iterative_hard_thresholding,
-    matching_pursuit,
-    top_k,
-)
-from laser_jax.sparse.rate import (
-    RateModel,
-    code_bits,
-    dequantize_coefficients,
-    fit_rate_model,
-    quantize_coefficients,
-    rate_distortion_pursuit,
-    rate_distortion_stages,
-    uniform_rate_model,
-)
+from laser_jax.sparse.quantization import dequantize_coefficients, quantize_coefficients
+from laser_jax.sparse.rate import RateModel, code_bits, fit_rate_model, uniform_rate_model
+from laser_jax.sparse.rate_pursuit import rate_distortion_pursuit, rate_distortion_stages
 from laser_jax.sparse.support import least_squares
+from laser_jax.sparse.thresholding import iterative_hard_thresholding, top_k
 
 # So that an exported function that takes or returns one can be serialised.
 for _type in (EmaStatistics, FitResult, LearnerState, OnlineStatistics, RateModel, SparseCode):
@@ -95,9 +86,11 @@ __all__ = [
     "ksvd_statistics",
     "ksvd_sweep",
     "ksvd_update",
+    "lasso",
     "least_squares",
     "matching_pursuit",
     "nearest_atom",
+    "nonnegative_omp",
     "omp",
     "online_statistics",
     "online_update",

@@ -144,6 +144,18 @@ class Atoms:
         """Returns a block of correlations plus those of the same sum of atoms. Needs `gram`."""
         return _add_rows(total, weights, indices, count, self.gram, self.axis)
 
+    def best_step(self, gradient, indices, count):
+        """Returns the step that lowers the error most along a gradient, and that direction.
+
+        For g the `(k, b)` gradient at the indices: argmin over t of ||r - t g D||^2, and g D.
+        """
+        shape = indices.shape[1], self.vectors.shape[1]
+        zeros = jnp.zeros(shape if self.axis == 1 else shape[::-1], gradient.dtype)
+        direction = self.add(zeros, gradient, indices, count)
+        squared = self.dot(direction, direction)
+        step = jnp.sum(gradient**2, axis=0) / jnp.where(squared > 0, squared, 1)
+        return lax.optimization_barrier((step, direction))
+
 
 @dataclasses.dataclass(frozen=True)
 class ShardedAtoms(Atoms):

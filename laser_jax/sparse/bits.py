@@ -7,7 +7,7 @@ from laser_jax.sparse.codebook import check_stages
 from laser_jax.sparse.entry import static_value
 
 
-def vq_bits(num_atoms, *, stages=1):
+def vq_bits(num_atoms: int, *, stages: int = 1) -> float:
     """Returns the bits of a VQ code: an index of m atoms, or k of m / k for residual VQ.
 
     Raises:
@@ -19,7 +19,7 @@ def vq_bits(num_atoms, *, stages=1):
     return stages * math.log2(num_atoms / stages)
 
 
-def sparse_bits(num_atoms, *, sparsity, coefficient_bits):
+def sparse_bits(num_atoms: int, *, sparsity: int, coefficient_bits: float) -> float:
     """Returns the bits of a fixed-length sparse code: log2 C(m, k) + k coefficients.
 
     The support is a set: its order carries nothing.

@@ -13,10 +13,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Float, Int, Num, Real
 
 from laser_jax.checks import check_at_least, check_code, check_dictionary, check_weights
 from laser_jax.sparse.entry import entry
-from laser_jax.sparse.linalg import power_scales, sum_blocks
+from laser_jax.sparse.linalg import default_block_size, power_scales, sum_blocks
 from laser_jax.sparse.loops import scan
 
 
@@ -29,12 +30,14 @@ class SparseCode(NamedTuple):
       coefficients: `(..., k)` float. Unused places hold 0.
     """
 
-    indices: jax.Array
-    coefficients: jax.Array
+    indices: Int[Array, "*batch k"]
+    coefficients: Num[Array, "*batch k"]
 
 
 @entry(static=("atoms_axis",), like="code")
-def decode(code, dictionary, *, atoms_axis=None):
+def decode(
+    code: SparseCode, dictionary: Float[Array, "m d"], *, atoms_axis: str | None = None
+) -> Float[Array, "*batch d"]:
     """Returns the signals a code stands for, `sum_j c_j d_j`.
 
     One atom a signal is gathered at a time, so that memory stays at the size of
@@ -74,7 +77,7 @@ def decode(code, dictionary, *, atoms_axis=None):
 
 
 @entry(static=("num_atoms",), like="code")
-def to_dense(code, num_atoms):
+def to_dense(code: SparseCode, num_atoms: int) -> Num[Array, "*batch m"]:
     """Returns the coefficients as full vectors, `(..., num_atoms)`."""
     code = check_code(code)
     check_at_least("num_atoms", num_atoms, 1)
@@ -84,7 +87,7 @@ def to_dense(code, num_atoms):
 
 
 @entry(static=("num_atoms",))
-def usage(code, num_atoms):
+def usage(code: SparseCode, num_atoms: int) -> Int[Array, " m"]:
     """Returns how many signals use each atom, `(num_atoms,)` int32.
 
     A signal with a coefficient that is not finite does not count.
@@ -95,7 +98,7 @@ def usage(code, num_atoms):
 
 
 @entry(static=("num_atoms",))
-def energy(code, num_atoms):
+def energy(code: SparseCode, num_atoms: int) -> Float[Array, " m"]:
     """Returns the squared coefficients each atom has, summed over signals, `(num_atoms,)`.
 
     A signal with a coefficient that is not finite does not count.
@@ -108,7 +111,7 @@ def energy(code, num_atoms):
 
 
 @entry()
-def perplexity(counts):
+def perplexity(counts: Real[Array, " m"]) -> Float[Array, ""]:
     """Returns the effective number of atoms in use, exp of the usage's entropy.
 
     1 if one atom does all the work, m if all do equally much.
@@ -148,6 +151,24 @@ def sum_by_atom(indices, rows, num_atoms):
     return sum_blocks(add_block, (indices[:, None], rows), max(num_atoms, 2048))
 
 
+def sum_over_signals(function, code, signals, num_atoms):
+    """Sums function(X, *signals), X the dense codes of one block of signals.
+
+    Args:
+      function: of `(b, m)` and the arrays' blocks `(b, d)`, to a pytree.
+      code: `SparseCode`.
+      signals: arrays `(..., d)`.
+      num_atoms: m.
+    """
+    # Blocks of at least m signals: else adding up (m, m) sums costs more than making them.
+    block_size = default_block_size(num_atoms, least=num_atoms)
+    return sum_blocks(
+        lambda block: function(to_dense(block[0], num_atoms), *block[1:]),
+        (code, *signals),
+        block_size,
+    )
+
+
 def drop_nonfinite(signals, dictionary, code):
     """Returns all three with zeros where a signal, its coefficients or an atom is not finite.
 
@@ -163,9 +184,10 @@ def drop_nonfinite(signals, dictionary, code):
     )
 
 
-def squared_errors(signals, dictionary, code):
-    """Returns ||y - x D||^2 of each signal, `(...,)`; 0 for one that is not finite."""
-    return jnp.sum(_errors(signals, dictionary, code) ** 2, axis=-1)
+def squared_errors(signals, dictionary, code, weights=None):
+    """Returns sum w (y - x D)^2 of each signal, `(...,)`; 0 for one that is not finite."""
+    squares = _errors(signals, dictionary, code) ** 2
+    return jnp.sum(squares if weights is None else weights * squares, axis=-1)
 
 
 def scaled_errors(signals, dictionary, code):

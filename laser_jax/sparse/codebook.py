@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Real
 
 from laser_jax.checks import (
     check_at_least,
@@ -34,12 +35,17 @@ from laser_jax.sparse.nearest import nearest_atoms
 class EmaStatistics(NamedTuple):
     """Decayed cluster sizes `(m,)` and sums `(m, d)` of the signals of each atom."""
 
-    counts: jax.Array
-    sums: jax.Array
+    counts: Float[Array, " m"]
+    sums: Float[Array, "m d"]
 
 
 @entry(static=("block_size",), like="signals")
-def nearest_atom(signals, dictionary, *, block_size=None):
+def nearest_atom(
+    signals: Float[Array, "*batch d"],
+    dictionary: Float[Array, "m d"],
+    *,
+    block_size: int | None = None,
+) -> SparseCode:
     """Returns the nearest atom of each signal as a `SparseCode`, k = 1, coefficient 1.
 
     The first in a tie. Right to the rounding of the differences y - d_j wherever atoms lie. A
@@ -69,7 +75,9 @@ def nearest_atom(signals, dictionary, *, block_size=None):
 
 
 @entry(static=("stages",), like="signals")
-def residual_nearest_atoms(signals, dictionary, *, stages):
+def residual_nearest_atoms(
+    signals: Float[Array, "*batch d"], dictionary: Float[Array, "m d"], *, stages: int
+) -> SparseCode:
     """Codes each signal with one atom a stage, each nearest to what the stages before left.
 
     Stage s uses rows `[s m / k, (s + 1) m / k)` of the dictionary.
@@ -111,7 +119,9 @@ def stage_targets(signals, dictionary, code):
 
 
 @entry(static=("num_atoms", "iterations"))
-def kmeans_init(signals, num_atoms, *, key, iterations=10):
+def kmeans_init(
+    signals: Float[Array, "*batch d"], num_atoms: int, *, key: PRNGKeyArray, iterations: int = 10
+) -> Float[Array, "m d"]:
     """Returns k-means centroids of the signals, seeded by k-means++.
 
     An empty cluster keeps its centroid. A signal that is not finite takes no part.
@@ -202,7 +212,13 @@ def cluster_sums(signals, code, num_atoms):
 
 
 @entry(like=("statistics", None))
-def ema_update(statistics, signals, code, *, decay):
+def ema_update(
+    statistics: EmaStatistics,
+    signals: Float[Array, "*batch d"],
+    code: SparseCode,
+    *,
+    decay: Real[ArrayLike, ""],
+) -> tuple[EmaStatistics, Float[Array, "m d"]]:
     """Moves each atom to the decayed mean of the signals that chose it.
 
     statistics = decay x statistics + (1 - decay) x (counts and sums of these signals): a mean

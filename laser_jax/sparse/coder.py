@@ -11,6 +11,7 @@ from jax import lax
 
 from laser_jax.checks import (
     check_at_least,
+    check_mask,
     check_signals,
     check_sparsity,
     check_tolerance,
@@ -27,12 +28,23 @@ from laser_jax.sparse.linalg import (
     safe_norms,
     within_range,
 )
+from laser_jax.sparse.masked import MaskedAtoms, apply_weights
 
 # Most that a Gram matrix takes where the caller does not say: 8192 atoms in float32.
 _GRAM_BYTES = 2**28
 
 
-def run_coder(code_block, signals, dictionary, *, sparsity, tolerance=None, **options):
+def run_coder(
+    code_block,
+    signals,
+    dictionary,
+    *,
+    sparsity,
+    tolerance=None,
+    mask=None,
+    rows_only=False,
+    **options,
+):
     """Codes signals block by block.
 
     A signal that is not finite gets coefficients NaN; an atom that is not finite is none.
@@ -42,33 +54,39 @@ def run_coder(code_block, signals, dictionary, *, sparsity, tolerance=None, **op
         of `(at most sparsity, b)` in which an unused place holds index m and coefficient 0.
         All that it is given is finite and has largest entries near 1; tolerance is `(b,)`.
         Static: a function of a module, not a closure.
-      signals, dictionary, sparsity, tolerance: as for `omp`.
-      options: the other fields of a `_Coder`.
+      signals, dictionary, sparsity, tolerance, mask: as for `omp`.
+      rows_only, options: the other fields of a `_Coder`.
     """
     signals, dictionary = check_signals(signals, dictionary)
-    coder = _Coder(code_block, sparsity, **options)
+    mask = check_mask(mask, signals)
+    rows_only = rows_only or mask is not None
+    coder = _Coder(code_block, sparsity, rows_only=rows_only, **options)
+    if mask is not None and coder.atoms_axis is not None:
+        raise ValueError("mask does not work with atoms_axis; use the whole dictionary.")
     check_sparsity(sparsity, dictionary.shape[0] * num_shards(coder.atoms_axis))
     tolerance = check_tolerance(tolerance, signals)
     coder.plans(signals, dictionary)  # checks what the caller chose
     # Support and tolerance are choices: no gradient goes through them. That of the coefficients
     # the caller attaches; `one_batch` has no reverse mode.
-    return _run(coder, *lax.stop_gradient((dictionary, signals, tolerance)))
+    return _run(coder, *lax.stop_gradient((dictionary, signals, tolerance, mask)))
 
 
-def coding_plans(signals, dictionary, sparsity, rows_a_step, block_size, gram_bytes=None):
+def coding_plans(
+    signals, dictionary, sparsity, rows_a_step, block_size, gram_bytes=None, rows_only=False
+):
     """Returns the form of a block and how many signals it holds, on a CPU and on others."""
     (m, d), n, k = dictionary.shape, math.prod(signals.shape[:-1]), sparsity
     gram_bytes = _GRAM_BYTES if gram_bytes is None else gram_bytes
     check_at_least("gram_bytes", gram_bytes, 0)
     if m**2 * dictionary.dtype.itemsize > gram_bytes:
         rows_a_step = math.inf
-    forms = choose_form(n, m, d, k, rows_a_step), ON_ACCELERATORS
+    forms = "rows" if rows_only else choose_form(n, m, d, k, rows_a_step), ON_ACCELERATORS
     if block_size is not None:
         check_at_least("block_size", block_size, 1)
         return tuple((form, block_size) for form in forms)
     # Of columns all of a step's numbers stay in the inner cache. Else the (b, m) correlations are
     # read all the time, the k directions in turn.
-    rows = m + min(k, d) * (d + min(k, d)) // 8
+    rows = (2 if rows_only else 1) * m + min(k, d) * (d + min(k, d)) // 8
     sizes = (default_block_size(128 * m if form == "columns" else rows) for form in forms)
     cpu, other = (size.within(n) for size in sizes)
     return (forms[0], cpu.cpu), (forms[1], other.other)
@@ -82,6 +100,7 @@ class _Coder:
       code_block: as for `run_coder`.
       sparsity, block_size, gram_bytes: as for `omp`.
       rows_a_step: Gram rows that one of its steps would add up, on average.
+      rows_only: whether it needs signals as rows and no Gram matrix, as weights of entries do.
       options: hashable, passed on to `code_block`.
       atoms_axis: as for `omp`.
     """
@@ -91,12 +110,13 @@ class _Coder:
     rows_a_step: float
     block_size: int | None = None
     gram_bytes: int | None = None
+    rows_only: bool = False
     options: tuple = ()
     atoms_axis: str | None = None
 
     def plans(self, signals, dictionary):
         chosen = self.sparsity, self.rows_a_step, self.block_size, self.gram_bytes
-        plans = coding_plans(signals, dictionary, *chosen)
+        plans = coding_plans(signals, dictionary, *chosen, self.rows_only)
         if self.atoms_axis is None:
             return plans
         return ("rows", plans[0][1]), plans[1]
@@ -109,25 +129,29 @@ class _Coder:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _run(coder, dictionary, signals, tolerance):
+def _run(coder, dictionary, signals, tolerance, mask):
     """Codes by the plan of the platform that this is compiled for."""
 
-    def run(dictionary, signals, tolerance):
+    def run(dictionary, signals, *rows):
         plans = coder.plans(signals, dictionary)
-        return per_platform(
-            lambda plan: _run_plan(coder, plan, dictionary, signals, tolerance), *plans
-        )
+        return per_platform(lambda plan: _run_plan(coder, plan, dictionary, signals, *rows), *plans)
 
-    return one_batch(run, dictionary, signals, tolerance)
+    rows = (tolerance,) if mask is None else (tolerance, mask)
+    return one_batch(run, dictionary, signals, *rows)
 
 
-def _run_plan(coder, plan, dictionary, signals, tolerance):
+def _run_plan(coder, plan, dictionary, signals, tolerance, mask=None):
     (form, block_size), sparsity = plan, coder.sparsity
     dictionary = jnp.where(jnp.isfinite(largest_entries(dictionary)), dictionary, 0)
     norms = safe_norms(dictionary)
     atoms = coder.atoms(dictionary / norms, form)
 
-    def code_rows(signals, tolerance):
+    def code_rows(signals, tolerance, weights=None):
+        seen = atoms
+        if weights is not None:
+            signals, roots, weight = apply_weights(signals, weights)
+            signals, seen = signals * roots, MaskedAtoms.of(atoms, roots)
+            tolerance = tolerance / weight[:, 0]
         signals = atoms.block(signals)
         finite = jnp.isfinite(largest_entries(signals, atoms.axis))
         scale = power_scales(signals, atoms.axis)
@@ -135,17 +159,27 @@ def _run_plan(coder, plan, dictionary, signals, tolerance):
         finite, scale = finite.ravel(), scale.ravel()
         # The square of a scale may be too large or small to divide by.
         tolerance = (jnp.sqrt(tolerance) / scale) ** 2
-        code = coder.code_block(signals, atoms, sparsity, tolerance, *coder.options)
+        code = coder.code_block(signals, seen, sparsity, tolerance, *coder.options)
         code = fill_unused(atoms.agreed(code), sparsity, atoms.num_atoms)
+        if weights is not None:
+            visible = seen.pick(seen.scales, code.indices)
+            code = code._replace(coefficients=code.coefficients * visible)
         factor = jnp.where(finite, scale, jnp.nan)[None, :]
         norm = atoms.gather(norms, code.indices)[..., 0]
         return code.indices.T, within_range(code.coefficients * factor / norm).T
 
+    rows = {"signals": signals}
+    if mask is not None:
+        rows["weights"] = mask
     if tolerance.ndim == 0:
-        code = map_blocks(lambda signals: code_rows(signals, tolerance), signals, block_size)
+        code = map_blocks(lambda rows: code_rows(**rows, tolerance=tolerance), rows, block_size)
     else:
-        rows = signals, tolerance[..., None]
-        code = map_blocks(lambda block: code_rows(block[0], block[1][:, 0]), rows, block_size)
+        rows["tolerance"] = tolerance[..., None]
+        code = map_blocks(
+            lambda rows: code_rows(**rows | {"tolerance": rows["tolerance"][:, 0]}),
+            rows,
+            block_size,
+        )
     return SparseCode(*code)
 
 

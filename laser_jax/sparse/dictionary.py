@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, Real
 
 from laser_jax.checks import (
     check_at_least,
@@ -14,14 +15,14 @@ from laser_jax.checks import (
     check_signals,
     check_weights,
 )
-from laser_jax.sparse.code import is_finite, scaled_errors, usage
+from laser_jax.sparse.code import SparseCode, is_finite, scaled_errors, usage
 from laser_jax.sparse.entry import entry
 from laser_jax.sparse.linalg import default_block_size, map_blocks, matmul, safe_norms, scaled
 from laser_jax.sparse.loops import while_loop
 
 
 @entry(like="vectors")
-def unit_norm(vectors):
+def unit_norm(vectors: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
     """Returns `(..., d)` vectors scaled to norm 1; zero vectors stay zero."""
     check_floating(vectors=vectors)
     if jnp.ndim(vectors) == 0:
@@ -32,7 +33,7 @@ def unit_norm(vectors):
 
 
 @entry()
-def coherence(dictionary):
+def coherence(dictionary: Float[Array, "m d"]) -> Float[Array, " m"]:
     """Returns each atom's largest |cosine| with another atom, `(m,)`; memory stays of size m.
 
     NaN for an atom that is not finite, which no other one is compared with. The maximum is the
@@ -66,7 +67,7 @@ def _reduce_cosines(function, dictionary, numbers):
 
 
 @entry(static=("patch_size", "num_frequencies"))
-def dct_dictionary(patch_size, num_frequencies):
+def dct_dictionary(patch_size: int, num_frequencies: int) -> Float[Array, "q*q p*p"]:
     """Returns the overcomplete separable DCT of gray patches, what a dictionary begins with.
 
     Args:
@@ -95,7 +96,13 @@ def dct_dictionary(patch_size, num_frequencies):
 
 
 @entry(static=("num_atoms",))
-def init_from_signals(signals, num_atoms, *, max_coherence=0.95, key):
+def init_from_signals(
+    signals: Float[Array, "*batch d"],
+    num_atoms: int,
+    *,
+    max_coherence: Real[ArrayLike, ""] = 0.95,
+    key: PRNGKeyArray,
+) -> Float[Array, "m d"]:
     """Returns a dictionary of signals, unit norm, no two more coherent than `max_coherence`.
 
     An untrained encoder's latents are nearly parallel: picks taken blindly would give
@@ -128,7 +135,16 @@ def init_from_signals(signals, num_atoms, *, max_coherence=0.95, key):
 
 
 @entry(like="dictionary")
-def replace_atoms(signals, dictionary, code, *, max_coherence, key, counts=None, min_count=0):
+def replace_atoms(
+    signals: Float[Array, "*batch d"],
+    dictionary: Float[Array, "m d"],
+    code: SparseCode,
+    *,
+    max_coherence: Real[ArrayLike, ""],
+    key: PRNGKeyArray,
+    counts: Real[Array, " m"] | None = None,
+    min_count: Real[ArrayLike, ""] = 0,
+) -> Float[Array, "m d"]:
     """Replaces unused and near-duplicate atoms by the worst-approximated signals.
 
     Of two atoms more coherent than `max_coherence` the less used one goes. The new

@@ -3,15 +3,21 @@
 import functools
 import inspect
 import operator
+from collections.abc import Callable
+from typing import TypeVar
 
 import jax
 from jax.sharding import NamedSharding, PartitionSpec
 
 # Axes at the end of an argument that do not count its rows.
 INNER_AXES = {"signals": 1, "code": 1, "patches": 2, "images": 3}
+# Static arguments that may be strings.
+_STRINGS = "method", "selection", "atoms_axis", "nonnegative"
+
+Function = TypeVar("Function", bound=Callable)
 
 
-def entry(*, static=(), compiled=True, like=None):
+def entry(*, static=(), compiled=True, like=None) -> Callable[[Function], Function]:
     """Decorates a public function.
 
     It then takes any integer type for static numbers, refuses sparse matrices by name, is
@@ -53,7 +59,7 @@ def entry(*, static=(), compiled=True, like=None):
 
 def static_value(name, value):
     """A static argument, an integer of any type as Python's."""
-    if value is None or (isinstance(value, str) and name in ("method", "selection", "atoms_axis")):
+    if value is None or (isinstance(value, str) and name in _STRINGS):
         return value
     try:
         if name == "image_shape":

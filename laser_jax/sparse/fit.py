@@ -4,22 +4,26 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray, Real
 
 from laser_jax.checks import (
     check_at_least,
     check_choice,
+    check_mask,
     check_rows,
     check_scalars,
     check_signals,
     check_sparsity,
 )
-from laser_jax.sparse.code import SparseCode, is_finite, squared_errors
+from laser_jax.sparse.code import SparseCode, decode, is_finite, squared_errors
 from laser_jax.sparse.dictionary import init_from_signals, replace_atoms, unit_norm
 from laser_jax.sparse.entry import entry
 from laser_jax.sparse.ksvd import METHODS as SWEEPS
-from laser_jax.sparse.ksvd import ksvd_sweep
+from laser_jax.sparse.ksvd import NONNEGATIVE, check_nonnegative, ksvd_sweep
 from laser_jax.sparse.linalg import power_scales
 from laser_jax.sparse.loops import while_loop
+from laser_jax.sparse.masked import hide
+from laser_jax.sparse.nonnegative import nonnegative_omp
 from laser_jax.sparse.omp import omp
 from laser_jax.sparse.online import online_update
 
@@ -37,27 +41,29 @@ class FitResult(NamedTuple):
         repeated for iterations that `tolerance` saved.
     """
 
-    dictionary: jax.Array
+    dictionary: Float[Array, "m d"]
     code: SparseCode
-    errors: jax.Array
+    errors: Float[Array, " iterations"]
 
 
 @entry(
-    static=("num_atoms", "sparsity", "method", "iterations"),
+    static=("num_atoms", "sparsity", "method", "iterations", "nonnegative"),
     like=FitResult(None, "signals", None),  # type: ignore[arg-type] # the pattern of a result
 )
 def fit_dictionary(
-    signals,
+    signals: Float[Array, "*batch d"],
     *,
-    num_atoms,
-    sparsity,
-    method="approximate",
-    iterations=50,
-    max_coherence=0.99,
-    dictionary=None,
-    tolerance=0.0,
-    key,
-):
+    num_atoms: int,
+    sparsity: int,
+    method: str = "approximate",
+    iterations: int = 50,
+    max_coherence: Real[ArrayLike, ""] = 0.99,
+    dictionary: Float[Array, "m d"] | None = None,
+    tolerance: Real[ArrayLike, ""] = 0.0,
+    mask: Real[Array, "*#batch #d"] | Bool[Array, "*#batch #d"] | None = None,
+    nonnegative: bool | str = False,
+    key: PRNGKeyArray,
+) -> FitResult:
     """Learns a dictionary in which the signals are sparse.
 
     Approximates argmin over D, X of ||Y - X D||^2 subject to ||x_i||_0 <= k, in turn
@@ -76,14 +82,17 @@ def fit_dictionary(
       dictionary: `(m, d)` float array to start from; None for signals. Atoms of any norm.
       tolerance: stops after an iteration that lowers the error by less than this share of
         it, at least 0; 0 never stops early.
+      mask: weights of the signals' entries as for `omp`; not with "exact".
+      nonnegative: True keeps atoms and coefficients >= 0, "dictionary" atoms, "code" coefficients.
+        With "approximate" and "online" only. Static.
       key: PRNG key.
 
     Returns:
       `FitResult(dictionary, code, errors)`.
 
     Raises:
-      ValueError: if there is no signal, `method` is unknown, a number is out of range or
-        `dictionary` does not fit.
+      ValueError: if there is no signal, `method` is unknown or cannot do what is asked, a number
+        is out of range or `dictionary` does not fit.
 
     References:
       Aharon, Elad and Bruckstein, K-SVD: an algorithm for designing overcomplete
@@ -94,37 +103,95 @@ def fit_dictionary(
     check_choice("method", method, METHODS)
     check_at_least("iterations", iterations, 1)
     check_scalars(max_coherence=max_coherence, tolerance=tolerance)
+    problem = _Problem(sparsity, method, max_coherence, tolerance, *check_nonnegative(nonnegative))
+    (flat, weights), scale = _prepare(flat, check_mask(mask, flat.reshape(jnp.shape(signals))))
     init_key, key = jax.random.split(key)
-    dictionary = start_dictionary(flat, num_atoms, dictionary, max_coherence, init_key)
-    flat = flat.astype(dictionary.dtype)
-    scale = power_scales(jnp.where(is_finite(flat), flat, 0).ravel())[0]  # squares stay in range
-    flat = flat / scale
-    keys, places = jax.random.split(key, iterations), jnp.arange(iterations)
-
-    def iterate(state):
-        i, _, start, _, _, errors = state
-        code = omp(flat, start, sparsity=sparsity)
-        dictionary, code = _learn(flat, start, code, method)
-        coded = is_finite(flat) & is_finite(code.coefficients)
-        squared = squared_errors(flat, dictionary, code)
-        error = jnp.sum(squared) / jnp.maximum(jnp.sum(coded), 1)
-        next_start = replace_atoms(flat, dictionary, code, max_coherence=max_coherence, key=keys[i])
-        last = errors[i - 1]
-        stop = (i > 0) & (tolerance > 0) & (last - error < tolerance * last)
-        return i + 1, stop, next_start, dictionary, code, jnp.where(places < i, errors, error)
-
-    shape = flat.shape[0], sparsity
-    no_code = SparseCode(jnp.zeros(shape, jnp.int32), jnp.zeros(shape, flat.dtype))
-    errors = jnp.zeros(iterations, flat.dtype)
-    # The next iteration starts from the replaced atoms; what is returned fits the code.
-    *_, dictionary, code, errors = while_loop(
-        lambda state: (state[0] < iterations) & ~state[1],
-        iterate,
-        (0, False, dictionary, dictionary, no_code, errors),
-    )
+    flat, start = problem.start(flat, weights, num_atoms, dictionary, init_key)
+    result = problem.fit(flat, weights, start, jax.random.split(key, iterations))
     shape = *jnp.shape(signals)[:-1], sparsity
-    code = SparseCode(code.indices.reshape(shape), scale * code.coefficients.reshape(shape))
-    return FitResult(dictionary, code, (errors * scale) * scale)
+    code = SparseCode(*(x.reshape(shape) for x in result.code))
+    return FitResult(
+        result.dictionary,
+        code._replace(coefficients=scale * code.coefficients),
+        (result.errors * scale) * scale,
+    )
+
+
+def _prepare(signals, mask):
+    """Returns signals and weights `(n, d)`, what is hidden 0, over a power of two; and that."""
+    weights = None
+    if mask is not None:
+        signals, weights = hide(signals, mask.reshape(signals.shape))
+    scale = power_scales(jnp.where(is_finite(signals), signals, 0).ravel())[0]  # squares in range
+    return (signals / scale, weights), scale
+
+
+class _Problem(NamedTuple):
+    """What `fit_dictionary` is asked for."""
+
+    sparsity: int
+    method: str
+    max_coherence: jax.Array
+    tolerance: jax.Array
+    nonnegative_atoms: bool
+    nonnegative_code: bool
+
+    def start(self, signals, weights, num_atoms, dictionary, key):
+        """Returns the signals and the unit atoms to start from, in one floating type."""
+        candidates = self._candidates(signals, weights, _means(signals, weights))
+        dictionary = start_dictionary(candidates, num_atoms, dictionary, self.max_coherence, key)
+        return signals.astype(dictionary.dtype), self._atoms(dictionary)
+
+    def fit(self, signals, weights, start, keys):
+        """Returns the `FitResult` after at most as many iterations as there are keys."""
+        iterations = len(keys)
+        shape = signals.shape[0], self.sparsity
+        no_code = SparseCode(jnp.zeros(shape, jnp.int32), jnp.zeros(shape, signals.dtype))
+
+        def iterate(state):
+            i, _, start, _, errors = state
+            dictionary, code = self.learn(signals, weights, start)
+            error = _mean_error(signals, weights, dictionary, code)
+            candidates = self._candidates(signals, weights, decode(code, dictionary))
+            next_start = self._atoms(
+                replace_atoms(
+                    candidates, dictionary, code, max_coherence=self.max_coherence, key=keys[i]
+                )
+            )
+            last = errors[i - 1]
+            stop = (i > 0) & (self.tolerance > 0) & (last - error < self.tolerance * last)
+            errors = jnp.where(jnp.arange(iterations) < i, errors, error)
+            return i + 1, stop, next_start, (dictionary, code), errors
+
+        # The next iteration starts from the replaced atoms; what is returned fits the code.
+        *_, (dictionary, code), errors = while_loop(
+            lambda state: (state[0] < iterations) & ~state[1],
+            iterate,
+            (0, False, start, (start, no_code), jnp.zeros(iterations, signals.dtype)),
+        )
+        return FitResult(dictionary, code, errors)
+
+    def learn(self, signals, weights, dictionary):
+        """Codes the signals and updates the atoms."""
+        coder = nonnegative_omp if self.nonnegative_code else omp
+        code = coder(signals, dictionary, sparsity=self.sparsity, mask=weights)
+        options = {"mask": weights}
+        if self.method == "online":
+            options |= {"decay": 0.0, "nonnegative": self.nonnegative_atoms}
+            return online_update(None, signals, dictionary, code, **options)[1], code
+        kept = self.nonnegative_atoms, self.nonnegative_code
+        options["nonnegative"] = next(name for name, x in NONNEGATIVE.items() if x == kept)
+        return ksvd_sweep(signals, dictionary, code, method=self.method, **options)
+
+    def _candidates(self, signals, weights, instead):
+        """Returns the signals as atoms to be, `instead` where an entry is hidden."""
+        if weights is not None:
+            signals = jnp.where(is_finite(signals) & (weights == 0), instead, signals)
+        return jnp.maximum(signals, 0) if self.nonnegative_atoms else signals
+
+    def _atoms(self, atoms):
+        # Of nonnegative signals only random directions, which fill up a dictionary, are not so.
+        return jnp.abs(atoms) if self.nonnegative_atoms else atoms
 
 
 def start_dictionary(signals, num_atoms, dictionary, max_coherence, key):
@@ -143,7 +210,17 @@ def start_dictionary(signals, num_atoms, dictionary, max_coherence, key):
     return unit_norm(dictionary)
 
 
-def _learn(signals, dictionary, code, method):
-    if method == "online":
-        return online_update(None, signals, dictionary, code, decay=0.0)[1], code
-    return ksvd_sweep(signals, dictionary, code, method=method)
+def _means(signals, weights):
+    """Returns the mean `(1, d)` of each entry over the signals that show it."""
+    if weights is None:
+        return None
+    shown = jnp.where(is_finite(signals), weights, 0)
+    total = jnp.sum(shown * jnp.where(is_finite(signals), signals, 0), axis=0, keepdims=True)
+    count = jnp.sum(shown, axis=0, keepdims=True)
+    return total / jnp.where(count > 0, count, 1)
+
+
+def _mean_error(signals, weights, dictionary, code):
+    coded = is_finite(signals) & is_finite(code.coefficients)
+    squared = squared_errors(signals, dictionary, code, weights)
+    return jnp.sum(squared) / jnp.maximum(jnp.sum(coded), 1)

@@ -167,7 +167,7 @@ def one_batch(function, dictionary, signals, *rows):
 
     Args:
       function: row by row; its results have the leading axes of the signals first.
-      dictionary: `(m, d)`.
+      dictionary: `(m, d)`, or a pytree of what all signals share.
       signals: `(..., d)`.
       rows: each a number, or an array with the leading axes of the signals first.
     """
@@ -175,8 +175,8 @@ def one_batch(function, dictionary, signals, *rows):
 
     @call.def_vmap
     def _(size, batched, dictionary, signals, *rows):
-        if batched[0]:
-            axes = [0 if x else None for x in batched]
+        if any(jax.tree.leaves(batched[0])):
+            axes = jax.tree.map(lambda x: 0 if x else None, batched)
             out = jax.vmap(function, axes, axis_size=size)(dictionary, signals, *rows)
         else:
             leading = signals.shape[batched[1] : -1]

@@ -8,6 +8,9 @@ or of all. That is a question to the dictionary alone, so signals on several dev
 without a message.
 """
 
+from typing import NamedTuple
+
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -44,45 +47,64 @@ def nearest_atoms(dictionary, form, num_signals, prices=None):
     # So many that the estimate is a small share of the work.
     known = isinstance(num_signals, int)
     doubt = _doubt(vectors, finite, min(m, max(16, num_signals // 16)) if known else m)
-    runners_up, all_atoms = jnp.where(doubt > _SOME, 1, 0), jnp.where(doubt > _MANY, m, 0)
     given = Atoms.in_form(jnp.where(finite, atoms, jnp.inf), form)  # not finite: far from all
-    about_center, axis = Atoms.in_form(vectors, form), given.axis
     half_costs = (jnp.sum(vectors**2, axis=-1) + prices) / 2
-    half_costs = jnp.expand_dims(jnp.where(finite[:, 0], half_costs, jnp.inf), 1 - axis)
-    center = given.block(center)
+    return _Search(
+        given,
+        Atoms.in_form(vectors, form),
+        given.block(center),
+        scale,
+        prices,
+        jnp.expand_dims(jnp.where(finite[:, 0], half_costs, jnp.inf), 1 - given.axis),
+        runners_up=jnp.where(doubt > _SOME, 1, 0),
+        all_atoms=jnp.where(doubt > _MANY, m, 0),
+    )
 
-    def nearest(signals):
+
+class _Search(NamedTuple):
+    """The search for the nearest atom; signals and atoms are divided by powers of two."""
+
+    given: Atoms
+    about_center: Atoms
+    center: jax.Array  # block of one vector
+    scale: jax.Array
+    prices: jax.Array  # (m,)
+    half_costs: jax.Array  # of each atom about the centre, in the form of a block
+    runners_up: jax.Array  # 1 if true differences decide between the two best atoms, else 0
+    all_atoms: jax.Array  # m if they decide between all atoms, else 0
+
+    def __call__(self, signals):
+        given = self.given
         block = given.block(signals)
-        own = jnp.maximum(power_scales(block, axis), scale)
-        share = jnp.maximum(scale / own, jnp.finfo(own.dtype).tiny)
+        own = jnp.maximum(power_scales(block, given.axis), self.scale)
+        share = jnp.maximum(self.scale / own, jnp.finfo(own.dtype).tiny)
         block /= own
-        products = about_center.correlations(block - share * center)
+        products = self.about_center.correlations(block - share * self.center)
 
-        def score():  # computed anew where it is used: writing it takes longer
-            return products - share * half_costs
-
-        def costs(index):
-            squares = jnp.sum((block - share * given.take(index)) ** 2, axis=axis)
-            return squares + share.ravel() ** 2 * prices[index]
+        def score():  # computed again where it is used: writing it takes longer
+            return products - share * self.half_costs
 
         def compare_runner_up(_, index):
-            best = lax.broadcasted_iota(jnp.int32, products.shape, axis) == given.each(index)
+            best = lax.broadcasted_iota(jnp.int32, products.shape, given.axis) == given.each(index)
             other, _ = given.argmax(jnp.where(best, -jnp.inf, score()))
-            first, second = costs(index), costs(other)
+            first, second = (self._costs(block, share, x) for x in (index, other))
             closer = (second < first) | ((second == first) & (other < index))
             return jnp.where(closer, other, index)
 
         def compare_all(j, best):
             least, index = best
-            cost = costs(j[None])
+            cost = self._costs(block, share, j[None])
             closer = cost < least
             return jnp.where(closer, cost, least), jnp.where(closer, j.astype(jnp.int32), index)
 
-        index = fori_loop(0, runners_up, compare_runner_up, given.argmax(score())[0])
+        index = fori_loop(0, self.runners_up, compare_runner_up, given.argmax(score())[0])
         infinite = jnp.full(index.shape, jnp.inf, block.dtype)
-        return fori_loop(0, all_atoms, compare_all, (infinite, index))[1]
+        return fori_loop(0, self.all_atoms, compare_all, (infinite, index))[1]
 
-    return nearest
+    def _costs(self, block, share, index):
+        """Returns squared distance plus price `(b,)` from the atoms `index`, `(b,)` or `(1,)`."""
+        squares = jnp.sum((block - share * self.given.take(index)) ** 2, axis=self.given.axis)
+        return squares + share.ravel() ** 2 * self.prices[index]
 
 
 def _centered(atoms, finite):

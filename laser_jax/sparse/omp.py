@@ -36,8 +36,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
-from laser_jax.checks import check_choice, check_signals
+from laser_jax.checks import check_choice, check_mask, check_signals
 from laser_jax.sparse.code import SparseCode
 from laser_jax.sparse.coder import run_coder
 from laser_jax.sparse.entry import entry
@@ -49,16 +50,17 @@ _STATIC = "sparsity", "selection", "block_size", "gram_bytes", "atoms_axis"
 
 @entry(static=_STATIC, compiled=False, like="signals")
 def omp(
-    signals,
-    dictionary,
+    signals: Float[Array, "*batch d"],
+    dictionary: Float[Array, "m d"],
     *,
-    sparsity,
-    tolerance=None,
-    selection="correlation",
-    block_size=None,
-    gram_bytes=None,
-    atoms_axis=None,
-):
+    sparsity: int,
+    tolerance: Real[ArrayLike, "*#batch"] | None = None,
+    selection: str = "correlation",
+    block_size: int | None = None,
+    gram_bytes: int | None = None,
+    mask: Real[Array, "*#batch #d"] | Bool[Array, "*#batch #d"] | None = None,
+    atoms_axis: str | None = None,
+) -> SparseCode:
     """Codes each signal with at most `sparsity` atoms, chosen greedily.
 
     Approximates argmin_x ||y - x D||^2 subject to ||x||_0 <= k. The coefficients
@@ -75,8 +77,10 @@ def omp(
       selection: "correlation" takes the atom with the largest |<r, d>| / ||d||;
         "ols" (orthogonal least squares) the one that leaves the smallest error.
       block_size: signals coded together; None chooses it by the number of atoms.
-      gram_bytes: largest Gram matrix of the atoms, in bytes; None is 2^28, 0 makes none. It is
-        made only where it saves time.
+      gram_bytes: largest Gram matrix, in bytes; None is 2^28, 0 makes none, as where it is slower.
+      mask: `(..., d)` weights >= 0 of the entries, or bool; it broadcasts to the signals. The
+        error is then sum w (y - x D)^2, for the selection and the tolerance too. An entry of
+        weight 0 may be NaN. No gradient goes to the weights. None for 1.
       atoms_axis: inside `jax.shard_map`, the name of the mesh axis over which the dictionary is
         sharded: each device gives its equal part of the atoms and gets the whole code, that of
         all m. Makes no Gram matrix; not differentiable.
@@ -108,12 +112,14 @@ def omp(
         tolerance=tolerance,
         block_size=block_size,
         gram_bytes=gram_bytes,
+        mask=mask,
         options=(selection,),
         atoms_axis=atoms_axis,
     )
     if atoms_axis is not None:
         return code._replace(coefficients=_held(code.coefficients, signals, dictionary))
-    return code._replace(coefficients=optimal_coefficients(signals, dictionary, code))
+    mask = check_mask(mask, signals)
+    return code._replace(coefficients=optimal_coefficients(signals, dictionary, code, mask))
 
 
 @jax.custom_jvp
@@ -149,9 +155,9 @@ class _Step(NamedTuple):
 
 
 def _code_block(signals, atoms, sparsity, tolerance, selection):
-    m, d, dtype = atoms.num_atoms, atoms.vectors.shape[1], signals.dtype
-    b, steps = signals.shape[1 - atoms.axis], min(sparsity, d)  # d independent atoms leave nothing
-    eps, passes = jnp.finfo(dtype).eps, 1
+    m, d = atoms.num_atoms, atoms.vectors.shape[1]
+    steps = min(sparsity, d)  # d independent atoms leave nothing
+    eps, passes = jnp.finfo(signals.dtype).eps, 1
     if selection == "ols":
         # It takes atoms near the span of others: the Gram matrix and one pass are not exact enough.
         atoms, passes = dataclasses.replace(atoms, gram=None), 2
@@ -193,9 +199,17 @@ def _code_block(signals, atoms, sparsity, tolerance, selection):
             ),
         )
 
-    zeros = jnp.zeros((steps, b), dtype)
+    state = _first_step(signals, squared, steps, atoms, selection)
+    for first, last, orthogonalise in _loops(steps, atoms):
+        state = fori_loop(first, last, functools.partial(add_atom, orthogonalise), state)
+    return state.code
+
+
+def _first_step(signals, squared, steps, atoms, selection):
+    b = signals.shape[1 - atoms.axis]
+    zeros = jnp.zeros((steps, b), signals.dtype)
     correlations = atoms.correlations(signals)
-    state = _Step(
+    return _Step(
         residual=signals,
         squared_residual=squared,
         direction=jnp.zeros_like(signals),
@@ -204,11 +218,8 @@ def _code_block(signals, atoms, sparsity, tolerance, selection):
         basis=_empty_basis(signals, steps, b, atoms),
         correlations=correlations,
         remaining=jnp.ones_like(correlations) if selection == "ols" else None,
-        code=SparseCode(jnp.full((steps, b), m, jnp.int32), zeros),
+        code=SparseCode(jnp.full((steps, b), atoms.num_atoms, jnp.int32), zeros),
     )
-    for first, last, orthogonalise in _loops(steps, atoms):
-        state = fori_loop(first, last, functools.partial(add_atom, orthogonalise), state)
-    return state.code
 
 
 def _loops(steps, atoms):

@@ -4,37 +4,56 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
 from laser_jax.checks import (
     check_code,
     check_dictionary,
+    check_mask,
     check_scalars,
     check_signals,
     check_statistics,
 )
-from laser_jax.sparse.code import decode, drop_nonfinite, is_finite, to_dense, usage
+from laser_jax.sparse.code import (
+    SparseCode,
+    decode,
+    drop_nonfinite,
+    is_finite,
+    sum_over_signals,
+    usage,
+)
 from laser_jax.sparse.dictionary import unit_norm
 from laser_jax.sparse.entry import entry
-from laser_jax.sparse.linalg import default_block_size, matmul, sum_blocks
+from laser_jax.sparse.linalg import matmul
 from laser_jax.sparse.loops import fori_loop
+from laser_jax.sparse.masked import hide, impute
 
 
 class OnlineStatistics(NamedTuple):
     """Decayed moments of the codes, X^T X `(m, m)`, and of codes with signals, X^T Y `(m, d)`."""
 
-    code_moment: jax.Array
-    cross_moment: jax.Array
+    code_moment: Float[Array, "m m"]
+    cross_moment: Float[Array, "m d"]
 
 
-def online_statistics(dictionary):
+def online_statistics(dictionary: Float[Array, "m d"]) -> OnlineStatistics:
     """Returns the empty `OnlineStatistics` of a `(m, d)` dictionary."""
     dictionary = check_dictionary(dictionary)
     m, d = dictionary.shape
     return OnlineStatistics(*(jnp.zeros(shape, dictionary.dtype) for shape in ((m, m), (m, d))))
 
 
-@entry(like=("statistics", "dictionary"))
-def online_update(statistics, signals, dictionary, code, *, decay):
+@entry(static=("nonnegative",), like=("statistics", "dictionary"))
+def online_update(
+    statistics: OnlineStatistics | None,
+    signals: Float[Array, "*batch d"],
+    dictionary: Float[Array, "m d"],
+    code: SparseCode,
+    *,
+    decay: Real[ArrayLike, ""],
+    mask: Real[Array, "*#batch #d"] | Bool[Array, "*#batch #d"] | None = None,
+    nonnegative: bool = False,
+) -> tuple[OnlineStatistics, Float[Array, "m d"]]:
     """Moves each atom to its best place given all codes so far, the old ones decayed.
 
     One pass of block coordinate descent over ||Y - X D||^2; atoms that were used are
@@ -51,6 +70,9 @@ def online_update(statistics, signals, dictionary, code, *, decay):
       dictionary: `(m, d)` float array.
       code: `SparseCode` of the signals.
       decay: share of the past kept, in [0, 1).
+      mask: weights of the signals' entries as for `omp`. The signals then count as `impute` makes
+        them: what is hidden is what the code says it is, so a step of the pass is shorter.
+      nonnegative: whether atoms stay >= 0. Static.
 
     Returns:
       `(statistics, dictionary)`.
@@ -70,28 +92,49 @@ def online_update(statistics, signals, dictionary, code, *, decay):
     check_scalars(decay=decay)
     decay = jnp.asarray(decay, dictionary.dtype)
     old, finite = dictionary, is_finite(dictionary)
-    signals, dictionary, code = drop_nonfinite(signals, dictionary, code)
-    moments = _sum_over_signals(
-        lambda x, y: OnlineStatistics(matmul(x.T, x), matmul(x.T, y)),
-        code,
-        signals,
-        m,
-    )
+    dictionary, moments = _moments(signals, dictionary, code, check_mask(mask, signals))
     statistics = jax.tree.map(lambda old, new: decay * old + new, statistics, moments)
+    return statistics, jnp.where(finite, _descend(statistics, dictionary, nonnegative), old)
+
+
+def _moments(signals, dictionary, code, mask):
+    """Returns the dictionary without what is not finite, and the moments of the signals."""
+    if mask is not None:
+        signals, weights = hide(signals, mask)
+    signals, dictionary, code = drop_nonfinite(signals, dictionary, code)
+    if mask is not None:
+        signals, weight = impute(signals, weights, decode(code, dictionary))
+        signals = jnp.sqrt(weight) * signals
+        code = code._replace(coefficients=jnp.sqrt(weight) * code.coefficients)
+
+    def moments(x, y):
+        return OnlineStatistics(matmul(x.T, x), matmul(x.T, y))
+
+    return dictionary, sum_over_signals(moments, code, (signals,), dictionary.shape[0])
+
+
+def _descend(statistics, dictionary, nonnegative):
+    """One pass of block coordinate descent; every atom used gets norm 1."""
 
     def update_atom(j, dictionary):
         row = statistics.code_moment[j]
         step = statistics.cross_moment[j] - matmul(row, dictionary)
-        new = unit_norm(dictionary[j] + step / jnp.where(row[j] > 0, row[j], 1))
+        new = dictionary[j] + step / jnp.where(row[j] > 0, row[j], 1)
+        new = unit_norm(jnp.maximum(new, 0) if nonnegative else new)
         usable = (row[j] > 0) & jnp.any(new != 0) & jnp.all(jnp.isfinite(new))
         return dictionary.at[j].set(jnp.where(usable, new, dictionary[j]))
 
-    new = fori_loop(0, m, update_atom, dictionary)
-    return statistics, jnp.where(finite, new, old)
+    return fori_loop(0, dictionary.shape[0], update_atom, dictionary)
 
 
 @entry(like="dictionary")
-def residual_update(signals, dictionary, code, *, learning_rate):
+def residual_update(
+    signals: Float[Array, "*batch d"],
+    dictionary: Float[Array, "m d"],
+    code: SparseCode,
+    *,
+    learning_rate: Real[ArrayLike, ""],
+) -> Float[Array, "m d"]:
     """Moves each atom along the mean residual of its users, weighted by their coefficients.
 
     D += learning_rate x (X^T R) / uses, R the residuals; an atom's step is the mean
@@ -117,15 +160,6 @@ def residual_update(signals, dictionary, code, *, learning_rate):
     m, old, finite = dictionary.shape[0], dictionary, is_finite(dictionary)
     signals, dictionary, code = drop_nonfinite(signals, dictionary, code)
     residual = signals - decode(code, dictionary)
-    gradient = _sum_over_signals(lambda x, r: matmul(x.T, r), code, residual, m)
+    gradient = sum_over_signals(lambda x, r: matmul(x.T, r), code, (residual,), m)
     new = dictionary + learning_rate * gradient / jnp.maximum(usage(code, m), 1)[:, None]
     return jnp.where(finite, new, old)
-
-
-def _sum_over_signals(function, code, signals, num_atoms):
-    """Sums function(X, Y), the dense codes of one block of signals in memory at a time."""
-    # Blocks of at least m signals: else adding up (m, m) sums costs more than making them.
-    block_size = default_block_size(num_atoms, least=num_atoms)
-    return sum_blocks(
-        lambda block: function(to_dense(block[0], num_atoms), block[1]), (code, signals), block_size
-    )

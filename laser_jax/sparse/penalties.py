@@ -3,6 +3,7 @@
 import math
 
 import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float, Real
 
 from laser_jax.checks import check_dictionary, check_floats, check_not_empty, check_scalars
 from laser_jax.sparse.code import is_finite
@@ -12,7 +13,7 @@ from laser_jax.sparse.linalg import matmul
 
 
 @entry()
-def coefficient_l1(coefficients):
+def coefficient_l1(coefficients: Float[Array, "*batch k"]) -> Float[Array, ""]:
     """Returns the L1 norm of a signal's coefficients `(..., k)`, mean over signals.
 
     A signal with a coefficient that is not finite does not count.
@@ -27,7 +28,9 @@ def coefficient_l1(coefficients):
 
 
 @entry()
-def coefficient_rate(coefficients, step):
+def coefficient_rate(
+    coefficients: Float[Array, "*batch k"], step: Real[ArrayLike, ""]
+) -> Float[Array, ""]:
     """Returns the sum of log2(1 + |c| / step) of a signal's coefficients c, mean over signals.
 
     A differentiable stand-in for the bits of coefficients that are rounded to multiples of the
@@ -43,7 +46,7 @@ def coefficient_rate(coefficients, step):
 
 
 @entry()
-def coherence_penalty(dictionary):
+def coherence_penalty(dictionary: Float[Array, "m d"]) -> Float[Array, ""]:
     """Returns the mean squared cosine between two atoms of a dictionary `(m, d)`.
 
     0 for orthogonal atoms; at best (m - d) / (d (m - 1)) where m > d (Welch's bound). An atom

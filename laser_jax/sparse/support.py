@@ -18,9 +18,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Bool, Float, Real
 
-from laser_jax.checks import check_at_least, check_code, check_signals
-from laser_jax.sparse.code import drop_nonfinite
+from laser_jax.checks import check_at_least, check_code, check_mask, check_signals
+from laser_jax.sparse.code import SparseCode, drop_nonfinite
 from laser_jax.sparse.entry import entry
 from laser_jax.sparse.linalg import (
     default_block_size,
@@ -31,10 +32,18 @@ from laser_jax.sparse.linalg import (
     within_range,
 )
 from laser_jax.sparse.loops import fori_loop
+from laser_jax.sparse.masked import apply_weights
 
 
 @entry(static=("block_size",), like="signals")
-def least_squares(signals, dictionary, code, *, block_size=None):
+def least_squares(
+    signals: Float[Array, "*batch d"],
+    dictionary: Float[Array, "m d"],
+    code: SparseCode,
+    *,
+    block_size: int | None = None,
+    mask: Real[Array, "*#batch #d"] | Bool[Array, "*#batch #d"] | None = None,
+) -> SparseCode:
     """Returns the code with least-squares coefficients over the atoms it uses.
 
     Differentiable twice with regard to signals and dictionary, in forward and reverse mode, the
@@ -46,6 +55,7 @@ def least_squares(signals, dictionary, code, *, block_size=None):
       dictionary: `(m, d)` float array.
       code: `SparseCode` of shape `(..., k)`.
       block_size: signals taken together; None chooses it.
+      mask: weights of the entries as for `omp`.
 
     Raises:
       ValueError: if the shapes do not fit.
@@ -55,31 +65,47 @@ def least_squares(signals, dictionary, code, *, block_size=None):
     if block_size is not None:
         check_at_least("block_size", block_size, 1)
 
+    mask, k = check_mask(mask, signals), code.indices.shape[-1]
+    seen, *roots = (signals,) if mask is None else apply_weights(signals, mask)[:2]
+
     def solve(dictionary, *rows):
         def solve_block(block):
-            signal, indices, coefficients = block
-            return within_range(_orthonormalise(dictionary[indices], coefficients != 0).fit(signal))
+            signal, indices, coefficients, *roots = block
+            signal, atoms = _weighted(roots, signal, dictionary[indices])
+            return within_range(_orthonormalise(atoms, coefficients != 0).fit(signal))
 
-        return _map_signals(solve_block, rows, block_size)
+        return _map_signals(solve_block, rows, k, block_size)
 
-    coefficients = one_batch(solve, *lax.stop_gradient((dictionary, signals, *code)))
-    code = code._replace(coefficients=coefficients)
-    return code._replace(coefficients=optimal_coefficients(signals, dictionary, code))
+    rows = dictionary, seen, *code, *roots
+    code = code._replace(coefficients=one_batch(solve, *lax.stop_gradient(rows)))
+    return code._replace(coefficients=optimal_coefficients(signals, dictionary, code, mask))
+
+
+def optimal_coefficients(signals, dictionary, code, mask=None):
+    """Returns `code.coefficients`, the least-squares ones, with their gradient attached."""
+    signals, *roots = (signals,) if mask is None else apply_weights(signals, mask)[:2]
+    return _optimal_coefficients(signals, dictionary, code, tuple(roots))
+
+
+def _weighted(roots, signals, atoms):
+    """Returns signals `(..., d)` and atoms `(..., k, d)` times the roots, if there are any."""
+    for root in roots:
+        signals, atoms = signals * root, atoms * root[..., None, :]
+    return signals, atoms
 
 
 @jax.custom_jvp
-def optimal_coefficients(signals, dictionary, code):
-    """Returns `code.coefficients`, the least-squares ones, with their gradient attached."""
-    del signals, dictionary
+def _optimal_coefficients(signals, dictionary, code, roots):
+    del signals, dictionary, roots
     return code.coefficients
 
 
-@optimal_coefficients.defjvp
+@_optimal_coefficients.defjvp
 def _optimal_coefficients_jvp(primals, tangents):
-    signals, dictionary, code = primals
-    d_signals, d_dictionary, _ = tangents
+    signals, dictionary, code, roots = primals
+    d_signals, d_dictionary, *_ = tangents
     # By this very rule, so that the tangent can be differentiated again.
-    coefficients = optimal_coefficients(*primals)
+    coefficients = _optimal_coefficients(*primals)
     code = code._replace(coefficients=coefficients)
     signals, dictionary, code = drop_nonfinite(signals, dictionary, code)
     # Over powers of two: P and its square stay in range.
@@ -89,9 +115,10 @@ def _optimal_coefficients_jvp(primals, tangents):
     # The reverse mode would keep the atoms of all signals at hand.
     @jax.checkpoint
     def differentiate(block):
-        signal, d_signal, indices, coefficients = block
+        signal, d_signal, indices, coefficients, *roots = block
+        signal, atoms = _weighted(roots, signal, dictionary[indices])
+        d_signal, d_atoms = _weighted(roots, d_signal, d_dictionary[indices])
         used, own, scale = coefficients != 0, power_scales(signal), scales[indices, 0]
-        atoms, d_atoms = dictionary[indices], d_dictionary[indices]
         coefficients = coefficients * scale / own
         basis = _orthonormalise(atoms, used)
         residual = signal / own - _times(coefficients, atoms)
@@ -99,12 +126,12 @@ def _optimal_coefficients_jvp(primals, tangents):
         change = basis.fit(d_residual + basis.spread(_times(residual, d_atoms.mT)))
         return change * own / scale
 
-    blocks = (signals, d_signals, *code)
-    return coefficients, _map_signals(differentiate, blocks)
+    blocks = (signals, d_signals, *code, *roots)
+    return coefficients, _map_signals(differentiate, blocks, code.indices.shape[-1])
 
 
-def _map_signals(function, blocks, block_size=None):
-    d, k = blocks[0].shape[-1], blocks[-1].shape[-1]
+def _map_signals(function, blocks, k, block_size=None):
+    d = blocks[0].shape[-1]
     return map_blocks(function, blocks, block_size or default_block_size(2 * k * (d + k)))
 
 
