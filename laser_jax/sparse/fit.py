@@ -131,8 +131,8 @@ class _Problem(NamedTuple):
 
     sparsity: int
     method: str
-    max_coherence: jax.Array
-    tolerance: jax.Array
+    max_coherence: ArrayLike
+    tolerance: ArrayLike
     nonnegative_atoms: bool
     nonnegative_code: bool
 

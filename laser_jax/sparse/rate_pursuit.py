@@ -79,13 +79,13 @@ def rate_distortion_pursuit(
     check_scalars(bit_price=bit_price)
     step = check_scales("step", step, m)
     if block_size is None:
-        block_size = default_block_size(2 * m + d)
+        size = default_block_size(2 * m + d)
     else:
         check_at_least("block_size", block_size, 1)
-        block_size = BlockSize(block_size, block_size)
+        size = BlockSize(block_size, block_size)
     flat = lax.stop_gradient(signals.reshape(math.prod(signals.shape[:-1]), d))
     problem = _Problem.of(lax.stop_gradient(dictionary), model, step, bit_price)
-    code = _pursue(flat, problem, sparsity, block_size)
+    code = _pursue(flat, problem, sparsity, size)
     return jax.tree.map(lambda x: x.reshape(*signals.shape[:-1], sparsity), code)
 
 

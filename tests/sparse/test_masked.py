@@ -141,3 +141,27 @@ def test_masked_least_squares_equals_numpy(rng, float64):
 def test_masks_of_wrong_shape_or_type_are_refused(mask, match):
     with pytest.raises(ValueError, match=match):
         omp(np.ones((N, D), np.float32), np.ones((M, D), np.float32), sparsity=2, mask=mask)
+
+
+@pytest.mark.parametrize("method", ["approximate", "online"])
+def test_masked_update_lowers_the_weighted_error_and_learns_hidden_entries(method, rng, float64):
+    truth = rng.normal(size=(M, D))
+    truth /= np.linalg.norm(truth, axis=-1, keepdims=True)
+    indices = np.stack([rng.permutation(M)[:2] for _ in range(N * 5)])
+    code = SparseCode(indices, rng.normal(size=indices.shape))
+    signals = np.asarray(decode(code, truth))
+    mask = rng.random(signals.shape) < 0.6
+    hidden, dictionary = np.where(mask, signals, np.nan), truth + 0.1 * rng.normal(size=truth.shape)
+    errors = []
+    for _ in range(20):
+        if method == "online":
+            _, dictionary = sparse.online_update(
+                None, hidden, dictionary, code, decay=0.0, mask=mask
+            )
+        else:
+            dictionary, code = sparse.ksvd_sweep(hidden, dictionary, code, method=method, mask=mask)
+        code = sparse.least_squares(hidden, dictionary, code, mask=mask)
+        rest = signals - np.asarray(decode(code, dictionary))
+        errors.append(np.sum(mask * rest**2))
+    assert errors[-1] < 1e-2 * errors[0] and np.all(np.diff(errors) <= 1e-9)
+    assert np.sum(~mask * rest**2) < 1e-2 * np.sum(~mask * signals**2)

@@ -25,7 +25,7 @@ from laser_jax.sparse import (
 )
 from laser_jax.sparse.bits import sparse_bits, vq_bits
 
-PURSUITS = {
+PURSUITS: dict[str, Callable[..., SparseCode]] = {
     "omp": omp,
     "ols": functools.partial(omp, selection="ols"),
     "matching_pursuit": matching_pursuit,
