@@ -84,12 +84,15 @@ CALLS = {
         )
         for m in ksvd.METHODS
     ],
+    "lasso": lambda: jax.grad(lambda y: sparse.lasso(y, DICTIONARY, penalty=0.1).sum())(SIGNALS),
     "least_squares": lambda: sparse.least_squares(SIGNALS, DICTIONARY, CODE),
     "matching_pursuit": lambda: sparse.matching_pursuit(SIGNALS, DICTIONARY, sparsity=K),
     "nearest_atom": lambda: sparse.nearest_atom(SIGNALS, DICTIONARY),
+    "nonnegative_omp": lambda: sparse.nonnegative_omp(SIGNALS, DICTIONARY, sparsity=K),
     "omp": lambda: [
         sparse.omp(SIGNALS, DICTIONARY, sparsity=K),
         sparse.omp(SIGNALS, DICTIONARY, sparsity=K, selection="ols"),
+        sparse.omp(SIGNALS, DICTIONARY, sparsity=K, mask=jnp.abs(SIGNALS)),
         gradient(SIGNALS, DICTIONARY),
     ],
     "online_statistics": lambda: sparse.online_statistics(DICTIONARY),

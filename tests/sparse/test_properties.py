@@ -179,6 +179,18 @@ def is_omp(p, a, code):
     leaves_nothing_along_its_atoms(p, a, code)
 
 
+def is_nonnegative(p, a, code):
+    lowers_the_error(p, a, code)
+    assert np.all(f64(code.coefficients) >= 0)
+
+
+def is_no_worse_than_zeros(p, a, x):
+    signals, x = rows(p.signals), rows(x)
+    rest = signals - x @ f64(p.dictionary)
+    cost = np.sum(rest**2, -1) / 2 + 0.1 * np.sum(np.abs(x), -1)
+    assert np.all(cost <= (1 + 1e-3) * np.sum(signals**2, -1) / 2)
+
+
 def is_top_k(p, a, code):
     is_code(p, code)
     atoms, signals = counts_as_zero(p.dictionary), rows(p.signals)
@@ -405,6 +417,8 @@ def rates_of_stages(p):
 
 ROWS = {
     "omp": (lambda p: {**coder(p), "selection": p.by_shape("correlation", "ols")}, is_omp),
+    "nonnegative_omp": (coder, is_nonnegative),
+    "lasso": (lambda p: {**two(p), "penalty": 0.1, "iterations": 30}, is_no_worse_than_zeros),
     "matching_pursuit": (coder, beats_any_atom),
     "gradient_pursuit": (coder, beats_any_atom),
     "iterative_hard_thresholding": (lambda p: {**coder(p), "iterations": 5}, lowers_the_error),
