@@ -179,6 +179,9 @@ def _evaluation(config):
     config.eval.batch_size = 64  # images per batch; a multiple of the number of devices
     # Bits per coefficient in the fixed-length rate; 16: float16, without loss of quality
     config.eval.coefficient_bits = 16
+    # Training images that the tables of the true rate are fitted on, up to 2^18 signals; 0: no
+    # tables, so no bits_per_pixel and no compressed files
+    config.eval.table_images = 4096
     config.eval.checkpoint = "newest"  # --mode=evaluate: `newest`, or `best` by best_metric
     config.eval.split = "test"  # --mode=evaluate: split to evaluate
     config.eval.perceptual = True  # --mode=evaluate: compute LPIPS and Fréchet distances

@@ -25,4 +25,5 @@ def get_config():
     config.optimizer.learning_rate = 1e-2
     config.optimizer.warmup_steps = 5
     config.eval.perceptual = False
+    config.eval.table_images = 32
     return config

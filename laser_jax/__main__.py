@@ -1,4 +1,4 @@
-"""The command line: python -m laser_jax reconstruct --workdir=RUN --out=DIR IMAGE_OR_DIR..."""
+"""The command line: python -m laser_jax COMMAND --workdir=RUN --out=DIR FILE_OR_DIR..."""
 
 import argparse
 import os
@@ -7,23 +7,31 @@ import sys
 
 from laser_jax import allocator
 
+COMPRESSED = ".laser"
+
 
 def main(argv=None):
     """Runs a command and returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m laser_jax", description="Uses a trained run.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    command = commands.add_parser(
-        "reconstruct",
-        help="encode and decode pictures",
-        description="Writes DIR/NAME.png for each picture, in its own size, after encoding and "
-        "decoding it. Pictures in a directory keep their path below it.",
-    )
-    command.add_argument("--workdir", required=True, help="the trained run")
-    command.add_argument("--out", required=True, metavar="DIR", help="where the results go")
-    command.add_argument("--checkpoint", default="newest", choices=("newest", "best"))
-    command.add_argument("--overwrite", action="store_true", help="replace existing results")
-    command.add_argument("pictures", nargs="+", metavar="IMAGE_OR_DIR", help="JPEG, PNG or WebP")
-    command.set_defaults(run=reconstruct)
+    in_directories = "Those in a directory keep their path below it."
+    _add_command(
+        commands, reconstruct, "IMAGE_OR_DIR", "JPEG, PNG or WebP",
+        summary="encode and decode pictures",
+        details="Writes DIR/NAME.png for each picture, in its own size, after encoding and "
+        f"decoding it. {in_directories}",
+    )  # fmt: skip
+    _add_command(
+        commands, compress, "IMAGE_OR_DIR", "JPEG, PNG or WebP",
+        summary="write pictures as small files",
+        details=f"Writes DIR/NAME{COMPRESSED} for each picture. {in_directories} Needs the tables "
+        "that training and evaluation store in the run.",
+    )  # fmt: skip
+    _add_command(
+        commands, decompress, "FILE_OR_DIR", f"files of compress, *{COMPRESSED} in directories",
+        summary="read the files of compress",
+        details=f"Writes DIR/NAME.png for each file. {in_directories}",
+    )  # fmt: skip
     arguments = parser.parse_args(argv)
     try:
         return arguments.run(arguments)
@@ -32,59 +40,177 @@ def main(argv=None):
         return 1
 
 
+def _add_command(commands, run, kind, kinds, *, summary, details):
+    command = commands.add_parser(run.__name__, help=summary, description=details)
+    command.add_argument("--workdir", required=True, help="the trained run")
+    command.add_argument("--out", required=True, metavar="DIR", help="where the results go")
+    command.add_argument("--checkpoint", default="newest", choices=("newest", "best"))
+    command.add_argument("--overwrite", action="store_true", help="replace existing results")
+    command.add_argument("pictures", nargs="+", metavar=kind, help=kinds)
+    command.set_defaults(run=run)
+
+
 def reconstruct(arguments):
     """Writes the reconstructions; returns 1 if a picture could not be read."""
+    results = new_results(arguments, pictures_below, ".png")
+
+    from laser_jax.metrics import psnr
+
+    model = load_run(arguments)
+
+    def write(result, image):
+        found = reconstruct_any_size(model, image)
+        write_picture(result, found)
+        return f"{float(psnr(image[None], found[None])[0]):.2f} dB"
+
+    return convert_all(results, lambda path: read_picture(path, model), write, "pictures")
+
+
+def compress(arguments):
+    """Writes the compressed files and their totals; returns 1 if a picture could not be read."""
+    results = new_results(arguments, pictures_below, COMPRESSED)
+
+    from laser_jax.files import whole_file
+    from laser_jax.metrics import psnr
+
+    model = load_run(arguments)
+    _ = model.codec  # raises if the run has no tables, before anything is written
+    total = {"bytes": 0, "pixels": 0}
+
+    def write(result, image):
+        (data,) = model.compress([image])
+        (found,) = model.decompress([data])
+        with whole_file(result) as partial:
+            partial.write_bytes(data)
+        pixels = image[..., 0].size
+        total["bytes"] += len(data)
+        total["pixels"] += pixels
+        return (
+            f"{image.shape[1]}x{image.shape[0]}  {len(data)} bytes  {8 * len(data) / pixels:.3f} "
+            f"bits a pixel  {float(psnr(image[None], found[None])[0]):.2f} dB"
+        )
+
+    failed = convert_all(results, lambda path: read_picture(path, model), write, "pictures")
+    if total["pixels"]:
+        rate = 8 * total["bytes"] / total["pixels"]
+        print(f"{total['bytes']} bytes in all, {rate:.3f} bits a pixel")
+    return failed
+
+
+def decompress(arguments):
+    """Writes the pictures of compressed files; returns 1 if a file could not be read."""
+    results = new_results(arguments, compressed_below, ".png")
+    model = load_run(arguments)
+    _ = model.codec  # an error of the run, not of each file
+
+    def read(path):
+        images = model.decompress([path.read_bytes()])
+        if len(images) != 1:
+            raise ValueError(f"it holds {len(images)} pictures; read it with decompress in Python.")
+        return images[0]
+
+    def write(result, image):
+        write_picture(result, image)
+        return f"{image.shape[1]}x{image.shape[0]}"
+
+    return convert_all(results, read, write, "files")
+
+
+def new_results(arguments, files_below, suffix):
+    """Returns result -> picture, both paths, before the slow imports; see `name_results`."""
     from laser_jax.paths import resolve_path
 
-    # Files are named and checked before the slow imports.
     out = resolve_path(arguments.out, "--out")
-    results = name_results(arguments.pictures, out)
+    results = name_results(arguments.pictures, out, files_below, suffix)
     if not arguments.overwrite and (existing := [path for path in results if path.exists()]):
         raise ValueError(f"{existing[0]} exists; choose another --out, or give --overwrite.")
+    return results
 
-    from PIL import Image
 
-    from laser_jax.data.images import load_image
-    from laser_jax.metrics import psnr
+def load_run(arguments):
     from laser_jax.trained import load
 
-    model = load(arguments.workdir, checkpoint=arguments.checkpoint)
+    return load(arguments.workdir, checkpoint=arguments.checkpoint)
+
+
+def read_picture(path, model):
+    from laser_jax.data.images import load_image
+
+    return load_image(path, model.config.data.channels)
+
+
+def write_picture(path, image):
+    from PIL import Image
+
+    from laser_jax.files import whole_file
+
+    with whole_file(path) as partial:
+        Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(partial, "PNG")
+
+
+def convert_all(results, read, write, kind):
+    """Reads each picture and writes its result, a line each; returns 1 if one was not readable.
+
+    Args:
+      results: result -> picture.
+      read: a function of the picture's path.
+      write: a function of the result's path and what was read; it returns what to print.
+      kind: what is read, in the plural.
+    """
     failures = 0
     for number, (result, picture) in enumerate(results.items(), 1):
         try:
-            image = load_image(picture, model.config.data.channels)
+            image = read(picture)
         except Exception as error:  # Pillow's decoders raise many kinds for broken files
             print(f"{picture} cannot be read: {error}", file=sys.stderr)
             failures += 1
             continue
-        found = reconstruct_any_size(model, image)
         result.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(found.squeeze(-1) if found.shape[-1] == 1 else found).save(result)
-        quality = float(psnr(image[None], found[None])[0])
-        print(f"{number}/{len(results)}  {result}  {quality:.2f} dB", flush=True)
+        print(f"{number}/{len(results)}  {result}  {write(result, image)}", flush=True)
     if failures:
-        print(f"{failures} of {len(results)} pictures could not be read.", file=sys.stderr)
+        print(f"{failures} of {len(results)} {kind} could not be read.", file=sys.stderr)
     return 1 if failures else 0
 
 
-def name_results(pictures, out):
-    """Returns result -> picture, both paths, for files and for the pictures in directories.
+def pictures_below(directory):
+    """Returns the pictures in a directory, paths below it."""
+    from laser_jax.data.scan import scan
+
+    files = scan(os.fspath(directory)).files
+    if not files:
+        raise ValueError(f"{directory} has no JPEG, PNG or WebP picture.")
+    return files
+
+
+def compressed_below(directory):
+    """Returns the compressed files in a directory, paths below it."""
+    files = sorted(path.relative_to(directory) for path in directory.rglob(f"*{COMPRESSED}"))
+    if not files:
+        raise ValueError(f"{directory} has no *{COMPRESSED} file.")
+    return files
+
+
+def name_results(pictures, out, files_below, suffix):
+    """Returns result -> picture, both paths, for files and for those in directories.
+
+    Args:
+      pictures: files and directories.
+      out: directory of the results.
+      files_below: a function from a directory to the paths below it that are taken.
+      suffix: of the results.
 
     Raises:
       ValueError: if there is no such file, a directory has no picture, a result would replace a
         picture, or two pictures have the same result.
     """
-    from laser_jax.data.scan import scan
 
     found = []
     for name in map(pathlib.Path, pictures):
         if name.is_dir():
-            files = scan(os.fspath(name)).files
-            if not files:
-                raise ValueError(f"{name} has no JPEG, PNG or WebP picture.")
-            found += [(name / file, (out / file).with_suffix(".png")) for file in files]
+            files = files_below(name)
+            found += [(name / file, (out / file).with_suffix(suffix)) for file in files]
         elif name.is_file():
-            found.append((name, out / f"{name.stem}.png"))
+            found.append((name, out / f"{name.stem}{suffix}"))
         else:
             raise ValueError(f"{name} is no file and no directory.")
     sources = {picture.resolve() for picture, _ in found}
@@ -95,7 +221,7 @@ def name_results(pictures, out):
         if result in results:
             raise ValueError(
                 f"{results[result]} and {picture} would both be written to {result}; "
-                "reconstruct them into different directories."
+                "give them different directories."
             )
         results[result] = picture
     return results
@@ -108,10 +234,10 @@ def reconstruct_any_size(model, image):
     """
     import numpy as np
 
-    (height, width, _), (rows, columns) = image.shape, model.model.signal_shape
-    padding = (0, -height % rows), (0, -width % columns), (0, 0)
-    extended = np.pad(image, padding, mode="symmetric")
-    found = model.reconstruct(extended[None])[0, :height, :width]
+    from laser_jax.evaluation.codec import extended
+
+    height, width, _ = image.shape
+    found = model.reconstruct(extended(image, model.model.signal_shape)[None])[0, :height, :width]
     return np.round(255 * found).astype(np.uint8)
 
 

@@ -8,7 +8,8 @@ import re
 
 import jax
 
-from laser_jax.data import open_split
+from laser_jax.data import DataUnavailable, open_split
+from laser_jax.evaluation.codec import TokenCodec, fit_codec, read_tables, write_tables
 from laser_jax.evaluation.network_metrics import compute_network_metrics, load_networks
 from laser_jax.evaluation.split import (
     evaluate_split,
@@ -65,9 +66,10 @@ def evaluate(config, workdir):
     metrics = {
         "step": int(trained.state.step),
         "protocol": source.description,
-        "rate_protocol": "fixed-length code; coefficients, if any, at "
-        f"{config.eval.coefficient_bits} bits",
+        "rate_protocol": "bits_per_pixel: the split as one file; bits_per_pixel_fixed: "
+        f"fixed-length code, coefficients, if any, at {config.eval.coefficient_bits} bits",
         **evaluate_split(eval_step, model, variables, source, mesh=mesh, config=config),
+        **true_rate(trained, stored, config, source),
         **compute_network_metrics(networks, model, variables, source, mesh=mesh, config=config),
     }
     images = evenly_spaced_images(source)
@@ -84,6 +86,37 @@ def evaluate(config, workdir):
             reconstruction_figure(images / 255, reconstruction, figure, title=title)
             log.info("written: %s", figure)
     return metrics
+
+
+def true_rate(trained, stored, config, source):
+    """Returns the bits a pixel of the coded split; fits and stores tables that the run lacks.
+
+    Args:
+      trained: the `TrainedAutoencoder`.
+      stored: the config of the run, whose training images the tables come from.
+      config: the config of the evaluation.
+      source: the split.
+    """
+    step, data = int(trained.state.step), stored.data.copy_and_resolve_references()
+    data.data_dir = config.data.data_dir
+    variables, size = jax.device_get(trained.variables), config.eval.batch_size
+    tables = read_tables(trained.workdir, step)
+    if tables is None and config.eval.table_images == 0:
+        return {}
+    if tables is None:
+        try:
+            images = open_split(data, "train")
+        except (DataUnavailable, ValueError) as error:
+            log.warning("no bits_per_pixel: its tables need the training images: %s", error)
+            return {}
+        number = config.eval.table_images
+        codec = fit_codec(trained.model, variables, images, images=number, batch_size=size)
+        tables = codec.tables
+        if jax.process_index() == 0:
+            write_tables(trained.workdir, step, tables)
+    codec = TokenCodec(trained.model, variables, tables)
+    total, pixels = codec.split_size(source, batch_size=size)
+    return {"bits_per_pixel": 8 * total / pixels}
 
 
 def evaluation_name(stored, config):

@@ -1,6 +1,9 @@
 """Trained runs in Python: load, reconstruct, encode and decode."""
 
+import functools
 import os
+import shlex
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -10,10 +13,13 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Integer
 
 from laser_jax.checks import check_choice, check_code
+from laser_jax.evaluation.codec import TokenCodec, read_tables
 from laser_jax.images import Images, check_images
 from laser_jax.models import Autoencoder, inference
+from laser_jax.paths import resolve_workdir
 from laser_jax.sharding import data_mesh
 from laser_jax.sparse import SparseCode
+from laser_jax.tokens import Tokens
 from laser_jax.training.checkpoints import WHICH, Checkpoints
 from laser_jax.training.setup import Setup
 from laser_jax.training.state import TrainState, abstract_state
@@ -28,11 +34,31 @@ class TrainedAutoencoder:
       model: the `Autoencoder`.
       state: the `TrainState` of the checkpoint.
       variables: the variables for evaluation (the moving averages if the run has them).
+      workdir: directory of the run, which holds the tables of tokens; None: there are none.
     """
 
-    def __init__(self, config: Any, model: Autoencoder, state: TrainState) -> None:
-        self.config, self.model, self.state = config, model, state
+    def __init__(
+        self, config: Any, model: Autoencoder, state: TrainState, workdir: Any = None
+    ) -> None:
+        self.config, self.model, self.state, self.workdir = config, model, state, workdir
         self.variables = state.eval_variables()
+
+    @functools.cached_property
+    def codec(self) -> TokenCodec:
+        """The `TokenCodec` of the run: its tokens, what they cost, and files of them.
+
+        Raises:
+          FileNotFoundError: if the workdir has no tables for this checkpoint.
+        """
+        step = int(self.state.step)
+        tables = None if self.workdir is None else read_tables(self.workdir, step)
+        if tables is None:
+            raise FileNotFoundError(
+                f"{self.workdir} has no tables of tokens for step {step}; an evaluation of this "
+                "checkpoint makes them: python main.py "
+                f"--workdir={shlex.quote(str(self.workdir))} --mode=evaluate"
+            )
+        return TokenCodec(self.model, self.variables, tables)
 
     def reconstruct(self, images: Images) -> Float[np.ndarray, "b H W C"]:
         """Returns the reconstructions of images, float in [0, 1], in the shape of `images`.
@@ -105,6 +131,49 @@ class TrainedAutoencoder:
         indices = jnp.asarray(indices.reshape(-1, h, w), jnp.int32)
         return self.decode(bottleneck.from_indices(indices))
 
+    def encode_to_tokens(self, images: Images) -> Tokens:
+        """Returns the `Tokens` `(b, h, w)` of images; every bottleneck has them.
+
+        Raises:
+          ValueError: as `reconstruct`.
+          FileNotFoundError: if the workdir has no tables for this checkpoint.
+        """
+        return self.codec.to_tokens(_checked(images))
+
+    def decode_from_tokens(self, tokens: Tokens) -> Float[np.ndarray, "b H W C"]:
+        """Returns the images `(b, H, W, C)`, float in [0, 1], of `Tokens`.
+
+        Raises:
+          ValueError: if the tokens are not canonical, or of another layout.
+          FileNotFoundError: if the workdir has no tables for this checkpoint.
+        """
+        return self.codec.to_images(tokens)
+
+    def compress(self, images: Iterable[np.ndarray]) -> list[bytes]:
+        """Returns the bytes of a file for each image.
+
+        Args:
+          images: `(b, H, W, C)` or a list of `(H, W, C)` of any sizes, C = `data.channels`, uint8
+            or float in [0, 1]. The model sees them extended by reflection.
+
+        Raises:
+          ValueError: if an image has a wrong shape or is outside [0, 1].
+          FileNotFoundError: if the workdir has no tables for this checkpoint.
+        """
+        return self.codec.compress(images)
+
+    def decompress(self, files: Iterable[bytes]) -> list[np.ndarray]:
+        """Returns the images of files, a list of uint8 `(H, W, C)`.
+
+        Args:
+          files: list of `bytes` of `compress`.
+
+        Raises:
+          ValueError: if data is no such file, damaged, of a newer version, or another model's.
+          FileNotFoundError: if the workdir has no tables for this checkpoint.
+        """
+        return self.codec.decompress(files)
+
     def _check_tokens(self):
         if not self.model.bottleneck.has_indices:
             raise ValueError(
@@ -135,7 +204,7 @@ def load(
     setup = Setup.from_config(config, mesh or data_mesh(jax.local_devices()[:1]))
     with Checkpoints(workdir, best_metric=config.best_metric) as checkpoints:
         state = checkpoints.restore(abstract_state(setup), checkpoint)
-    return TrainedAutoencoder(config, setup.model, state)
+    return TrainedAutoencoder(config, setup.model, state, resolve_workdir(workdir))
 
 
 def _check_range(what, integers, end):

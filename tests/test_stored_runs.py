@@ -27,6 +27,7 @@ def stored(request, tmp_path, photo_patches_dir):
     (workdir,) = tmp_path.iterdir()
     config = read_config(workdir)
     config.data.data_dir = str(photo_patches_dir)
+    config.eval.table_images = 0
     return workdir, config
 
 

@@ -24,9 +24,10 @@ def evenly_spaced_images(source, count=12):
 
 def quality_title(source, metrics):
     """Returns the title of a figure: the images, their PSNR and SSIM, and the rate."""
+    rate = metrics.get("bits_per_pixel", metrics["bits_per_pixel_fixed"])
     return (
         f"{source.description}: PSNR {metrics['psnr_pooled']:.2f} dB (pooled), "
-        f"SSIM {metrics['ssim']:.3f}, {metrics['bits_per_pixel']:.2f} bits per pixel"
+        f"SSIM {metrics['ssim']:.3f}, {rate:.2f} bits per pixel"
     )
 
 
@@ -83,7 +84,8 @@ def evaluate_split(eval_step, model, variables, source, *, mesh, config):
     """Returns the metrics of a split as a dict of floats.
 
     `psnr` is the mean over images, `psnr_pooled` the PSNR of the pooled squared error.
-    `bits_per_signal` and `bits_per_pixel` are the rate of the fixed-length code.
+    `bits_per_signal` and `bits_per_pixel_fixed` are the rate of the fixed-length code; what the
+    coded split takes is `TokenCodec.split_size`.
     `dictionary_usage` is the share of entries (atoms, or points of FSQ's grid) that are used at
     least once, `dictionary_unused` the share of the others. `dictionary_perplexity` is the
     effective number of entries by use, `dictionary_perplexity_energy` by squared coefficients.
@@ -116,7 +118,7 @@ def evaluate_split(eval_step, model, variables, source, *, mesh, config):
         **means,
         "sparsity": means["active_atoms"] / model.bottleneck.num_embeddings,
         "bits_per_signal": model.bottleneck.bits_per_signal(config.eval.coefficient_bits),
-        "bits_per_pixel": bits_per_pixel(model, config),
+        "bits_per_pixel_fixed": bits_per_pixel_fixed(model, config),
         "dictionary_usage": used,
         "dictionary_unused": 1 - used,
         "dictionary_perplexity": float(perplexity(jnp.asarray(shares["uses"]))),
@@ -126,6 +128,6 @@ def evaluate_split(eval_step, model, variables, source, *, mesh, config):
     }
 
 
-def bits_per_pixel(model, config):
+def bits_per_pixel_fixed(model, config):
     """Returns the rate of the fixed-length code, coefficients at `eval.coefficient_bits`."""
     return model.bottleneck.bits_per_signal(config.eval.coefficient_bits) / model.signal_pixels

@@ -26,7 +26,7 @@ DECAYED = ("atom_free", "sent", "level_atom", "product_sent")
 LN2 = float(np.log(2))
 
 
-def fit_context_model(tokens, layout, *, dictionary=None, side=None, seed=0, steps=None):
+def fit_context_model(tokens, layout, *, dictionary=None, side=None, seed=0, most_steps=MOST_STEPS):
     """Returns the `ContextModel` of tokens.
 
     Args:
@@ -36,7 +36,7 @@ def fit_context_model(tokens, layout, *, dictionary=None, side=None, seed=0, ste
         valid.
       side: integers `(b, h, w, f)` that the decoder will have too, or a list of them.
       seed: of the network's start and of the order of the data.
-      steps: of training; None: as many as the data is worth, at most 1,200.
+      most_steps: of training; fewer if there are few tokens. 0: order-0 tables.
 
     Raises:
       ValueError: if tokens do not have the layout, or it has more than 65,536 atoms.
@@ -56,9 +56,8 @@ def fit_context_model(tokens, layout, *, dictionary=None, side=None, seed=0, ste
         )
     data = _data_of(tokens, sides)
     start, fixed = _start(layout, vectors, data, np.random.default_rng(seed))
-    if steps is None:
-        symbols = len(data["places"]) + len(data["counts"]) * (not layout.full)
-        steps = min(MOST_STEPS, PASSES * symbols // BATCH) * (symbols >= FEWEST)
+    symbols = len(data["places"]) + len(data["counts"]) * (not layout.full)
+    steps = min(most_steps, PASSES * symbols // BATCH) * (symbols >= FEWEST)
     params = _trained(start, fixed, data, layout, steps, seed) if steps else start
     tables = _rounded(jax.device_get(params), jax.device_get(fixed))
     return _with_uses(ContextModel(layout, tables), tokens, sides)

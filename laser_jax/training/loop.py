@@ -72,7 +72,7 @@ def train(config, workdir):
         stack.enter_context(detect_lost_process(workdir))
         state = start_or_resume(setup, workdir, checkpoints, stream)
         setup = setup.with_lengths(planned_lengths(workdir))
-        report = stack.enter_context(Reporter(setup, workdir, validation, state))
+        report = stack.enter_context(Reporter(setup, workdir, images, validation, state))
         stop = stack.enter_context(StopSignal())
         state, quality = run_steps(setup, state, images, checkpoints, report, stop)
         report.finish(state, quality)

@@ -14,6 +14,7 @@ from clu import metric_writers, parameter_overview
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+from laser_jax.evaluation.codec import TokenCodec, fit_codec, read_tables, write_tables
 from laser_jax.evaluation.split import (
     evaluate_split,
     evenly_spaced_images,
@@ -31,6 +32,9 @@ from laser_jax.training.workdir import flat_config
 
 log = logging.getLogger("laser_jax")
 
+# The true rate before the last step: tables of a quick fit, and part of the split.
+QUICK, QUICK_SIGNALS = {"most_steps": 200}, 2**14
+
 
 class NotFiniteError(FloatingPointError):
     """The loss, a gradient or the state after a step is not finite."""
@@ -43,8 +47,8 @@ class CurvesNotWritten(OSError):
 class Reporter:
     """Collects and writes the metrics of a run; a context manager that closes its writers."""
 
-    def __init__(self, setup, workdir, validation, state):
-        self.workdir, self._validation = workdir, validation
+    def __init__(self, setup, workdir, images, validation, state):
+        self.workdir, self._images, self._validation = workdir, images, validation
         self._config, self._mesh, self._model = config, mesh, model = (
             setup.config, setup.mesh, setup.model,
         )  # fmt: skip
@@ -205,6 +209,8 @@ class Reporter:
             mesh=self._mesh, config=self._config,
         )  # fmt: skip
         del metrics["images"]
+        if self._config.eval.table_images:
+            metrics["bits_per_pixel"] = self._rate(step, variables)
         if step > self._first:  # otherwise the run had ended, and its points exist
             original, reconstruction = self._samples(variables)
             grid = reconstruction_grid(original, reconstruction)
@@ -217,6 +223,26 @@ class Reporter:
                 self._writer.flush()
         self._restart_clock()
         return metrics
+
+    def _rate(self, step, variables):
+        """Returns the bits a pixel of the coded validation split; stores the last step's tables."""
+        config, last = self._config, step >= self._config.num_train_steps
+        tables = read_tables(self.workdir, step)
+        if tables is not None:
+            codec = TokenCodec(self._model, jax.device_get(variables), tables)
+        else:
+            number = config.eval.table_images
+            codec = fit_codec(
+                self._model, variables, self._images, batch_size=config.eval.batch_size,
+                images=number if last else -(-number // 4), **({} if last else QUICK),
+            )  # fmt: skip
+        if last and tables is None and self._is_main:
+            write_tables(self.workdir, step, codec.tables)
+        size, pixels = codec.split_size(
+            self._validation, batch_size=config.eval.batch_size,
+            most_signals=None if last else QUICK_SIGNALS,
+        )  # fmt: skip
+        return 8 * size / pixels
 
     def finish(self, state, quality):
         """Writes `metrics.json` and `reconstructions.png`, and logs what to do next.

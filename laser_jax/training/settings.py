@@ -79,6 +79,7 @@ SETTINGS = {
     "optimizer.ema_decay": SHARE,
     "eval.batch_size": COUNT,
     "eval.coefficient_bits": Integer(1, 64),
+    "eval.table_images": COUNT_OR_NONE,
     "eval.checkpoint": Choice(WHICH),
     "eval.split": Choice(SPLITS),
     "eval.perceptual": Flag(),

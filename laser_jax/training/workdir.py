@@ -29,7 +29,7 @@ _MAY_CHANGE = (
 _REMEDY = "Give the workdir of a run that main.py trained."
 # The files of a run, in the order in which they are moved: checkpoints first, config last.
 _RUN_FILES = (
-    "checkpoints", "metrics.json", "evaluation*.json", "*reconstructions*.png",
+    "checkpoints", "metrics.json", "evaluation*.json", "*reconstructions*.png", "tokens-*.npz",
     "events.out.tfevents.*", "config_history.json", "config.json",
 )  # fmt: skip
 
@@ -80,7 +80,7 @@ _ADDED_KEYS = {
         "num_downsamples": 2,
         "learning_rate": 2e-4,
     },
-    "eval": {"perceptual": True, "checkpoint": "newest", "split": "test"},
+    "eval": {"table_images": 4096, "perceptual": True, "checkpoint": "newest", "split": "test"},
     "weights": {"lpips": None, "inception": None},
     "best_metric": "psnr",
     "not_finite": "stop",

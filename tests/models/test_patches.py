@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from configs import default
-from laser_jax.evaluation.split import bits_per_pixel
+from laser_jax.evaluation.split import bits_per_pixel_fixed
 from laser_jax.models import FiniteScalarQuantizer, VectorQuantizer
 from laser_jax.models.bottlenecks.output import from_patches, to_patches
 from laser_jax.trained import TrainedAutoencoder
@@ -71,7 +71,8 @@ def test_a_token_of_a_trained_run_stands_for_a_patch(tiny_config, changes, bits)
     indices, h, w = trained.encode_to_indices(images)
     assert indices.shape == (2, 32) and (h, w) == (4, 8) and indices.max() < 2**bits
     assert (
-        setup.model.signal_shape == (8, 4) and bits_per_pixel(setup.model, tiny_config) == bits / 32
+        setup.model.signal_shape == (8, 4)
+        and bits_per_pixel_fixed(setup.model, tiny_config) == bits / 32
     )
     decoded = trained.decode_from_indices(indices, h, w)
     np.testing.assert_allclose(decoded, trained.reconstruct(images), atol=1e-5)

@@ -38,7 +38,7 @@ def smooth_tokens(rng, pictures, side=6):
 def fitted():
     """A model of smooth tokens, trained, and the order-0 tables of the same tokens."""
     tokens, atoms = smooth_tokens(np.random.default_rng(0), 200), np.eye(12)
-    models = [fit_context_model(tokens, SET, dictionary=atoms, steps=n) for n in (150, 0)]
+    models = [fit_context_model(tokens, SET, dictionary=atoms, most_steps=n) for n in (150, 0)]
     models[1] = ContextModel(SET, models[1].tables | {"adapt": (0, 1)})
     return models
 
@@ -137,7 +137,7 @@ def test_order_0_tables_cost_the_entropy_of_independent_symbols():
     share = 2.0 ** -np.arange(1, 9)
     atoms = rng.choice(8, (20, 10, 10, 1), p=share / share.sum()).astype(np.int32)
     tokens = Tokens(np.ones(atoms.shape[:3], np.int32), atoms, np.ones_like(atoms))
-    model = fit_context_model(tokens, layout, steps=0)
+    model = fit_context_model(tokens, layout, most_steps=0)
     counts = np.bincount(atoms.ravel(), minlength=8)
     entropy = -np.sum(counts * np.log2(counts / counts.sum()))
     assert model.bits(tokens).sum() == pytest.approx(entropy, rel=5e-3)
@@ -149,7 +149,7 @@ def test_a_set_costs_the_draws_of_its_atoms_less_their_order():
     rng = np.random.default_rng(7)
     atoms = np.sort(np.argsort(rng.random((40, 8, 8, m)), -1)[..., :2], -1).astype(np.int32)
     tokens = Tokens(np.full(atoms.shape[:3], 2, np.int32), atoms, np.ones_like(atoms))
-    model = fit_context_model(tokens, layout, steps=0)
+    model = fit_context_model(tokens, layout, most_steps=0)
     each = model.bits_by_part(tokens)["atoms"].sum() / atoms[..., 0].size
     assert np.log2(m * (m - 1) / 2) == pytest.approx(each, abs=0.05)
 

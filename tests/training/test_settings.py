@@ -109,6 +109,7 @@ REFUSED = {
     "optimizer.ema_decay": NOT_A_SHARE,
     "eval.batch_size": BELOW_1,
     "eval.coefficient_bits": BELOW_1,
+    "eval.table_images": (-1,),
     "eval.checkpoint": ("last",),
     "eval.split": ("last",),
     "eval.perceptual": (1,),

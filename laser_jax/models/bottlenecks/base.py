@@ -22,6 +22,7 @@ from laser_jax.models.bottlenecks.output import (
 from laser_jax.models.precision import at_least_float32
 from laser_jax.ranges import PATCH, check_settings, setting
 from laser_jax.sparse import SparseCode, decode, usage
+from laser_jax.tokens import Layout
 
 
 class Bottleneck(nn.Module, kw_only=True):
@@ -37,6 +38,7 @@ class Bottleneck(nn.Module, kw_only=True):
     Attributes:
       is_learned: whether the atoms come from data.
       has_coefficients: whether the entries of a code have coefficients that differ from 1.
+      has_real_coefficients: whether coefficients are real numbers, so tokens need a step.
       has_indices: whether one integer is the code of a signal (`to_indices`, `from_indices`).
       learns_by_gradient: whether the optimizer moves the atoms.
       learning_rate_scale: factor of the optimizer's learning rate for the atoms.
@@ -72,6 +74,10 @@ class Bottleneck(nn.Module, kw_only=True):
 
     @property
     def has_indices(self) -> bool:
+        return False
+
+    @property
+    def has_real_coefficients(self) -> bool:
         return False
 
     @property
@@ -147,6 +153,14 @@ class Bottleneck(nn.Module, kw_only=True):
 
     def bits_per_signal(self, coefficient_bits: float) -> float:
         """Returns the bits of a signal's fixed-length code, coefficients at this precision."""
+        raise NotImplementedError
+
+    def token_layout(self, step: float | None = None) -> Layout:
+        """Returns the `laser_jax.tokens.Layout` of the codes.
+
+        Args:
+          step: what a level of 1 is as a coefficient, if `has_real_coefficients`.
+        """
         raise NotImplementedError
 
     @property

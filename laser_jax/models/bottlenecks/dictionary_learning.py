@@ -37,6 +37,7 @@ from laser_jax.sparse import (
 from laser_jax.sparse.ksvd import METHODS
 from laser_jax.sparse.penalties import coefficient_l1, coefficient_rate, coherence_penalty
 from laser_jax.sparse.support import optimal_coefficients
+from laser_jax.tokens import Layout
 
 SPARSE_CODERS = (*PURSUITS, RATE_DISTORTION)
 DICTIONARY_UPDATES = ("gradient", "online", "ksvd")
@@ -151,6 +152,14 @@ class DictionaryLearning(DictionaryBottleneck):
         if self.coherence_weight:
             loss += self.coherence_weight * coherence_penalty(atoms)
         return loss
+
+    @property
+    def has_real_coefficients(self) -> bool:
+        return not self.by_rate
+
+    def token_layout(self, step: float | None = None) -> Layout:
+        step = step if self.has_real_coefficients else self.coefficient_step
+        return Layout.of_set(num_atoms=self.num_embeddings, sparsity=self.sparsity_level, step=step)
 
     def random_atoms(self) -> Atoms:
         shape = (self.num_embeddings, self.signal_width)

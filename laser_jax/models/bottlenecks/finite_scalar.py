@@ -12,6 +12,7 @@ from laser_jax.models.bottlenecks.base import Bottleneck
 from laser_jax.models.bottlenecks.output import Atoms, Latents, as_pair
 from laser_jax.ranges import Integer, Several, setting
 from laser_jax.sparse import SparseCode
+from laser_jax.tokens import Layout
 
 LARGEST_TABLE = 2**20  # entries whose use is counted, so that the table's memory is bounded
 
@@ -127,6 +128,9 @@ class FiniteScalarQuantizer(Bottleneck):
 
     def _entries(self, values):
         return jnp.broadcast_to(jnp.arange(self.num_embeddings), values.shape)
+
+    def token_layout(self, step: float | None = None) -> Layout:
+        return Layout.of_grid(self.levels)
 
     def bits_per_signal(self, coefficient_bits: float) -> float:
         """Returns the bits of a signal's code; its coefficients are part of it."""

@@ -13,6 +13,7 @@ from laser_jax.models.bottlenecks.output import Atoms, Latents, Signals
 from laser_jax.ranges import COUNT, SHARE, Choice, Flag, setting
 from laser_jax.sparse import SparseCode, unit_norm
 from laser_jax.sparse.codebook import check_stages, replace_codes, stage_kmeans
+from laser_jax.tokens import Layout
 
 
 class VectorQuantizer(DictionaryBottleneck):
@@ -92,6 +93,11 @@ class VectorQuantizer(DictionaryBottleneck):
 
     def from_indices(self, indices: Int[Array, "b h w"]) -> SparseCode:
         return SparseCode(indices[..., None], jnp.ones((*indices.shape, 1)))
+
+    def token_layout(self, step: float | None = None) -> Layout:
+        return Layout.of_stages(
+            num_atoms=self.num_embeddings, stages=self.num_stages, full=not self.by_rate
+        )
 
     def random_atoms(self) -> Atoms:
         bound = 1 / self.num_embeddings  # small, as in the original code

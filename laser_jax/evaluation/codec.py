@@ -1,0 +1,221 @@
+"""A trained autoencoder as a codec: images to tokens and files, and back.
+
+What a file costs depends on tables, the `ContextModel` of the tokens of training images. They
+belong to one checkpoint and stand beside it in the workdir: `tokens-STEP.npz`.
+"""
+
+import logging
+import pathlib
+
+import jax
+import numpy as np
+
+from laser_jax.files import whole_file
+from laser_jax.images import check_images
+from laser_jax.metrics import squared_error_to_psnr
+from laser_jax.models import inference
+from laser_jax.models.inference import atoms_of
+from laser_jax.sparse import SparseCode, dequantize_coefficients
+from laser_jax.tokens import (
+    ContextModel,
+    Run,
+    code_of,
+    fingerprint_of,
+    fit_context_model,
+    one_size,
+    pack_tokens,
+    tokens_of,
+    unpack_tokens,
+    write_container,
+)
+
+log = logging.getLogger("laser_jax")
+
+MOST_SIGNALS = 2**18  # of training images that tables are fitted on
+LARGEST_LOSS = 0.03  # dB of PSNR that rounding real coefficients may cost on training images
+
+
+class TokenCodec:
+    """An `Autoencoder` with its variables and the tables of its tokens.
+
+    Attributes:
+      model: the `Autoencoder`.
+      variables: its variables for evaluation.
+      tables: the `ContextModel`; its `layout` says what the tokens are.
+    """
+
+    def __init__(self, model, variables, tables):
+        self.model, self.variables, self.tables = model, variables, tables
+        self._fingerprint = None
+
+    @property
+    def fingerprint(self):
+        """8 bytes of the weights and the dictionary."""
+        if self._fingerprint is None:
+            leaves = jax.tree.leaves_with_path(jax.device_get(self.variables))
+            parts = (part for path, x in leaves for part in (str(path).encode(), np.asarray(x)))
+            self._fingerprint = fingerprint_of(*parts)
+        return self._fingerprint
+
+    def to_tokens(self, images):
+        """Returns the `Tokens` `(b, h, w)` of images `(b, H, W, C)`."""
+        code = jax.device_get(inference.encode(self.model, self.variables, images))
+        return tokens_of(code, self.tables.layout)
+
+    def to_images(self, tokens):
+        """Returns the images, float in [0, 1], of tokens."""
+        layout = self.tables.layout
+        code = dequantize_coefficients(code_of(tokens, layout), np.asarray(layout.steps))
+        return np.asarray(inference.decode(self.model, self.variables, code))
+
+    def compress(self, images):
+        """Returns a file's bytes for each image; see `TrainedAutoencoder.compress`."""
+        files = []
+        for image in images:
+            image, channels = np.asarray(image), self.model.in_channels
+            if image.ndim != 3 or image.shape[-1] != channels or image.size == 0:
+                raise ValueError(
+                    f"an image must have shape (H, W, {channels}) and not be empty, "
+                    f"got {image.shape}."
+                )
+            check_images(images=image[None])
+            tokens = self.to_tokens(extended(image, self.model.signal_shape)[None])
+            files.append(self._packed([(tokens, image.shape[:2])]))
+        return files
+
+    def decompress(self, files):
+        """Returns the uint8 images of files; see `TrainedAutoencoder.decompress`."""
+        images = []
+        for data in files:
+            groups = unpack_tokens(
+                data, self.tables, unit=self.model.signal_shape, fingerprint=self.fingerprint
+            )
+            for tokens, (height, width) in one_size(groups):
+                image = self.to_images(tokens)[0, :height, :width]
+                images.append(np.round(255 * image).astype(np.uint8))
+        return images
+
+    def _packed(self, groups):
+        return pack_tokens(
+            groups, self.tables, unit=self.model.signal_shape, fingerprint=self.fingerprint
+        )
+
+    def split_size(self, source, *, batch_size, most_signals=None):
+        """Returns the bytes of a split, or of a part of it, in one container, and its pixels.
+
+        Args:
+          source: the images.
+          batch_size: images coded at a time.
+          most_signals: signals of the code after which images are left out; None: none are.
+        """
+        number, bits = _most_images(self.model, source, most_signals), 0.0
+        for code in _codes(self.model, self.variables, source, number, batch_size):
+            bits += float(np.sum(self.tables.bits(tokens_of(code, self.tables.layout))))
+        height, width = source[0].shape[:2]
+        head = write_container([Run(1, height, width)], b"", self.fingerprint)
+        number_bytes = 3  # of the number of images, beyond the one byte of 1
+        return len(head) + number_bytes + int(np.ceil(bits / 8)), number * height * width
+
+
+def fit_codec(model, variables, source, *, images, batch_size, **fitting):
+    """Returns the `TokenCodec` with tables of training images.
+
+    Args:
+      model: the `Autoencoder`.
+      variables: its variables for evaluation.
+      source: the training images.
+      images: the most of them that are used, evenly spaced; at most 2^18 signals' worth.
+      batch_size: images coded at a time.
+      **fitting: options of `fit_context_model`.
+    """
+    variables = jax.device_get(variables)  # so that each process can compute alone
+    number = min(images, _most_images(model, source, MOST_SIGNALS))
+    codes = _codes(model, variables, source, number, batch_size)
+    code = SparseCode(*(np.concatenate(x) for x in zip(*codes, strict=True)))
+    step = None
+    if model.bottleneck.has_real_coefficients:
+        shown = _evenly_spaced(source, min(number, batch_size))
+        step = _choose_step(model, variables, _stacked(source, shown, batch_size))
+    layout = model.bottleneck.token_layout(step)
+    tables = fit_context_model(
+        tokens_of(code, layout), layout, dictionary=np.asarray(atoms_of(variables)), **fitting
+    )
+    return TokenCodec(model, variables, tables)
+
+
+def _choose_step(model, variables, images):
+    """The largest step, of a ladder, whose rounding costs at most `LARGEST_LOSS` dB of PSNR."""
+    code = jax.device_get(inference.encode(model, variables, images))
+    original = images.astype(np.float64) / 255
+    used = code.coefficients[code.coefficients != 0]
+    step = float(np.sqrt(np.mean(np.square(used, dtype=np.float64)))) if used.size else 1.0
+
+    def quality(coefficients):
+        found = inference.decode(model, variables, SparseCode(code.indices, coefficients))
+        return float(squared_error_to_psnr(np.mean((np.asarray(found) - original) ** 2)))
+
+    best = quality(code.coefficients)
+    for _ in range(30):
+        rounded = np.float32(step) * np.rint(code.coefficients / np.float32(step))
+        if quality(rounded) >= best - LARGEST_LOSS:
+            break
+        step /= 2**0.5
+    return step
+
+
+def read_tables(workdir, step):
+    """Returns the tables of a checkpoint, or None if the workdir has none of this step.
+
+    Raises:
+      ValueError: if the file is damaged or of a newer version.
+    """
+    path = _tables_path(workdir, step)
+    return ContextModel.from_bytes(path.read_bytes()) if path.exists() else None
+
+
+def write_tables(workdir, step, tables):
+    """Stores the tables of a checkpoint in the workdir.
+
+    Raises:
+      OSError: if they cannot be written.
+    """
+    path = _tables_path(workdir, step)
+    with whole_file(path) as partial:
+        partial.write_bytes(tables.to_bytes())
+    log.info("written: %s", path)
+
+
+def _tables_path(workdir, step):
+    return pathlib.Path(workdir) / f"tokens-{step}.npz"
+
+
+def extended(image, multiple):
+    """Returns an image `(H, W, C)` with its sides extended by reflection to multiples."""
+    padding = [(0, -n % each) for n, each in zip(image.shape[:2], multiple, strict=True)]
+    return np.pad(image, (*padding, (0, 0)), mode="symmetric")
+
+
+def _most_images(model, source, signals):
+    """How many images of a source have at most so many signals; None: all images."""
+    if signals is None:
+        return len(source)
+    return max(1, min(len(source), signals * model.signal_pixels // source[0][..., 0].size))
+
+
+def _codes(model, variables, source, number, batch_size):
+    """Yields the codes of images at even distances, batch after batch."""
+    indices = _evenly_spaced(source, number)
+    for start in range(0, number, batch_size):
+        part = indices[start : start + batch_size]
+        code = inference.encode(model, variables, _stacked(source, part, batch_size))
+        yield SparseCode(*(x[: len(part)] for x in jax.device_get(code)))
+
+
+def _evenly_spaced(source, number):
+    return np.linspace(0, len(source) - 1, number).astype(int)
+
+
+def _stacked(source, indices, size):
+    """Images, the last repeated up to a batch: one shape is one compilation."""
+    padded = np.pad(indices, (0, size - len(indices)), mode="edge")
+    return np.stack([source[int(i)] for i in padded])

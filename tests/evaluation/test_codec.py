@@ -1,0 +1,127 @@
+"""Trained runs as codecs, on stored runs of every bottleneck."""
+
+import pathlib
+import tarfile
+
+import numpy as np
+import pytest
+
+import laser_jax
+from laser_jax.evaluation.codec import TokenCodec, fit_codec, read_tables, write_tables
+from laser_jax.tokens import pack_tokens
+from laser_jax.training.loop import train
+
+STORED = pathlib.Path(__file__).parent.parent / "stored"
+BATCH = 16
+
+
+def smooth_images(seed, number, height=32, width=32):
+    """Random images of low frequencies, uint8."""
+    rng = np.random.default_rng(seed)
+    waves = rng.normal(size=(number, 4, 4, 3))
+    rows, columns = (np.cos(np.outer(np.arange(n), np.arange(4)) * 0.1) for n in (height, width))
+    images = np.einsum("yi,xj,nijc->nyxc", rows, columns, waves)
+    return np.uint8(np.clip(128 + 30 * images, 0, 255))
+
+
+@pytest.fixture(scope="module", params=["vq", "ksvd"])
+def run(request, tmp_path_factory):
+    """The workdir of a stored run, what `load` returns, and its codec on smooth images."""
+    path = tmp_path_factory.mktemp("stored")
+    with tarfile.open(STORED / f"{request.param}.tar.gz") as archive:
+        archive.extractall(path, filter="data")
+    workdir = path / request.param
+    trained = laser_jax.load(workdir)
+    images = smooth_images(0, 48)
+    codec = fit_codec(trained.model, trained.variables, images, images=48, batch_size=BATCH)
+    write_tables(workdir, int(trained.state.step), codec.tables)
+    return workdir, trained, codec
+
+
+def psnr(images, found):
+    return -10 * np.log10(np.mean((images / 255 - found) ** 2))
+
+
+def test_tokens_lose_at_most_a_twentieth_of_a_decibel(run):
+    _, trained, _ = run
+    images = smooth_images(1, BATCH)
+    tokens = trained.encode_to_tokens(images)
+    found = trained.decode_from_tokens(tokens)
+    assert psnr(images, found) > psnr(images, trained.reconstruct(images)) - 0.05
+    with pytest.raises(ValueError, match="unused places must be 0|lie in the alphabet"):
+        trained.decode_from_tokens(tokens._replace(atoms=tokens.atoms + 1000))
+
+
+def test_pictures_of_any_size_come_back_from_files(run):
+    _, trained, codec = run
+    pictures = [smooth_images(2, 1)[0], smooth_images(3, 1, 21, 45)[0]]
+    files = trained.compress(pictures)
+    found = trained.decompress(files)
+    assert [x.shape for x in found] == [x.shape for x in pictures]
+    assert all(x.dtype == np.uint8 for x in found)
+    expected = trained.decode_from_tokens(trained.encode_to_tokens(pictures[0][None]))[0]
+    np.testing.assert_array_equal(found[0], np.round(255 * expected))
+    bits = float(codec.tables.bits(codec.to_tokens(pictures[0][None]))[0])
+    assert len(files[0]) <= 1.001 * bits / 8 + 40
+    assert trained.compress(pictures[0][None] / np.float32(255)) == files[:1]
+
+
+def test_bad_files_and_files_of_another_model_raise(run):
+    _, trained, codec = run
+    (data,) = trained.compress(smooth_images(5, 1))
+    with pytest.raises(ValueError, match="damaged or truncated"):
+        trained.decompress([data[:-3]])
+    changed = {**trained.variables, "extra": np.ones(1)}
+    other = TokenCodec(trained.model, changed, codec.tables)
+    with pytest.raises(ValueError, match="another model"):
+        other.decompress([data])
+    with pytest.raises(ValueError, match=r"an image must have shape \(H, W, 3\)"):
+        trained.compress([smooth_images(5, 1)[0, :, :, 0]])
+
+
+def test_size_of_a_split_is_that_of_its_one_file(run):
+    _, trained, codec = run
+    images = smooth_images(6, 40)
+    size, pixels = codec.split_size(images, batch_size=BATCH)
+    groups = [(codec.to_tokens(images), images.shape[1:3])]
+    data = pack_tokens(
+        groups, codec.tables, unit=trained.model.signal_shape, fingerprint=codec.fingerprint
+    )
+    assert pixels == images[..., 0].size
+    assert len(data) == pytest.approx(size, rel=1e-3, abs=4)
+    part, fewer = codec.split_size(images, batch_size=BATCH, most_signals=8 * 64)
+    assert fewer == 8 * 32 * 32 * trained.model.signal_pixels // 16 and part < size
+
+
+def test_tables_stand_in_the_workdir_beside_their_checkpoint(run):
+    workdir, trained, codec = run
+    step = int(trained.state.step)
+    assert read_tables(workdir, step).fingerprint == codec.tables.fingerprint
+    assert read_tables(workdir, step + 1) is None
+    again = laser_jax.load(workdir)
+    path = workdir / f"tokens-{step}.npz"
+    data = path.read_bytes()
+    try:
+        path.write_bytes(data[:-9])
+        with pytest.raises(ValueError, match="tables of tokens are damaged"):
+            again.compress(smooth_images(7, 1))
+        path.unlink()
+        with pytest.raises(FileNotFoundError, match="an evaluation of this checkpoint makes them"):
+            again.compress(smooth_images(7, 1))
+    finally:
+        path.write_bytes(data)
+
+
+def test_training_and_evaluation_store_tables_and_report_the_true_rate(tiny_config, tmp_path):
+    from laser_jax.evaluate import evaluate
+
+    tiny_config.model.bottleneck, tiny_config.num_train_steps = "vq", 20
+    tiny_config.eval.table_images = 32
+    train(tiny_config, tmp_path)
+    tables = tmp_path / "tokens-20.npz"
+    stored = tables.read_bytes()
+    first = evaluate(tiny_config, tmp_path)
+    assert 0 < first["bits_per_pixel"] < first["bits_per_pixel_fixed"] == pytest.approx(5 / 16)
+    tables.unlink()  # as in a workdir of an older version
+    second = evaluate(tiny_config, tmp_path)
+    assert tables.read_bytes() == stored and second["bits_per_pixel"] == first["bits_per_pixel"]

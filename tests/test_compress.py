@@ -1,0 +1,61 @@
+"""python -m laser_jax compress and decompress, on a stored run."""
+
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import laser_jax
+from laser_jax.__main__ import main
+from laser_jax.evaluation.codec import fit_codec, write_tables
+from tests.test_reconstruct import pictures, workdir  # noqa: F401
+
+
+@pytest.fixture(scope="module")
+def ready(workdir, tmp_path_factory):  # noqa: F811
+    """The stored run with tables."""
+    path = tmp_path_factory.mktemp("ready") / "vq"
+    shutil.copytree(workdir, path)
+    trained = laser_jax.load(path)
+    images = np.random.default_rng(0).integers(256, size=(16, 32, 32, 3), dtype=np.uint8)
+    codec = fit_codec(trained.model, trained.variables, images, images=16, batch_size=16)
+    write_tables(path, int(trained.state.step), codec.tables)
+    return path
+
+
+def run(command, run_dir, out, *names):
+    return main([command, f"--workdir={run_dir}", f"--out={out}", *map(str, names)])
+
+
+def test_pictures_come_back_in_their_own_size(ready, pictures, capsys):  # noqa: F811
+    files, back = pictures / "files", pictures / "back"
+    assert run("compress", ready, files, pictures / "odd size.png", pictures / "pictures") == 0
+    said = capsys.readouterr().out
+    assert said.count(" dB\n") == 3 and "bytes in all" in said and "bits a pixel" in said
+    names = sorted(path.relative_to(files).as_posix() for path in files.rglob("*.laser"))
+    assert names == ["below/gray.laser", "odd size.laser", "square.laser"]
+    assert run("decompress", ready, back, files) == 0
+    assert Image.open(back / "below/gray.png").size == (50, 37)
+    assert Image.open(back / "odd size.png").size == (50, 37)
+    data = (files / "square.laser").read_bytes()
+    (expected,) = laser_jax.load(ready).decompress([data])
+    np.testing.assert_array_equal(np.asarray(Image.open(back / "square.png")), expected)
+
+
+def test_damaged_file_is_named_and_the_others_are_written(ready, pictures, capsys):  # noqa: F811
+    files, back = pictures / "files", pictures / "back"
+    assert run("compress", ready, files, pictures / "pictures") == 0
+    damaged = files / "square.laser"
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    assert run("decompress", ready, back, files) == 1
+    error = capsys.readouterr().err
+    assert "square.laser cannot be read: the file is damaged" in error and "1 of 2 files" in error
+    assert (back / "below/gray.png").exists() and not (back / "square.png").exists()
+
+
+def test_run_without_tables_is_a_clear_error(workdir, pictures, capsys):  # noqa: F811
+    for command in ("compress", "decompress"):
+        assert run(command, workdir, pictures / "out", pictures / "odd size.png") == 1
+        assert "has no tables of tokens for step 20" in capsys.readouterr().err
+    assert not (pictures / "out").exists()
