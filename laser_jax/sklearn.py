@@ -10,14 +10,17 @@ They compute in the floating type of `X`, as scikit-learn does: pass float32 for
 above all. Needs `pip install laser-jax[sklearn]`.
 """
 
+from typing import Any, Self
+
 import jax
 import numpy as np
+from jaxtyping import Float, Real
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from laser_jax.checks import check_at_least
-from laser_jax.sparse import DictionaryLearner, fit_dictionary, omp, to_dense
+from laser_jax.sparse import DictionaryLearner, LearnerState, fit_dictionary, omp, to_dense
 
 _FLOATS = (np.float64, np.float32)
 _BLOCK = 4096  # signals that are coded at a time
@@ -26,7 +29,7 @@ _BLOCK = 4096  # signals that are coded at a time
 class _Coding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """What both estimators share: codes in `_atoms`."""
 
-    def transform(self, X):
+    def transform(self, X: Real[np.ndarray, "n d"]) -> Float[np.ndarray, "n m"]:
         """Returns the codes of signals.
 
         Args:
@@ -48,7 +51,7 @@ class _Coding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
                 found[start : start + _BLOCK] = np.asarray(dense)[: len(rows)]
         return found
 
-    def inverse_transform(self, X):
+    def inverse_transform(self, X: Real[np.ndarray, "n m"]) -> Float[np.ndarray, "n d"]:
         """Returns the signals `(n, d)` that codes `(n, m)` stand for."""
         check_is_fitted(self)
         X = check_array(X, dtype=_FLOATS)
@@ -98,16 +101,16 @@ class DictionaryLearning(_Coding):
 
     def __init__(
         self,
-        n_components=None,
+        n_components: int | None = None,
         *,
-        transform_n_nonzero_coefs=None,
-        transform_tol=None,
-        method="approximate",
-        max_iter=50,
-        tol=1e-4,
-        batch_size=1024,
-        dict_init=None,
-        random_state=None,
+        transform_n_nonzero_coefs: int | None = None,
+        transform_tol: float | None = None,
+        method: str = "approximate",
+        max_iter: int = 50,
+        tol: float = 1e-4,
+        batch_size: int = 1024,
+        dict_init: Real[np.ndarray, "m d"] | None = None,
+        random_state: int | np.random.RandomState | None = None,
     ):
         self.n_components = n_components
         self.transform_n_nonzero_coefs = transform_n_nonzero_coefs
@@ -119,7 +122,7 @@ class DictionaryLearning(_Coding):
         self.dict_init = dict_init
         self.random_state = random_state
 
-    def fit(self, X, y=None):
+    def fit(self, X: Real[np.ndarray, "n d"], y: Any = None) -> Self:
         """Learns from `(n, d)` signals; `y` is not used. Returns the estimator.
 
         Raises:
@@ -139,14 +142,14 @@ class DictionaryLearning(_Coding):
                 tolerance=self.tol,
                 key=self._key(),
             )
-        self.components_ = np.array(result.dictionary, X.dtype)
+        self.components_: np.ndarray = np.array(result.dictionary, X.dtype)
         errors = np.asarray(result.errors)
         self.error_ = float(errors[-1])
         self.n_iter_ = 1 + int(np.count_nonzero(errors != errors[-1]))
-        self._state = None
+        self._state: LearnerState | None = None
         return self
 
-    def partial_fit(self, X, y=None):
+    def partial_fit(self, X: Real[np.ndarray, "n d"], y: Any = None) -> Self:
         """Learns from some signals `(n, d)` of a stream; `y` is not used. Returns the estimator.
 
         Raises:
@@ -170,9 +173,9 @@ class DictionaryLearning(_Coding):
                     atoms = self.dict_init if first else self.components_
                     state = learner.init(self._key(), rows, dictionary=atoms)
                 state = learner.update(state, rows)
-            self._state = jax.tree.map(np.array, state)
-        self.components_ = self._state.dictionary
-        self.n_iter_ = int(self._state.step)
+            state = self._state = jax.tree.map(np.array, state)
+        self.components_ = state.dictionary
+        self.n_iter_ = int(state.step)
         return self
 
     @property
@@ -198,13 +201,19 @@ class SparseCoder(_Coding):
       n_features_in_: d.
     """
 
-    def __init__(self, dictionary, *, transform_n_nonzero_coefs=None, transform_tol=None):
+    def __init__(
+        self,
+        dictionary: Real[np.ndarray, "m d"],
+        *,
+        transform_n_nonzero_coefs: int | None = None,
+        transform_tol: float | None = None,
+    ):
         self.dictionary = dictionary
         self.transform_n_nonzero_coefs = transform_n_nonzero_coefs
         self.transform_tol = transform_tol
 
-    def fit(self, X, y=None):
-        """Learns nothing; checks that signals are as wide as atoms. Returns the estimator."""
+    def fit(self, X: Real[np.ndarray, "n d"], y: Any = None) -> Self:
+        """Checks that signals are as wide as atoms; learns nothing. Returns the estimator."""
         validate_data(self, X, dtype=_FLOATS, reset=False)
         return self
 

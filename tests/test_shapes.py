@@ -9,7 +9,7 @@ import pytest
 from beartype import beartype
 from jaxtyping import TypeCheckError, jaxtyped
 
-from laser_jax import images, losses, metrics
+from laser_jax import images, losses, metrics, sparse
 from laser_jax.models import (
     Autoencoder,
     DictionaryLearning,
@@ -27,6 +27,9 @@ dl = DictionaryLearning(
     num_embeddings=4, embedding_dim=4, sparsity_level=2, dictionary_update="gradient"
 )
 image_loss = losses.ImageLoss()
+signals = jnp.ones((5, 4))
+code = sparse.SparseCode(jnp.array([[0, 1]] * 5, jnp.int32), jnp.ones((5, 2)))
+learner = sparse.DictionaryLearner(4, sparsity=2)
 
 
 # A function, arguments of the annotated shapes, and arguments of other shapes or types.
@@ -50,12 +53,32 @@ image_loss = losses.ImageLoss()
     (fsq.from_indices, (indices,), (indices[0],)),
     (dl.encode, (atoms, latents), (atoms[0], latents)),
     (dl.signals, (latents,), (latents[0],)),
+    (sparse.decode, (code, atoms), (code, atoms[0])),
+    (sparse.to_dense, (code, 4), (code, "4")),
+    (sparse.usage, (code, 4), (signals, 4)),
+    (sparse.nearest_atom, (signals, atoms), (signals, atoms[:, :3])),
+    (learner.init, (jax.random.key(0), signals), (jax.random.key(0), code)),
 ])  # fmt: skip
 def test_functions_accept_their_annotated_shapes_and_no_others(function, allowed, others):
     checked = jaxtyped(typechecker=beartype)(function)
     checked(*allowed)
     with pytest.raises(TypeCheckError):
         checked(*others)
+
+
+@pytest.mark.parametrize("coder", [sparse.omp, sparse.matching_pursuit, sparse.top_k])
+def test_coders_accept_signals_as_wide_as_the_atoms_and_no_others(coder):
+    checked = jaxtyped(typechecker=beartype)(coder)
+    assert checked(signals, atoms, sparsity=2).indices.shape == (5, 2)
+    with pytest.raises(TypeCheckError):
+        checked(signals[:, :3], atoms, sparsity=2)
+
+
+def test_patches_accept_images_with_a_channel_axis_and_no_others():
+    checked = jaxtyped(typechecker=beartype)(sparse.extract_patches)
+    assert checked(pictures, patch_size=4, stride=4).shape == (2, 9, 48)
+    with pytest.raises(TypeCheckError):
+        checked(pictures[0, 0], patch_size=4)
 
 
 def test_methods_of_trained_runs_accept_their_annotated_shapes_and_no_others():

@@ -5,7 +5,9 @@ anew. Batch t is its rows `[t * batch_size, (t + 1) * batch_size)`, reached by i
 so `(seed, t)` is the whole state of the data, and resuming costs nothing.
 """
 
+import dataclasses
 import functools
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -58,26 +60,38 @@ def train_batches(
         )
     import grain
 
-    shape = functools.cache(lambda: source[0].shape)
-
-    def augment(image, rng):
-        _check_image(image, shape())
-        if crop_padding:
-            height, width, _ = image.shape
-            padding = ((crop_padding, crop_padding), (crop_padding, crop_padding), (0, 0))
-            top, left = rng.integers(2 * crop_padding + 1, size=2)
-            image = np.pad(image, padding, mode="reflect")[top : top + height, left : left + width]
-        if flip and rng.integers(2):
-            image = image[:, ::-1]
-        return image
-
     # As good as endless: grain's own endless length overflows in batches of one image.
     epochs = 2**62 // len(source)
     images = grain.MapDataset.source(source).seed(seed).shuffle().repeat(epochs)
-    images = images.random_map(augment)
+    images = images.random_map(_Augmentation(source, flip, crop_padding))
     # Batches of the process' size follow one another: those of step t, of process 0 to P - 1.
     batches = images.batch(local_size)[start_step * process_count + process_index :: process_count]
     return iter(_read(batches, num_threads))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Augmentation:
+    """Random crops and flips of images that have the shape of the source's first."""
+
+    source: Sequence
+    flip: bool
+    crop_padding: int
+
+    @functools.cached_property
+    def shape(self):
+        return self.source[0].shape
+
+    def __call__(self, image, rng):
+        _check_image(image, self.shape)
+        p = self.crop_padding
+        if p:
+            height, width, _ = image.shape
+            top, left = rng.integers(2 * p + 1, size=2)
+            image = np.pad(image, ((p, p), (p, p), (0, 0)), mode="reflect")
+            image = image[top : top + height, left : left + width]
+        if self.flip and rng.integers(2):
+            image = image[:, ::-1]
+        return image
 
 
 def eval_batches(source, *, batch_size, process_index=0, process_count=1):

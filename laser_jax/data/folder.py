@@ -59,8 +59,8 @@ def open_folder(path, *, split, image_size, channels=3, split_rule=SPLIT_RULE):
     root = resolve_path(path, "folder:")
     if not root.is_dir():
         raise ValueError(
-            f"folder {root} is not a directory. If the images were moved, say where they "
-            "are: --config.data.name=folder:PATH."
+            f"folder {root} is not a directory. If the images were moved, set their new place "
+            "with --config.data.name=folder:PATH."
         )
     if split_rule not in SPLIT_RULES:
         raise ValueError(f"split_rule must be one of {SPLIT_RULES}, got {split_rule}.")
@@ -83,13 +83,11 @@ def open_folder(path, *, split, image_size, channels=3, split_rule=SPLIT_RULE):
         remedy = "" if how == _BY_HASH else f" To have some, name a folder {split!r}."
         raise ValueError(f"too few images for {split} in folder {root}: {counts}.{remedy}")
     log.info("folder %s %s: %s", root, split, counts)
+    how_loaded = f"centre square, bicubic to {image_size}x{image_size}{DESCRIBED[channels]}"
     return ImageSource(
         name=f"folder:{path}",
         split=split,
-        description=(
-            f"folder:{path} {split}: {counts}; centre square, bicubic to {image_size}x{image_size}"
-            f"{DESCRIBED[channels]}"
-        ),
+        description=f"folder:{path} {split}: {counts}; {how_loaded}",
         records=readable,
         load=functools.partial(_load, image_size=image_size, channels=channels),
     )

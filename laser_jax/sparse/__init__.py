@@ -1,4 +1,4 @@
-"""Sparse coding in a dictionary, in JAX alone.
+"""Sparse coding and dictionary learning in JAX.
 
     import jax, jax.numpy as jnp
     from laser_jax.sparse import omp, decode

@@ -58,7 +58,7 @@ def fit_dictionary(
     method: str = "approximate",
     iterations: int = 50,
     max_coherence: Real[ArrayLike, ""] = 0.99,
-    dictionary: Float[Array, "m d"] | None = None,
+    dictionary: Float[ArrayLike, "m d"] | None = None,
     tolerance: Real[ArrayLike, ""] = 0.0,
     mask: Real[Array, "*#batch #d"] | Bool[Array, "*#batch #d"] | None = None,
     nonnegative: bool | str = False,
@@ -66,10 +66,9 @@ def fit_dictionary(
 ) -> FitResult:
     """Learns a dictionary in which the signals are sparse.
 
-    Approximates argmin over D, X of ||Y - X D||^2 subject to ||x_i||_0 <= k, in turn
-    over X (by `omp`) and over D. Atoms start as signals; between iterations those that
-    go unused, or nearly equal another, are replaced by signals approximated badly. A
-    signal that is not finite takes no part.
+    Approximates argmin over D, X of ||Y - X D||^2 subject to ||x_i||_0 <= k, in turn over X (by
+    `omp`) and over D. Atoms start as signals. Between iterations, unused atoms and near duplicates
+    are replaced by signals with large errors. A signal that is not finite is ignored.
 
     Args:
       signals: `(..., d)` float array, one signal a row.
@@ -91,12 +90,11 @@ def fit_dictionary(
       `FitResult(dictionary, code, errors)`.
 
     Raises:
-      ValueError: if there is no signal, `method` is unknown or cannot do what is asked, a number
-        is out of range or `dictionary` does not fit.
+      ValueError: if there is no signal, `method` is unknown or does not support an option, a
+        number is out of range or `dictionary` has another shape.
 
     References:
-      Aharon, Elad and Bruckstein, K-SVD: an algorithm for designing overcomplete
-      dictionaries for sparse representation, 2006.
+      Aharon, Elad and Bruckstein, K-SVD, IEEE Transactions on Signal Processing 2006.
     """
     flat = check_rows(signals, num_atoms)
     check_sparsity(sparsity, num_atoms)
@@ -110,11 +108,8 @@ def fit_dictionary(
     result = problem.fit(flat, weights, start, jax.random.split(key, iterations))
     shape = *jnp.shape(signals)[:-1], sparsity
     code = SparseCode(*(x.reshape(shape) for x in result.code))
-    return FitResult(
-        result.dictionary,
-        code._replace(coefficients=scale * code.coefficients),
-        (result.errors * scale) * scale,
-    )
+    code = code._replace(coefficients=scale * code.coefficients)
+    return FitResult(result.dictionary, code, (result.errors * scale) * scale)
 
 
 def _prepare(signals, mask):

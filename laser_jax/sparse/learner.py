@@ -7,16 +7,19 @@ bit as one that never stopped.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from laser_jax.checks import check_at_least, check_choice, check_signals, check_sparsity
 from laser_jax.sparse.batches import Progress, in_batches
 from laser_jax.sparse.entry import static_value
 from laser_jax.sparse.ksvd import METHODS as SWEEPS
 from laser_jax.sparse.learner_state import (
+    LearnerState,
     beside,
     compiled_error,
     compiled_init,
@@ -36,8 +39,8 @@ class DictionaryLearner:
         state = learner.fit(batches, jax.random.key(0))
         state.dictionary  # (512, d)
 
-    Atoms that go unused, or nearly equal another, are replaced by signals approximated badly. A
-    signal that is not finite takes no part.
+    Unused atoms and near duplicates are replaced by signals with large errors. A signal that is not
+    finite is ignored.
 
     Args:
       num_atoms: m, at least 1.
@@ -52,7 +55,7 @@ class DictionaryLearner:
       learning_rate: of "residual", a share of the full step to where an atom's users want it.
       max_coherence: |cosine| above which of two atoms the less used one is replaced.
       min_usage: an atom used less than this multiple of the mean use is replaced.
-      replace_every: steps from one look for such atoms to the next; 0 never looks.
+      replace_every: steps between replacements of such atoms; 0: never.
       coder: of the batches; a function `(signals, dictionary, *, sparsity)` to a `SparseCode`.
 
     Raises:
@@ -90,7 +93,13 @@ class DictionaryLearner:
         if not 0 < self.learning_rate <= 1:
             raise ValueError(f"learning_rate must be in (0, 1], got {self.learning_rate}.")
 
-    def init(self, key, signals=None, *, dictionary=None):
+    def init(
+        self,
+        key: PRNGKeyArray,
+        signals: Float[ArrayLike, "*batch d"] | None = None,
+        *,
+        dictionary: Float[ArrayLike, "m d"] | None = None,
+    ) -> LearnerState:
         """Returns the state before the first batch.
 
         Args:
@@ -106,11 +115,11 @@ class DictionaryLearner:
         state = compiled_init(self)(key=key, signals=signals, dictionary=dictionary)
         return state if signals is None else beside(state, signals)
 
-    def update(self, state, signals):
+    def update(self, state: LearnerState, signals: Float[ArrayLike, "*batch d"]) -> LearnerState:
         """Returns the state after one batch.
 
-        The state given is donated: its arrays cannot be used again, on a device that reuses
-        them. Signals sharded over a mesh are summed over, and the state stays sharded as it is.
+        The state passed in is donated: do not use its arrays afterwards. Signals may be sharded
+        over a mesh; the new state has the sharding of the old one.
 
         Args:
           state: `LearnerState`.
@@ -127,23 +136,25 @@ class DictionaryLearner:
         state = beside(state, signals)
         return compiled_update(self, placement_of(state))(state, signals)
 
-    def mean_error(self, state, signals):
+    def mean_error(
+        self, state: LearnerState, signals: Float[ArrayLike, "*batch d"]
+    ) -> Float[Array, ""]:
         """Returns the mean of ||y - x D||^2 over `(..., d)` signals that are finite, a scalar."""
         check_signals(signals, state.dictionary)
         return compiled_error(self)(dictionary=state.dictionary, signals=signals)
 
     def fit(
         self,
-        batches,
-        key,
+        batches: Iterable[Float[ArrayLike, "..."]] | Float[ArrayLike, "*batch d"],
+        key: PRNGKeyArray,
         *,
-        state=None,
-        callback=None,
-        held_out=None,
-        evaluate_every=100,
-        tolerance=0.0,
-        progress=False,
-    ):
+        state: LearnerState | None = None,
+        callback: Callable[[LearnerState, dict[str, float]], Any] | None = None,
+        held_out: Float[ArrayLike, "*held d"] | None = None,
+        evaluate_every: int = 100,
+        tolerance: float = 0.0,
+        progress: bool = False,
+    ) -> LearnerState:
         """Returns the state after all batches, or after an early stop.
 
         Batches are cut and joined to `batch_size` signals, the last one is filled up. A

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, Int32, UInt32
 
 from laser_jax.checks import check_floats, check_rows
 from laser_jax.sparse.code import is_finite, squared_errors, usage
@@ -46,14 +47,14 @@ class LearnerState(NamedTuple):
       best_error: scalar, the least held-out error of a `fit` with `held_out`, infinite before.
     """
 
-    dictionary: jax.Array
+    dictionary: Float[Array, "m d"]
     statistics: Any
-    usage: jax.Array
-    step: jax.Array
-    seed: jax.Array
-    scale: jax.Array
-    error: jax.Array
-    best_error: jax.Array
+    usage: Float[Array, " m"]
+    step: Int32[Array, ""]
+    seed: UInt32[Array, ""]
+    scale: Float[Array, ""]
+    error: Float[Array, ""]
+    best_error: Float[Array, ""]
 
 
 @functools.lru_cache(maxsize=64)

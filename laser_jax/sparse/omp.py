@@ -63,9 +63,9 @@ def omp(
 ) -> SparseCode:
     """Codes each signal with at most `sparsity` atoms, chosen greedily.
 
-    Approximates argmin_x ||y - x D||^2 subject to ||x||_0 <= k. The coefficients
-    are the least-squares ones over the chosen atoms. Differentiable twice with regard to
-    signals and dictionary through the coefficients, in both modes, the support held.
+    Approximates argmin_x ||y - x D||^2 subject to ||x||_0 <= k. The coefficients are the
+    least-squares ones over the chosen atoms. They are twice differentiable, in both modes, with
+    regard to signals and dictionary, the support held.
 
     Args:
       signals: `(..., d)` float array, one signal a row.
@@ -86,36 +86,25 @@ def omp(
         all m. Makes no Gram matrix; not differentiable.
 
     Returns:
-      A `SparseCode` of shape `(..., k)`. A signal that is not finite gets coefficients NaN,
-      an atom that is not finite is never used. Atoms of one signal are distinct; where
-      fewer than `sparsity` were needed the rest have coefficient 0, so an all-zero
-      signal gets zero coefficients.
+      A `SparseCode` of shape `(..., k)`. A signal that is not finite gets coefficients NaN, an
+      atom that is not finite is never used. Atoms of one signal are distinct; where fewer than
+      `sparsity` were needed the rest have coefficient 0, as all have for an all-zero signal.
 
     Raises:
       ValueError: if widths differ, `sparsity` is out of range or `selection` unknown.
 
     References:
       Pati, Rezaiifar and Krishnaprasad, Orthogonal Matching Pursuit, Asilomar 1993.
-      Chen, Billings and Luo, Orthogonal least squares methods and their application
-      to non-linear system identification, 1989 (`selection="ols"`).
-      Rubinstein, Zibulevsky and Elad, Efficient implementation of the K-SVD algorithm
-      using batch orthogonal matching pursuit, 2008.
+      Chen, Billings and Luo, Orthogonal least squares methods, Int. J. Control 1989 ("ols").
+      Rubinstein, Zibulevsky and Elad, Batch-OMP, Technion technical report CS-2008-08.
     """
     check_choice("selection", selection, ("correlation", "ols"))
     signals, dictionary = check_signals(signals, dictionary)
     code = run_coder(
-        _code_block,
-        signals,
-        dictionary,
-        sparsity=sparsity,
-        rows_a_step=sparsity / 2,
-        tolerance=tolerance,
-        block_size=block_size,
-        gram_bytes=gram_bytes,
-        mask=mask,
-        options=(selection,),
-        atoms_axis=atoms_axis,
-    )
+        _code_block, signals, dictionary, sparsity=sparsity, rows_a_step=sparsity / 2,
+        tolerance=tolerance, block_size=block_size, gram_bytes=gram_bytes, mask=mask,
+        options=(selection,), atoms_axis=atoms_axis,
+    )  # fmt: skip
     if atoms_axis is not None:
         return code._replace(coefficients=_held(code.coefficients, signals, dictionary))
     mask = check_mask(mask, signals)

@@ -4,13 +4,16 @@ import math
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Real
 
 from laser_jax.checks import check_floats
 from laser_jax.sparse.entry import entry
 
 
 @entry(static=("patch_size", "stride"), like="images")
-def extract_patches(images, *, patch_size, stride=1):
+def extract_patches(
+    images: Float[Array, "*batch H W C"], *, patch_size: int, stride: int = 1
+) -> Float[Array, "*batch n width"]:
     """Returns the overlapping patches of images as rows, ready to be signals.
 
     Patches start at every multiple of the stride in rows and in columns. Where the last one would
@@ -40,8 +43,15 @@ def extract_patches(images, *, patch_size, stride=1):
 
 
 @entry(static=("image_shape", "patch_size", "stride"), like="patches")
-def average_patches(patches, image_shape, *, patch_size, stride=1, weights=None):
-    """Returns the images whose pixels are the weighted means of what all patches say of them.
+def average_patches(
+    patches: Float[Array, "*batch n width"],
+    image_shape: tuple[int, int, int],
+    *,
+    patch_size: int,
+    stride: int = 1,
+    weights: Real[Array, "*weighted"] | None = None,
+) -> Float[Array, "*batch H W C"]:
+    """Returns images, each pixel the weighted mean of its values in all patches.
 
     The inverse of `extract_patches`: `average_patches(extract_patches(images))` are the images.
     Among all images, this one is nearest to the patches in weighted squared error.
