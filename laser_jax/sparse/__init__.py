@@ -49,6 +49,7 @@ from laser_jax.sparse.penalties import coefficient_l1, coherence_penalty
 from laser_jax.sparse.quantization import dequantize_coefficients, quantize_coefficients
 from laser_jax.sparse.rate import RateModel, code_bits, fit_rate_model, uniform_rate_model
 from laser_jax.sparse.rate_pursuit import rate_distortion_pursuit, rate_distortion_stages
+from laser_jax.sparse.simultaneous import simultaneous_omp
 from laser_jax.sparse.support import least_squares
 from laser_jax.sparse.thresholding import iterative_hard_thresholding, top_k
 
@@ -101,6 +102,7 @@ __all__ = [
     "replace_atoms",
     "residual_nearest_atoms",
     "residual_update",
+    "simultaneous_omp",
     "sparse_bits",
     "to_dense",
     "top_k",

@@ -58,6 +58,7 @@ CALLS = {
     "omp-ols": with_(CODER, selection="ols"),
     "omp-masked": with_(({"signals": SIGNALS, "mask": SIGNALS**2}, *CODER[1:])),
     "nonnegative_omp": CODER,
+    "simultaneous_omp": ({"signals": normal(2 * N, 3, D)}, *CODER[1:]),
     "lasso": ({"signals": SIGNALS}, {"dictionary": ATOMS, "penalty": 0.1}, {"iterations": 500}),
     "matching_pursuit": CODER,
     "gradient_pursuit": CODER,

@@ -116,6 +116,7 @@ CALLS = {
         codebook.replace_codes(SIGNALS, DICTIONARY, ONE, jnp.ones(M, bool), key=KEY),
     ],
     "residual_update": lambda: sparse.residual_update(SIGNALS, DICTIONARY, CODE, learning_rate=0.1),
+    "simultaneous_omp": lambda: sparse.simultaneous_omp(SIGNALS[None], DICTIONARY, sparsity=K),
     "sparse_bits": lambda: sparse.sparse_bits(M, sparsity=K, coefficient_bits=8),
     "to_dense": lambda: sparse.to_dense(CODE, M),
     "top_k": lambda: sparse.top_k(SIGNALS, DICTIONARY, sparsity=K),

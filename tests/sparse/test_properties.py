@@ -184,6 +184,11 @@ def is_nonnegative(p, a, code):
     assert np.all(f64(code.coefficients) >= 0)
 
 
+def has_one_support_a_group(p, a, code):
+    for i in range(2):  # both signals are that of the problem
+        is_omp(p, a, SparseCode(*(x[..., i, :] for x in code)))
+
+
 def is_no_worse_than_zeros(p, a, x):
     signals, x = rows(p.signals), rows(x)
     rest = signals - x @ f64(p.dictionary)
@@ -377,6 +382,10 @@ def coder(p):
     }  # fmt: skip
 
 
+def grouped(p):
+    return {**coder(p), "signals": p.signals[..., None, :].repeat(2, axis=-2)}
+
+
 def coded(p):
     return {**two(p), "code": p.code}
 
@@ -418,6 +427,7 @@ def rates_of_stages(p):
 ROWS = {
     "omp": (lambda p: {**coder(p), "selection": p.by_shape("correlation", "ols")}, is_omp),
     "nonnegative_omp": (coder, is_nonnegative),
+    "simultaneous_omp": (grouped, has_one_support_a_group),
     "lasso": (lambda p: {**two(p), "penalty": 0.1, "iterations": 30}, is_no_worse_than_zeros),
     "matching_pursuit": (coder, beats_any_atom),
     "gradient_pursuit": (coder, beats_any_atom),

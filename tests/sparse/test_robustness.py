@@ -40,7 +40,15 @@ RATE_CODERS = {
         sparse.rate_distortion_stages, model=STAGES, stages=K, bit_price=0.01
     ),
 }
-ALL = CODERS | VECTOR_CODERS | RATE_CODERS
+
+
+def in_groups_of_one(signals, dictionary):
+    code = sparse.simultaneous_omp(signals[..., None, :], dictionary, sparsity=K)
+    return jax.tree.map(lambda x: x[..., 0, :], code)
+
+
+GROUP_CODERS = {"simultaneous_omp": in_groups_of_one}
+ALL = CODERS | VECTOR_CODERS | RATE_CODERS | GROUP_CODERS
 
 
 @functools.cache
@@ -176,7 +184,7 @@ def refit(signals, atoms):
     return sparse.least_squares(signals, atoms, SparseCode(places, jnp.ones(places.shape)))
 
 
-@pytest.mark.parametrize("name", [*CODERS, *VECTOR_CODERS, "least_squares"])
+@pytest.mark.parametrize("name", [*CODERS, *VECTOR_CODERS, *GROUP_CODERS, "least_squares"])
 def test_vmap_over_signals_takes_the_memory_of_blocks(name):
     coder = (ALL | {"least_squares": refit})[name]
     shapes = [jax.ShapeDtypeStruct(shape, "float32") for shape in ((2**17, 16), (512, 16))]
