@@ -197,9 +197,12 @@ draw(denoised, original)  # the last one: the camera, with the most noise
 # %% [markdown]
 # ## Inpainting
 #
-# `mask` is 1 where a pixel is known and 0 where it is missing. A patch is coded by its known pixels
-# alone, and the same combination of whole atoms fills in the others. A patch without a known pixel
-# has no vote.
+# `mask` is 1 where a pixel is known and 0 where it is missing. `omp` codes a patch by its known
+# pixels alone, up to an error of 2 gray levels a known pixel, and the same combination of whole
+# atoms fills in the others. A patch without a known pixel has no vote. Sparsity, tolerance and
+# selection were chosen on the five photographs, with dictionaries that had not seen the one in
+# question. There, orthogonal least squares (`selection="ols"`) gave 0.06 dB more than OMP; 4 atoms
+# instead of 6 gave 0.08 dB less, and 8 no more.
 
 
 # %%
@@ -207,22 +210,19 @@ def inpaint(damaged, mask, dictionary):
     patches, known = (extract_patches(x, patch_size=PATCH) for x in (damaged * mask, mask))
     count = known.sum(-1, keepdims=True)
     means = patches.sum(-1, keepdims=True) / jnp.maximum(count, 1)
-    code = masked_omp((patches - means) * known, known, dictionary)
+    code = omp(
+        patches - means,
+        dictionary,
+        mask=known,
+        sparsity=6,
+        tolerance=count[..., 0] * (2 / 255) ** 2,
+        selection="ols",
+    )
     # A few known pixels can make missing ones very large: all pixels are in [0, 1].
     whole = jnp.clip(decode(code, dictionary) + means, 0, 1)
     weights = count[..., 0] > 0
     filled = average_patches(whole, mask.shape, patch_size=PATCH, weights=weights)
     return np.where(mask > 0, damaged, filled)
-
-
-@jax.jit
-def masked_omp(patches, known, dictionary):
-    def one(row):
-        patch, known = row
-        tolerance = known.sum() * (2 / 255) ** 2  # an error of 2 gray levels a known pixel
-        return omp(patch, dictionary * known[None], sparsity=6, tolerance=tolerance)
-
-    return jax.lax.map(one, (patches, known), batch_size=256)
 
 
 # %% [markdown]
