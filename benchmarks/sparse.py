@@ -16,12 +16,13 @@ from typing import NamedTuple
 import jax
 from absl import app, flags
 
-from benchmarks import learning, memory, omp, problems, streaming
+from benchmarks import constraints, learning, memory, omp, problems, streaming
 
 TABLES = {
     "omp": omp.omp_table,
     "memory": memory.memory_table,
     "coders": learning.coders_table,
+    "constraints": constraints.constraints_table,
     "vq": learning.vq_table,
     "ksvd": learning.ksvd_table,
     "streaming": streaming.streaming_table,

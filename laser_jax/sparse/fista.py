@@ -166,7 +166,8 @@ class _Block(NamedTuple):
         )
 
 
-def solve_block(solver, problem, tolerance, signals, start, weights):
+def solve_block(solver, problem, limits, signals, start, weights):
+    iterations, tolerance = limits
     root, weight = weights or (1, 1)
     signals = signals * root
     finite, own = is_finite(signals), power_scales(signals)
@@ -185,7 +186,7 @@ def solve_block(solver, problem, tolerance, signals, start, weights):
     ones = jnp.ones_like(own)
     state = _State(jnp.int32(0), x, correlations, x, correlations, ones, finite)
     state = while_loop(
-        lambda state: (state.step < solver.iterations) & jnp.any(state.active),
+        lambda state: (state.step < iterations) & jnp.any(state.active),
         block.iterate,
         state,
     )

@@ -52,7 +52,8 @@ def lasso(
       dictionary: `(m, d)` float array, atoms of any norm.
       penalty: >= 0, of each |x_j|: a scalar, or `(m,)` for each atom its own. A negative one is 0.
       iterations: most proximal gradient steps, at least 1. Static. 200 are enough for atoms of
-        little coherence; those of similar atoms, as patches of photographs, take 1000 and more.
+        little coherence. Atoms learned on photographs take 1000 where a code has 8 of them on
+        average, 3000 where it has 30; see the docs.
       tolerance: a signal is done where the duality gap is at most this share of its objective, or
         rounding stops it. float32 reaches some 1e-6.
       nonnegative: whether x >= 0. Static.
@@ -85,15 +86,16 @@ def lasso(
         raise ValueError(
             f"initial must have the shape {(*signals.shape[:-1], m)}, got {jnp.shape(initial)}."
         )
-    solver = _Solver(iterations, bool(nonnegative), block_size)
+    solver = _Solver(bool(nonnegative), block_size)
+    # Not of the solver, which would be compiled for each number of them.
+    limits = jnp.int32(iterations), jnp.asarray(tolerance, signals.dtype)
     start = () if initial is None else (jnp.asarray(initial, signals.dtype),)
-    fixed = (dictionary, penalty, jnp.asarray(tolerance, signals.dtype)), signals, start
+    fixed = (dictionary, penalty, limits), signals, start
     x = _solve(solver, *lax.stop_gradient((*fixed, tuple(weights))))
     return _implicit(signals, dictionary, penalty, x, tuple(weights))
 
 
 class _Solver(NamedTuple):
-    iterations: int
     nonnegative: bool
     block_size: int | None
 
@@ -101,11 +103,11 @@ class _Solver(NamedTuple):
 @functools.partial(jax.jit, static_argnums=0)
 def _solve(solver, shared, signals, start, weights):
     def solve(shared, signals, *rows):
-        dictionary, penalty, tolerance = shared
+        dictionary, penalty, limits = shared
         problem = unit_problem(dictionary, penalty)
         rows = signals, rows[: len(start)], rows[len(start) :]
         size = solver.block_size or _block_size(*problem.atoms.shape)
-        return map_blocks(lambda rows: solve_block(solver, problem, tolerance, *rows), rows, size)
+        return map_blocks(lambda rows: solve_block(solver, problem, limits, *rows), rows, size)
 
     return one_batch(solve, shared, signals, *start, *weights)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from absl import app
 
-from benchmarks import learning, libraries, omp, problems, sparse
+from benchmarks import constraints, learning, libraries, omp, problems, sparse
 from laser_jax.sparse import decode
 from laser_jax.sparse import omp as pursuit
 
@@ -48,6 +48,19 @@ def test_tables_of_random_signals_need_no_photographs(monkeypatch, capsys):
     monkeypatch.setattr(problems, "photo_patches", None)
     learning.coders_table(sparse.Options(1, (), ("random",)))
     assert "The coders on random signals (16, 40, 4, 1500)" in capsys.readouterr().out
+
+
+def test_constraints_have_rows_and_lasso_is_compared_with_both_libraries(monkeypatch, capsys):
+    monkeypatch.setattr(constraints, "SIZE", (16, 40, 4, 400))
+    monkeypatch.setattr(constraints, "LASSO_SIGNALS", 16)
+    monkeypatch.setattr(constraints, "PENALTIES", (0.1,))
+    monkeypatch.setattr(constraints, "ITERATIONS", (200,))
+    constraints.constraints_table(sparse.Options(1, (), ("random",)))
+    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines()]
+    names = {row[0] for row in rows}
+    assert {"| omp", "| nonnegative_omp", "| simultaneous_omp, groups of 8"} <= names
+    solvers = {row[1]: float(row[4]) for row in rows if row[0] == "| 0.1"}
+    assert len(solvers) == 3 and max(solvers.values()) < 1e-5
 
 
 def test_sizes_of_gpus_can_be_chosen_on_any_backend():

@@ -43,13 +43,13 @@ def same(a, b):
 
 def test_a_stream_recovers_the_known_atoms_and_its_held_out_error_is_that_of_a_fit_in_memory():
     recovered, streamed, in_memory = [], [], []
-    for seed in range(3):
+    for seed in range(2):
         key, truth = jax.random.key(seed), unit(np.random.default_rng(seed).normal(size=(M, D)))
         state = LEARNER.fit((draw((seed, t), BATCH, truth) for t in range(200)), key)
         recovered.append(np.mean(np.max(np.abs(truth @ np.asarray(state.dictionary).T), -1) > 0.99))
         signals, settings = draw((seed, 0, 1), 1500, truth), {"num_atoms": M, "sparsity": K}
         fit = fit_dictionary(
-            jnp.asarray(signals), method="exact", iterations=80, key=key, **settings
+            jnp.asarray(signals), method="approximate", iterations=80, key=key, **settings
         )
         held_out = draw((seed, 0, 2), BATCH, truth)
         streamed.append(LEARNER.mean_error(state, held_out))

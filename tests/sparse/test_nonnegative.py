@@ -48,9 +48,9 @@ def test_coefficients_equal_greedy_nonnegative_least_squares_of_scipy(rng, float
 
 def test_support_and_coefficients_equal_scipy_in_float32(rng):
     signals, dictionary = (x.astype(np.float32) for x in problem(rng))
-    code = nonnegative_omp(signals, dictionary, sparsity=K)
+    code = map(np.asarray, nonnegative_omp(signals, dictionary, sparsity=K))
     for y, indices, coefficients in zip(signals, *code, strict=True):
-        used = np.asarray(indices)[np.asarray(coefficients) > 0]
+        used = indices[coefficients > 0]
         expected = nnls(np.float64(dictionary[used]).T, np.float64(y))[0]
         np.testing.assert_allclose(coefficients[coefficients > 0], expected, rtol=1e-2, atol=1e-5)
 
