@@ -1,4 +1,4 @@
-"""Ways of learning a dictionary in turn, a step each: alone on patches, and inside autoencoders.
+"""Methods that learn a dictionary, one step each in turn: on patches and inside autoencoders.
 
 All of one seed start from the same, see the same data and share the machine's moods, so that their
 errors and their seconds compare.
@@ -31,7 +31,7 @@ PATCH = 8
 
 
 class Curves(NamedTuple):
-    """What one way of learning came to, at some of its steps, `(seeds, looks)` each.
+    """The results of one method at its evaluated steps, `(seeds, looks)` each.
 
     Attributes:
       step: `(looks,)` steps made.
@@ -78,7 +78,7 @@ def learn_in_turn(learners, stream, looks):
     seconds, found = np.zeros(len(learners)), []
     turns = np.arange(len(learners))
     for step, batch in zip(range(1, looks[-1] + 1), stream, strict=False):
-        for i in np.roll(turns, step):  # nobody is always the first, or after the same one
+        for i in np.roll(turns, step):  # the order changes at every step
             seconds[i] += seconds_of(learners[i].advance, batch)
         if step in looks:
             found.append([[s, *x.look()] for s, x in zip(seconds, learners, strict=True)])

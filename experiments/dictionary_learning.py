@@ -91,7 +91,7 @@ SIZES = {
 
 
 def variants(size):
-    """Returns what is compared with each other: name -> (steps, settings of each by name)."""
+    """Returns the comparisons: name -> (steps, settings of each by name)."""
     gradient, exact = METHODS[GRADIENT], METHODS[EXACT]
     return {
         "methods": (size.steps, METHODS),
@@ -170,7 +170,7 @@ def run(out, size):
 
 
 def report_methods(out, size, group):
-    """Adds what the updates come to, per step and per second."""
+    """Adds the quality of the updates, per step and per second."""
     any_curves, budget = group[GRADIENT], least_total(group.values())
     first, steps = early(any_curves), int(any_curves.step[-1])
     last = {name: c.quality[:, -1] for name, c in group.items()}
@@ -283,7 +283,7 @@ def report_parameters(out, size, found):
 
 
 def report_autoencoders(out, size, group):
-    """Adds what the updates come to inside autoencoders."""
+    """Adds the quality of the updates inside autoencoders."""
     budget = least_total(group.values())
     last = {name: c.quality[:, -1] for name, c in group.items()}
     at_budget = {name: at_seconds(c, budget) for name, c in group.items()}

@@ -45,7 +45,7 @@ class Size(NamedTuple):
       steps: of training, the same for all.
       num_hiddens: channels of encoder and decoder.
       windows: training windows that the tables are fitted on.
-      every: of the test windows every so manieth.
+      every: stride over the test windows.
       seeds: of every point.
       points: curve -> one dict of model settings for each point.
     """
@@ -119,7 +119,7 @@ def latent_points(out, size):
 
 
 def latent_point(out, size, settings, seed):
-    """Returns what a trained autoencoder gives on the test windows."""
+    """Returns rate and quality of a trained autoencoder on the test windows."""
     run = {"steps": size.steps, "num_hiddens": size.num_hiddens, "seed": seed, **settings}
     run |= source_settings(out.images)
     measured = {**run, "windows": size.windows, "every": size.every}
@@ -128,7 +128,7 @@ def latent_point(out, size, settings, seed):
 
 
 def trained_and_measured(runs, run, size):
-    """Trains the run, or goes on with it, and measures it."""
+    """Trains or resumes the run, and measures it."""
     config = ksvd_photos.get_config()
     config.seed, config.num_train_steps = run["seed"], run["steps"]
     config.eval_every_steps = config.checkpoint_every_steps = run["steps"]
@@ -142,7 +142,7 @@ def trained_and_measured(runs, run, size):
         "-".join(f"{key}={value}" for key, value in run.items()).replace(" ", "").replace("/", "%")
     )
     level = log.level
-    log.setLevel(logging.WARNING)  # a line every 50 steps of some dozen runs tells nobody anything
+    log.setLevel(logging.WARNING)  # dozens of short runs would log a line every 50 steps
     train(config, runs / name)
     log.setLevel(level)
     return measure(laser_jax.load(runs / name), size)
@@ -172,17 +172,20 @@ def measure(trained, size):
 
 
 class LatentCodec:
-    """A trained autoencoder as a codec: images to integer codes and back.
+    """A trained autoencoder as a codec: images to integer codes and back. As it stands, for (R)VQ.
 
     Args:
       trained: from `laser_jax.load`.
     """
 
-    stages = 1  # of a residual code; None where supports are sets
-
     def __init__(self, trained):
         self.trained = trained
         self.atoms = atoms_of(trained.variables)
+
+    @property
+    def stages(self):
+        """The stages of a residual code, each with a table; None where supports are sets."""
+        return self.trained.model.bottleneck.num_stages
 
     def encode(self, images, model):
         """Returns the integer `SparseCode` of images, leading axes `(b, h, w)`."""
@@ -212,16 +215,10 @@ class LatentCodec:
         return jax.tree.map(lambda *x: jnp.concatenate(x), *codes)
 
 
-class ResidualCodec(LatentCodec):
-    """Residual VQ: a table a stage."""
-
-    @property
-    def stages(self):
-        return self.trained.config.model.num_stages
-
-
 class GridCodec(LatentCodec):
     """FSQ: one symbol a latent, the place in the grid of all combinations."""
+
+    stages = 1
 
     def encode(self, images, model):
         code = self.trained.encode(images)
@@ -264,7 +261,7 @@ class FixedSparseCodec(LatentCodec):
 
     def fit(self, images):
         coefficients = self.trained.encode(images[:BATCH]).coefficients
-        # A quarter of their size: the error of rounding is then small beside that of the support.
+        # A quarter of their size: the rounding error is then small against that of the support.
         self.step = 0.25 * float(jnp.sqrt(jnp.mean(coefficients**2)))
         return super().fit(images)
 
@@ -286,7 +283,7 @@ class RateSparseCodec(LatentCodec):
         model = uniform_rate_model(
             config.num_embeddings, sparsity=config.sparsity_level, max_level=MAX_LEVEL
         )
-        for _ in range(3):  # what is cheap is chosen more and gets cheaper
+        for _ in range(3):  # cheap symbols are chosen more often and become cheaper
             model = self._fit(self._encode_all(images, model))
         return model
 
@@ -305,12 +302,14 @@ def _levels_of(model, variables, images, rate_model):
 
 
 def codec_of(trained):
-    """Returns the codec of a trained autoencoder."""
-    config = trained.config.model
-    if config.bottleneck in ("dl", "ksvd"):
-        by_rate = config.sparse_coder == "rate_distortion"
-        return (RateSparseCodec if by_rate else FixedSparseCodec)(trained)
-    return {"vq": LatentCodec, "rvq": ResidualCodec, "fsq": GridCodec}[config.bottleneck](trained)
+    """Returns the codec of a trained autoencoder, chosen by the kind of its codes."""
+    bottleneck = trained.model.bottleneck
+    if bottleneck.has_real_coefficients:
+        return FixedSparseCodec(trained)
+    layout = bottleneck.token_layout()
+    if layout.grid:
+        return GridCodec(trained)
+    return LatentCodec(trained) if layout.alphabets else RateSparseCodec(trained)
 
 
 def as_integers(code):

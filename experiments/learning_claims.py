@@ -1,4 +1,4 @@
-"""Where the claims of the reference system's README on dictionary learning hold."""
+"""Checks the claims of the reference system's README on dictionary learning."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from experiments.learning_figures import APPROXIMATE, EXACT, GRADIENT, PARALLEL
 
 
 def report(out, found):
-    """Adds where what the reference system's README says holds."""
+    """Adds the verdict on each claim of the reference system's README."""
     out.heading("What the reference system's README says")
     for claim in (
         ksvd_claim(found["methods"]), weight_claim(found["weights"]),

@@ -1,4 +1,4 @@
-"""Numbers from learning curves: quality after a time, time to a quality, and who is best."""
+"""Numbers from learning curves: quality after a time, time to a quality, and the best method."""
 
 import numpy as np
 
@@ -66,7 +66,7 @@ def percent(values):
 
 
 def holds(flags):
-    """Returns a verdict on a fact that was looked at in every seed."""
+    """Returns a verdict on a fact that was checked for every seed."""
     if all(flags):
         return "holds"
     return f"holds in {sum(flags)} of {len(flags)} seeds" if any(flags) else "does not hold"

@@ -1,4 +1,4 @@
-"""The images that experiments look at: the photographs inside Python packages, or a data set."""
+"""The images of the experiments: the photographs inside Python packages, or a data set."""
 
 import numpy as np
 
@@ -22,7 +22,7 @@ def pictures(name, split):
 
 
 def source_settings(name):
-    """Returns what the settings of a point say of its images: nothing of the photographs."""
+    """Returns the settings of a point that name its images; none for the photographs."""
     return {} if name == "photographs" else {"images": name}
 
 

@@ -1,4 +1,4 @@
-"""The test photographs through pixel codecs and through files: their bits, quality and looks."""
+"""Bits and quality of the test photographs under pixel codecs and as files."""
 
 import functools
 import io
@@ -49,7 +49,7 @@ def _stage_start(which, num_atoms, stages):
 
 
 class Problem(NamedTuple):
-    """Training signals, and the test pictures as signals beside what predicts them."""
+    """Training signals, and the test pictures as signals with their predictions."""
 
     signals: np.ndarray  # (n, d)
     pictures: tuple  # (patches, predicted, thumbnail's integers) of each test picture
@@ -109,7 +109,7 @@ def held_out(crop, images="photographs"):
 
 
 def measure(codec, task):
-    """Returns what a codec gives on the test pictures: rate, quality, a window and its atoms."""
+    """Returns rate, quality, a window and its atoms of a codec on the test pictures."""
     bits, originals, decoded, counts = task.thumbnail_bits, [], [], []
     for picture in task.pictures:
         patches, predicted, _ = picture

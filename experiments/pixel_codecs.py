@@ -1,4 +1,4 @@
-"""Codecs of pixel patches: how their dictionaries are learned at a rate, and what they cost.
+"""Codecs of pixel patches: learning their dictionaries at a rate, and their bits.
 
 A codec turns signals into an integer `SparseCode` and a `RateModel` into bits. All learn from the
 same signals: residual vector quantisation and sparse codes, with a fixed number of atoms
@@ -90,7 +90,7 @@ def learn_sparse(signals, *, num_atoms, sparsity, bit_price, iterations, seed):
             )
             new = jnp.any(replaced != dictionary, axis=-1)
             dictionary = replaced
-            # Of an atom nobody has used yet the table knows nothing.
+            # The table has no data on atoms that were never used.
             fresh = jnp.where(new, jnp.log2(num_atoms), model.index_bits)
             model = model._replace(index_bits=fresh)
     return Codec(dictionary, model, step, lambda y: pursue(y, dictionary, model))

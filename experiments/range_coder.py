@@ -1,7 +1,7 @@
-"""A real coder under a rate model's tables: bytes there and back.
+"""Entropy coding with a rate model's tables: codes to bytes and back.
 
 Shows that the rates of `laser_jax.sparse.rate` are what a file would take. The coder itself is
-constriction's range coder (Bamler 2022); here stand only the distributions of the symbols.
+constriction's range coder (Bamler 2022); this module defines the distributions of the symbols.
 """
 
 import math
@@ -12,7 +12,7 @@ from experiments.thumbnail import COLOURS, LARGEST, predict, predict_one
 
 
 class _Stream:
-    """Symbols in, or symbols out: one way through for encoder and decoder."""
+    """Encodes or decodes symbols, so that both directions share one code path."""
 
     def __init__(self, words=None):
         import constriction

@@ -150,7 +150,7 @@ def pixel_point(out, size, settings):
 
 
 def file_curves(out, size):
-    """Returns JPEG's and WebP's curves: of all settings those that no cheaper one equals."""
+    """Returns JPEG's and WebP's curves: the settings that no cheaper one equals."""
     trials = {
         "JPEG": [{"format": "JPEG", "optimize": True, "subsampling": s, "quality": q}
                  for s in (0, 2) for q in (5, 8, 12, 16, 20, 25, 30, 40, 50, 60, 70, 80, 88, 93)],
@@ -220,7 +220,7 @@ def run(out, size):
 
 
 def report_pixels(out, size, curves):
-    """Adds what was found on pixels."""
+    """Adds the results on pixels."""
     pictures = held_out(size.crop, out.images)
     shapes = " and ".join(dict.fromkeys(f"{p.shape[1]}x{p.shape[0]}" for p in pictures))
     out.heading("Verdict, on pixels")
@@ -281,7 +281,7 @@ def report_coder(out, rows):
 
 
 def report_latents(out, size, curves):
-    """Adds what was found in trained autoencoders."""
+    """Adds the results in trained autoencoders."""
     small = size.latents
     out.heading("In trained autoencoders")
     out.figure(

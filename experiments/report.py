@@ -5,9 +5,9 @@
 
     workdir/index.html   the page, figures embedded
     workdir/README.md    the same as Markdown
-    workdir/NAME/        what each experiment left
+    workdir/NAME/        the results of each experiment
 
-Whatever was computed is not computed again, so a study that was stopped goes on.
+Stored points are not computed again, so a stopped study resumes.
 """
 
 import base64
@@ -50,7 +50,7 @@ code { background: #f3f3f3; padding: .1rem .25rem; font-size: .9em; }
 
 
 def main(_):
-    """Runs what is not there yet, and writes the page."""
+    """Runs the missing experiments and writes the page."""
     results.log_plainly()
     size = results.SIZE.value
     default = "report" if size == "small" else "runs/full"

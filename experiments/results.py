@@ -3,7 +3,7 @@
     workdir/README.md       the report, with its tables and figures
     workdir/NAME.csv        each table
     workdir/NAME.png        each figure
-    workdir/blocks.json     the report's parts in order, for whoever lays them out anew
+    workdir/blocks.json     the report's parts in order, for other layouts
     workdir/points/         what was computed; a run that was stopped goes on from it
 
 A script is a function `run(results, size)` and a dict of its sizes:
@@ -145,18 +145,18 @@ def spread(values, form="{:.2f}", scale=1):
 
 
 def as_markdown(name):
-    """Returns a name that anyone may have chosen as text that Markdown and HTML take for itself."""
+    """Returns any name escaped for Markdown and HTML."""
     return re.sub(r"[^\w .,:/=-]|_", lambda found: f"&#{ord(found[0])};", " ".join(name.split()))
 
 
 def as_label(name):
-    """Returns a name as text for a figure: one line, and no name that a legend would hide."""
+    """Returns a name for a figure, in one line; legends hide names that begin with _."""
     text = " ".join(name.split())
     return f"\u200b{text}" if text.startswith("_") else text
 
 
 def provenance(size):
-    """Returns a line that says what made the numbers: size, commit, machine, versions."""
+    """Returns a line with the size, commit, machine and versions that made the numbers."""
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty"],
         cwd=pathlib.Path(__file__).parent, capture_output=True, text=True, check=False,
@@ -179,7 +179,7 @@ def _cpu_name():
 
 
 def log_plainly():
-    """Makes what laser_jax logs plain lines, and other packages quiet."""
+    """Logs laser_jax as plain lines, and hides the logs of other packages."""
     absl_logging.set_verbosity(absl_logging.WARNING)
     log.addHandler(logging.StreamHandler())
     log.propagate, log.level = False, logging.INFO

@@ -1,7 +1,7 @@
-"""Batches of images, the same whatever reads them.
+"""Batches of images that do not depend on how they are read.
 
 The training stream is one endless list of images, epoch after epoch, each shuffled
-anew. Batch t is its rows `[t * batch_size, (t + 1) * batch_size)`, reached by index:
+differently. Batch t is its rows `[t * batch_size, (t + 1) * batch_size)`, reached by index:
 so `(seed, t)` is the whole state of the data, and resuming costs nothing.
 """
 

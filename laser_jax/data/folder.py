@@ -1,4 +1,4 @@
-"""folder:PATH, a data set made of the images under a directory."""
+"""folder:PATH, the images under a directory as a data set."""
 
 import dataclasses
 import functools
@@ -20,7 +20,7 @@ from laser_jax.paths import resolve_path
 
 log = logging.getLogger("laser_jax")
 
-# How images are found and divided. A stored run keeps the rule that it began with.
+# How images are found and divided. A stored run keeps its rule.
 #   1: files of four suffixes, in hidden folders too, links to folders ignored; the split is a
 #      hash of the name's bytes. Of commit c548257 and before.
 #   2: `scan`; the split is the one that a folder is named for, or a hash of the name in NFC.
@@ -28,7 +28,7 @@ SPLIT_RULES = (1, 2)
 SPLIT_RULE = SPLIT_RULES[-1]
 
 _BY_HASH = "hash of name"
-_DECODER = 2  # to be raised when `load_square` accepts other files than before
+_DECODER = 2  # raise it when `load_square` accepts other files than before
 _MOST_LINES = 100  # in the log, about the files of a split
 
 
@@ -109,7 +109,7 @@ def _split_all(names, split_rule):
     if split_rule == 1:
         return {name: _hash_split(name) for name in names}, _BY_HASH
     named = {name: folder_split(name) for name in names}
-    # A `train` alone says nothing of what is held out: it may be a class.
+    # A `train` alone does not define held-out splits: it may be a class.
     if not {"validation", "test"} & set(named.values()):
         return {name: split_of(name) for name in names}, _BY_HASH
     how = "folder" if all(named.values()) else "folder, or hash of name outside of split folders"
@@ -128,7 +128,7 @@ def _scan_by_rule_1(root):
 
 
 def _check_by_rule_1(root, name):
-    """Raises for what could not be read then, though it can be now."""
+    """Raises for files that rule 1 could not read, though they can be read now."""
     with Image.open(root / name, formats=FORMATS) as image:
         ImageOps.exif_transpose(image).load()
 
@@ -143,7 +143,7 @@ def _warn(lines):
 
 @dataclasses.dataclass(frozen=True)
 class _Paths(Sequence):
-    """Paths made of names when they are asked for: a million of them take a gigabyte."""
+    """Paths made from names on access: a million of them take a gigabyte."""
 
     root: Path
     names: list[str]

@@ -8,7 +8,7 @@ from PIL import Image, UnidentifiedImageError
 
 from laser_jax.data.png import transparent_pixels, without_metadata
 
-# Named, because what a file is called says nothing of what is in it.
+# Listed, because a file name does not tell the format.
 FORMATS = ("JPEG", "PNG", "WEBP")
 # Channels of the result -> what the description of a data set adds.
 DESCRIBED = {3: "", 1: "; gray (luma of ITU-R 601)"}
@@ -98,7 +98,7 @@ def _decode(data, reduced):
             upright = _UPRIGHT.get(_orientation(image))
             image = _opaque(image, data)
     except UnidentifiedImageError:  # its text names a buffer
-        raise ValueError("it is no JPEG, PNG or WebP image, or its header is broken.") from None
+        raise ValueError("it is no JPEG, PNG or WebP image, or its header is damaged.") from None
     return image if upright is None else image.transpose(upright)
 
 

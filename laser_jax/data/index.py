@@ -1,4 +1,4 @@
-"""Which images of a folder cannot be decoded: found once, and remembered.
+"""The images of a folder that cannot be decoded: found once and stored.
 
 The index of a folder is a file in the user's cache directory: name -> size, time of change and
 fault of every image that was decoded. An image of another size or time is decoded again.
@@ -19,9 +19,9 @@ from laser_jax.paths import cache_directory
 
 log = logging.getLogger("laser_jax")
 
-_BLOCK = 1024  # images between looks at the clock
+_BLOCK = 1024  # images between checks of the time
 _TELL_SECONDS = 30
-_SAVE_SECONDS = 60  # what a killed check loses
+_SAVE_SECONDS = 60  # most that a killed check loses
 
 
 def find_faults(root, files, names, check, version):
@@ -34,7 +34,7 @@ def find_faults(root, files, names, check, version):
       files: name -> (size, time of change) of all its images; the index forgets all others.
       names: the images that are asked for.
       check: decodes the image of a name, and raises an error of any kind if it cannot.
-      version: of the check; each has an index of its own.
+      version: of the check; each has a separate index.
     """
     index, passing = _Index(root, version), {}
     if index.unknown(files, names):

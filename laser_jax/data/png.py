@@ -1,4 +1,4 @@
-"""What Pillow does not read of PNG files."""
+"""The parts of PNG files that Pillow does not read."""
 
 import io
 import zlib

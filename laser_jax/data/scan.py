@@ -1,4 +1,4 @@
-"""The image files under a folder, each once, whatever links lead to it."""
+"""The image files under a folder, each once even if several links lead to it."""
 
 import collections
 import dataclasses
@@ -7,7 +7,7 @@ import os
 import unicodedata
 
 EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp")
-# Beside those whose name begins with a dot: what archives, trash cans and file servers leave.
+# Left by archives, trash cans and file servers. Names that begin with a dot are hidden too.
 _SYSTEM_FOLDERS = ("__MACOSX", "$RECYCLE.BIN", "@eaDir")
 _SPLIT_FOLDERS = {
     "train": "train",
@@ -20,7 +20,7 @@ _SPLIT_FOLDERS = {
 
 @dataclasses.dataclass
 class Scan:
-    """What is under a folder.
+    """The content of a folder.
 
     Attributes:
       files: name relative to the folder -> (size in bytes, time of change in ns), in the
@@ -80,7 +80,7 @@ def scan(root):
         for prefix, linked in folders:
             _read_tree(root, prefix, linked, files, links, found)
         folders = []
-        # Sorted: the first link to a folder is the one followed, in whatever order they came.
+        # Sorted: the first link to a folder is the one followed, in any order of the directory.
         for prefix, identity in sorted(links):
             if identity in entered:
                 found.ignored["links to folders already found"] += 1

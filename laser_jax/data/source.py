@@ -1,4 +1,4 @@
-"""What every data set gives: a sequence of square images that can be read anywhere."""
+"""The interface of data sets: a sequence of square images with random access."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ SPLITS = ("train", "validation", "test")
 
 
 class DataUnavailable(RuntimeError):
-    """A data set is not prepared and cannot be; the text says what to do."""
+    """A data set is not prepared and cannot be; the text names the remedy."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -21,7 +21,7 @@ log = logging.getLogger("laser_jax")
 
 @dataclasses.dataclass(frozen=True)
 class TfdsSet:
-    """How a set is cut into our splits, and where its files come from.
+    """How a data set is divided into our splits, and where its files come from.
 
     Attributes:
       builder: name of the TFDS builder.
@@ -123,8 +123,8 @@ def _prepared_builder(name, data_dir):
     if not builder.data_path.exists():
         _prepare(name, builder)
         builder = _builder(name, data_dir)
-    # TFDS prepares beside and renames at the end, so what it leaves is whole; a copy
-    # made by hand may not be.
+    # TFDS prepares in a temporary directory and renames it at the end, so its result is
+    # complete; a manual copy may not be.
     missing = [
         file
         for split in builder.info.splits.values()
@@ -220,7 +220,7 @@ def _locked(path):
 
 @contextlib.contextmanager
 def _quiet():
-    """Keeps TFDS's progress bars out of log files, and its prints out of both."""
+    """Hides TFDS's prints, and its progress bars in log files."""
     import tensorflow_datasets as tfds
 
     tfds.display_progress_bar(sys.stderr is not None and sys.stderr.isatty())

@@ -1,7 +1,7 @@
-"""How an atom follows from the errors of the signals that use it, in each method of K-SVD.
+"""The update of an atom from the errors of the signals that use it, for each method of K-SVD.
 
-The errors leave the atom's own part out. What the atom is read from is a sum over signals, a
-moment, so that those of batches add up.
+The errors exclude the contribution of the atom itself. The update reads a moment, which is a sum
+over signals, so the moments of batches add up.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from laser_jax.sparse.loops import fori_loop
 
 @dataclasses.dataclass(frozen=True)
 class PlainRule:
-    """Entries count alike.
+    """All entries have equal weight.
 
     Attributes:
       method: "exact", "approximate" or "parallel".

@@ -1,4 +1,4 @@
-"""Unit atoms, and what every coder asks of them in the form that suits their shape.
+"""Unit atoms and the operations that coders need, in a form chosen by their shape.
 
 A block of signals is `(b, d)`, one signal a row, or `(d, b)`, one a column: `axis` is the
 one along which a vector runs, so sums over it mean the same in both. Numbers of which each
@@ -28,7 +28,7 @@ def choose_form(num_signals, num_atoms, width, sparsity, rows_a_step):
       signals, so vectors of 3 numbers waste nothing. Gathering columns is slow, so the
       dictionary must be tiny.
     gram: correlations are corrected by `rows_a_step` rows of the Gram matrix a step, instead of
-      computed anew by a product of the residual with the dictionary, which takes `width`
+      recomputed by a product of the residual with the dictionary, which takes `width`
       multiplications an atom. Those of a product run several times as fast, being in cache; and
       the Gram matrix takes one product for every atom, so the signals must be many. At k = d / 2
       OMP is mostly still the faster by it; beyond, supports get too ill-conditioned for it.
@@ -52,7 +52,7 @@ class Atoms:
 
     Attributes:
       vectors: `(m, d)`, each of norm 1 or 0.
-      gram: `(m, m)` their inner products, or None: then they are not at hand.
+      gram: `(m, m)` their inner products, or None if it is not computed.
       axis: of a block, that along which a vector runs: 1 if signals are rows, 0 if columns.
       at_once: whether a sum over atoms or directions is one reduction, not a loop.
     """

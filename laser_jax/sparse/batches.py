@@ -1,4 +1,4 @@
-"""Batches of one size from any iterator of arrays, and how far a fit over them is."""
+"""Batches of one size from any iterator of arrays, and the progress of a fit."""
 
 import logging
 import sys
@@ -15,8 +15,8 @@ log = logging.getLogger("laser_jax")
 def in_batches(arrays, size):
     """Yields signals `(size, d)`, cut from arrays `(..., d)` and joined in their order.
 
-    The last batch is filled up with rows of NaN, which take no part in learning, so that all have
-    one compiled shape. A `jax.Array` that is a batch already stays where it is; of others, such as
+    The last batch is padded with rows of NaN, which learning ignores, so that all have one
+    compiled shape. A `jax.Array` that is a batch already stays where it is; of others, such as
     a `numpy.memmap`, one batch at a time is in memory.
 
     Args:

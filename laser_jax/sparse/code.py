@@ -62,7 +62,7 @@ def decode(
         part = SparseCode(jnp.where(own, place, 0), jnp.where(own, code.coefficients, 0))
         return lax.psum(decode(part, dictionary), atoms_axis)
 
-    @jax.checkpoint  # the reverse mode would keep the k atoms of all signals at hand
+    @jax.checkpoint  # the reverse mode would store the k atoms of all signals
     def add_atom(total, index_and_coefficient):
         index, coefficient = index_and_coefficient
         atom, coefficient = dictionary[index], coefficient[..., None]

@@ -94,7 +94,7 @@ def coding_plans(
 
 @dataclasses.dataclass(frozen=True)
 class _Coder:
-    """What a coder does with a batch of signals.
+    """How a coder processes a batch of signals.
 
     Attributes:
       code_block: as for `run_coder`.

@@ -1,4 +1,4 @@
-"""Dictionaries: unit norm, coherence, where atoms come from and how dead ones are replaced."""
+"""Dictionaries: unit norm, coherence, initial atoms and the replacement of unused ones."""
 
 import jax
 import jax.numpy as jnp
@@ -68,7 +68,7 @@ def _reduce_cosines(function, dictionary, numbers):
 
 @entry(static=("patch_size", "num_frequencies"))
 def dct_dictionary(patch_size: int, num_frequencies: int) -> Float[Array, "q*q p*p"]:
-    """Returns the overcomplete separable DCT of gray patches, what a dictionary begins with.
+    """Returns the overcomplete separable DCT of gray patches, a common initial dictionary.
 
     Args:
       patch_size: p, side of a patch; signals have width p^2.

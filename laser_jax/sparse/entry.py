@@ -1,4 +1,4 @@
-"""What every public function does before its own work."""
+"""The decorator of public functions: static arguments, compilation and sharding."""
 
 import functools
 import inspect
@@ -58,7 +58,7 @@ def entry(*, static=(), compiled=True, like=None) -> Callable[[Function], Functi
 
 
 def static_value(name, value):
-    """A static argument, an integer of any type as Python's."""
+    """Returns a static argument, integers of any type as Python integers."""
     if value is None or (isinstance(value, str) and name in _STRINGS):
         return value
     try:

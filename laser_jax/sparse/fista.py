@@ -143,7 +143,7 @@ class _Block(NamedTuple):
         )
 
     def polish(self, state):
-        """Minimises over the support of x; the momentum starts anew where that helps."""
+        """Minimises over the support of x; the momentum restarts where that helps."""
         held = (state.x != 0) & state.active
         pull = jnp.where(held, state.correlations - self.penalty * jnp.sign(state.x), 0)
         gram = gram_product(self.atoms, self.root, held)

@@ -1,4 +1,4 @@
-"""Dictionary learning in one call: code, update the atoms, replace the useless ones, repeat."""
+"""Dictionary learning in one call: code, update atoms, replace unused atoms, repeat."""
 
 from typing import NamedTuple
 
@@ -31,14 +31,14 @@ METHODS = (*SWEEPS, "online")
 
 
 class FitResult(NamedTuple):
-    """What `fit_dictionary` learned.
+    """The result of `fit_dictionary`.
 
     Attributes:
       dictionary: `(m, d)`, unit-norm atoms.
       code: `SparseCode` of the signals, `(..., k)`.
       errors: `(iterations,)`, mean over finite signals of the squared error ||y - x D||^2 after
         each iteration's coding and update. The last is that of `dictionary` and `code`; it is
-        repeated for iterations that `tolerance` saved.
+        repeated for the iterations that `tolerance` skipped.
     """
 
     dictionary: Float[Array, "m d"]
@@ -113,7 +113,7 @@ def fit_dictionary(
 
 
 def _prepare(signals, mask):
-    """Returns signals and weights `(n, d)`, what is hidden 0, over a power of two; and that."""
+    """Returns signals and weights `(n, d)`, hidden entries 0, scaled by a power of two; and it."""
     weights = None
     if mask is not None:
         signals, weights = hide(signals, mask.reshape(signals.shape))
@@ -122,7 +122,7 @@ def _prepare(signals, mask):
 
 
 class _Problem(NamedTuple):
-    """What `fit_dictionary` is asked for."""
+    """The static and scalar arguments of `fit_dictionary`."""
 
     sparsity: int
     method: str
@@ -179,7 +179,7 @@ class _Problem(NamedTuple):
         return ksvd_sweep(signals, dictionary, code, method=self.method, **options)
 
     def _candidates(self, signals, weights, instead):
-        """Returns the signals as atoms to be, `instead` where an entry is hidden."""
+        """Returns the signals as candidates for atoms, `instead` where an entry is hidden."""
         if weights is not None:
             signals = jnp.where(is_finite(signals) & (weights == 0), instead, signals)
         return jnp.maximum(signals, 0) if self.nonnegative_atoms else signals

@@ -136,7 +136,7 @@ def _implicit_jvp(primals, tangents):
         jnp.broadcast_to(p, norms[:, 0].shape) / norms[:, 0] for p in (penalty, d_penalty)
     )
 
-    @jax.checkpoint  # the reverse mode would keep all blocks at hand
+    @jax.checkpoint  # the reverse mode would store all blocks
     def differentiate(atoms, d_atoms, d_penalty, block):
         signals, d_signals, x, weights = block
         root, weight = weights or (1, 1)

@@ -1,9 +1,8 @@
-"""Dictionary learning from a stream: signals that are more than memory holds, or never end.
+"""Dictionary learning from a stream of signals, which may be larger than memory or endless.
 
-Each batch is coded, moves the atoms, and is forgotten; what stays is a `LearnerState` of a size
-that does not depend on how many signals there were. It is a pytree of plain arrays, all random
-choices are folded from its seed and step, so a run that is stored and read back goes on bit for
-bit as one that never stopped.
+Each batch is coded, updates the atoms and is discarded. The `LearnerState` has a size that does not
+depend on the number of signals. It is a pytree of plain arrays, and all random choices are folded
+from its seed and step, so a restored run is bit-identical to an uninterrupted one.
 """
 
 import dataclasses
@@ -204,7 +203,7 @@ class DictionaryLearner:
 
 @dataclasses.dataclass
 class _Watch:
-    """What a fit does between its steps."""
+    """The evaluation, callback and progress of a fit, between its steps."""
 
     learner: DictionaryLearner
     callback: Callable | None

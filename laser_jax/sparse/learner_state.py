@@ -34,7 +34,7 @@ _FORGETTING = 8
 
 
 class LearnerState(NamedTuple):
-    """Where a `DictionaryLearner` is.
+    """The state of a `DictionaryLearner`.
 
     Attributes:
       dictionary: `(m, d)`, unit-norm atoms.
@@ -42,7 +42,7 @@ class LearnerState(NamedTuple):
       usage: `(m,)` decayed use of each atom as a multiple of the mean use.
       step: int32 scalar, batches learned from.
       seed: uint32 scalar, from which all random choices follow.
-      scale: scalar, the power of two that signals are divided by; 0 until the first ones came.
+      scale: scalar, the power of two that signals are divided by; 0 before the first batch.
       error: scalar, mean squared error ||y - x D||^2 of the last batch, before it was learned.
       best_error: scalar, the least held-out error of a `fit` with `held_out`, infinite before.
     """
@@ -99,13 +99,13 @@ def _scale_of(signals):
 
 @functools.lru_cache(maxsize=64)
 def compiled_update(learner, placement):
-    """The update of a learner, whose results lie as the state did."""
+    """The compiled update of a learner; its result has the shardings of the state."""
     update = entry(compiled=False, like="state")(functools.partial(_update, learner))
     return jax.jit(update, donate_argnums=0, out_shardings=placement)
 
 
 def placement_of(state):
-    """The state's shardings over a mesh, or None: then it lies where the signals are."""
+    """The state's shardings over a mesh, or None: then it follows the signals."""
     leaves, tree = jax.tree.flatten(state)
     found = [
         None if isinstance(x, jax.core.Tracer) else getattr(x, "sharding", None) for x in leaves
@@ -156,7 +156,7 @@ def _update(learner, state, signals):
     statistics, dictionary = _learn(learner, state.statistics, signals, dictionary, code, keep)
     counts = usage(code, m).astype(dictionary.dtype)
     share = counts / jnp.maximum(jnp.mean(counts), 1e-12)
-    keep = jnp.minimum(learner.decay, (age + 1) / (age + 2))  # what it starts with is a batch
+    keep = jnp.minimum(learner.decay, (age + 1) / (age + 2))  # initial usage: one batch
     state = state._replace(
         dictionary=dictionary,
         statistics=statistics,
@@ -183,7 +183,7 @@ def _learn(learner, statistics, signals, dictionary, code, keep):
 
 
 def _replace(learner, state, signals, code):
-    """Replaces atoms, and with each what was remembered of it."""
+    """Replaces atoms and resets their statistics."""
     atoms = replace_atoms(
         signals,
         state.dictionary,

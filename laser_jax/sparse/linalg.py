@@ -86,7 +86,7 @@ def row_argmax(x, group=32):
     b, m = x.shape
     grouped = jnp.pad(x, ((0, 0), (0, -m % group)), constant_values=-jnp.inf)
     grouped = grouped.reshape(b, (m + -m % group) // group, group)
-    # Without the barrier XLA computes the groups' maxima anew for each of their two uses.
+    # Without the barrier XLA recomputes the groups' maxima for each of their two uses.
     maxima = lax.optimization_barrier(grouped.max(-1))
     value = maxima.max(-1)
     best_group = _first(maxima, value)
@@ -126,7 +126,7 @@ class BlockSize(NamedTuple):
 
 
 def default_block_size(floats, *, least=32, most=2**28):
-    """Returns the `BlockSize` if each signal needs `floats` numbers at hand.
+    """Returns the `BlockSize` if each signal needs `floats` numbers of memory.
 
     4 MB stays in a CPU's cache: 2 to 4 times faster than one big array. On an
     accelerator the bound is memory alone: `most` numbers, 1 GB.

@@ -69,7 +69,7 @@ class MaskedAtoms(Atoms):
         """Returns `atoms`, whose blocks have signals as rows, seen through the roots `(b, d)`."""
         squares = matmul(roots**2, (atoms.vectors**2).T)
         scales = jnp.where(squares > 0, lax.rsqrt(jnp.where(squares > 0, squares, 1)), 0)
-        # Barriers: else XLA computes the product anew where the scales are used.
+        # Barriers: else XLA recomputes the product where the scales are used.
         roots, scales = lax.optimization_barrier((roots, scales))
         return cls(atoms.vectors, None, 1, at_once=atoms.at_once, roots=roots, scales=scales)
 

@@ -5,7 +5,7 @@ method (Lawson and Hanson) solves nonnegative least squares over the support. An
 coefficient would fall below 0 leaves the support, so every atom of a code has a coefficient > 0
 and these are the least-squares ones.
 
-Instead of factorising the support anew we keep its dual vectors p_i, those in its span with
+Instead of factorising the support again we keep its dual vectors p_i, those in its span with
 <p_i, a_j> = 1 if i = j else 0. The least-squares coefficients of y are <p_i, y>. A new atom, and
 one that leaves, change the duals by one rank-one update each; no LAPACK is called.
 

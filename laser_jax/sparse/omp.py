@@ -4,7 +4,7 @@ Each iteration takes the atom that correlates most with the residual and makes t
 residual orthogonal to it by one step of Gram-Schmidt, so the residual is the
 least-squares one at every moment. We keep how each orthonormal direction is combined of
 the chosen atoms, `W` (Q = W D_S), and read the coefficients off it; no triangular solve is
-left at the end. How an atom is made orthogonal to those before it depends on what is at hand:
+left at the end. How an atom is made orthogonal to those before it depends on the data available:
 
 - Without the Gram matrix by modified Gram-Schmidt on the directions themselves. One pass
   is enough: with the residual carried along it is as stable as Householder's QR (Björck,
@@ -167,7 +167,7 @@ def _code_block(signals, atoms, sparsity, tolerance, selection):
         # the best only if no atom can lower the error: the signal is done.
         useful = (square > (32 * eps) ** 2) & (state.squared_residual > floor)
         scale = jnp.where(useful, lax.rsqrt(jnp.where(useful, square, 1)), 0)
-        # Barriers: else XLA computes these sums anew for every number that depends on them.
+        # Barriers: else XLA recomputes these sums for every number that depends on them.
         direction, combination = lax.optimization_barrier(
             (direction * atoms.each(scale), combination * scale[None, :])
         )

@@ -47,7 +47,7 @@ class RateModel(NamedTuple):
 
 @entry(static=("num_atoms", "sparsity", "max_level"))
 def uniform_rate_model(num_atoms: int, *, sparsity: int, max_level: int) -> RateModel:
-    """Returns the `RateModel` before anything is known: all symbols alike.
+    """Returns the `RateModel` in which all symbols are equally likely.
 
     Args:
       num_atoms: m.

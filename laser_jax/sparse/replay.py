@@ -54,7 +54,7 @@ def _replay_blocks(signals, dictionary, code, roots, replay):
     # Over powers of two, as in the coders.
     scales = power_scales(dictionary)
     floats = code.indices.shape[-1] * (signals.shape[-1] + code.indices.shape[-1])
-    # On accelerators too a gradient keeps several times this at hand.
+    # On accelerators too, a gradient stores several times this.
     block_size = default_block_size(floats, most=2**22)
 
     @jax.checkpoint  # of each block only its signals and support stay in memory

@@ -112,7 +112,7 @@ def _optimal_coefficients_jvp(primals, tangents):
     scales = power_scales(dictionary)
     dictionary, d_dictionary = dictionary / scales, d_dictionary / scales
 
-    # The reverse mode would keep the atoms of all signals at hand.
+    # The reverse mode would store the atoms of all signals.
     @jax.checkpoint
     def differentiate(block):
         signal, d_signal, indices, coefficients, *roots = block

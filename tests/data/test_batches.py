@@ -1,4 +1,4 @@
-"""Batches: what they depend on, and what they do not."""
+"""Batches: order, augmentation, resuming and sharing among processes."""
 
 import collections
 import itertools
@@ -32,7 +32,7 @@ def ids(batches):
 AUGMENTED = {"batch_size": 8, "seed": 3, "crop_padding": 2}
 
 
-def test_batches_are_uint8_of_the_asked_size(source):
+def test_batches_are_uint8_of_the_given_size(source):
     batch = next(train_batches(source, batch_size=8, seed=0))
     assert batch.shape == (8, 8, 8, 3) and batch.dtype == np.uint8
 
@@ -50,7 +50,7 @@ def test_epochs_are_shuffled_differently(source):
     assert len(orders | {tuple(range(COUNT))}) == 4
 
 
-def test_the_seed_decides(source):
+def test_other_seeds_give_other_batches(source):
     first, again = (take(train_batches(source, **AUGMENTED), 6) for _ in range(2))
     other = take(train_batches(source, **{**AUGMENTED, "seed": 4}), 6)
     np.testing.assert_array_equal(first, again)
@@ -58,7 +58,7 @@ def test_the_seed_decides(source):
 
 
 @pytest.mark.parametrize("num_threads", [1, 4])
-def test_threads_do_not_matter(source, num_threads):
+def test_batches_do_not_depend_on_the_number_of_threads(source, num_threads):
     expected = take(train_batches(source, **AUGMENTED), 12)
     found = take(train_batches(source, **AUGMENTED, num_threads=num_threads), 12)
     np.testing.assert_array_equal(found, expected)
@@ -82,7 +82,7 @@ def test_a_run_started_late_continues_the_same_batches(source, start_step):
     np.testing.assert_array_equal(found, expected)
 
 
-def test_starting_late_reads_nothing_before(source):
+def test_a_later_start_reads_no_earlier_images(source):
     reads = []
 
     class Counting(list):
@@ -119,7 +119,7 @@ def test_half_of_the_images_are_flipped_and_differently_each_epoch(source):
     assert all(len(seen) == 2 for seen in by_image.values())
 
 
-def test_without_augmentation_images_are_untouched(source):
+def test_images_without_augmentation_are_unchanged(source):
     (batch,) = take(train_batches(source, batch_size=COUNT, seed=0, flip=False), 1)
     np.testing.assert_array_equal(batch[np.argsort(ids(batch))], source)
 
@@ -135,20 +135,20 @@ def test_crops_are_windows_of_the_reflected_image():
     assert crops == windows
 
 
-def test_a_data_set_smaller_than_the_batch_is_refused(source):
+def test_a_data_set_smaller_than_the_batch_raises(source):
     with pytest.raises(ValueError, match=r"too few images: a batch of 38 .* 37"):
         train_batches(source, batch_size=38, seed=0)
     assert len(next(train_batches(source, batch_size=37, seed=0))) == 37
 
 
 @pytest.mark.parametrize("make", [train_batches, eval_batches])
-def test_a_batch_that_does_not_divide_is_refused(source, make):
+def test_a_batch_that_does_not_divide_raises(source, make):
     seed = {"seed": 0} if make is train_batches else {}
     with pytest.raises(ValueError, match="batch_size 8 is not divisible by the 3 processes"):
         make(source, batch_size=8, process_count=3, **seed)
 
 
-def test_an_image_that_fails_says_so_in_the_main_thread(source):
+def test_read_error_of_an_image_is_raised_in_the_main_thread(source):
     class Broken(list):
         def __getitem__(self, index):
             raise OSError(f"image {index} is gone")
@@ -181,7 +181,7 @@ def test_evaluation_is_shared_among_processes(source, process_count):
             np.testing.assert_array_equal(np.concatenate(pieces), array)
 
 
-def test_photo_patches_flow_into_batches(photo_patches_dir):
+def test_photo_patches_can_be_batched(photo_patches_dir):
     source = open_source(
         "photo_patches", split="validation", image_size=32, data_dir=photo_patches_dir
     )

@@ -1,4 +1,4 @@
-"""folder:PATH: every kind of file that people have, and those that are broken."""
+"""folder:PATH: image formats, damaged files and splits."""
 
 import struct
 import zlib
@@ -48,12 +48,12 @@ def rng():
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".JPEG", ".png", ".webp"])
-def test_formats_are_read_whatever_the_case_of_their_suffix(tmp_path, suffix):
+def test_formats_are_read_with_suffixes_in_any_case(tmp_path, suffix):
     Image.new("RGB", (SIZE, SIZE), (200, 100, 50)).save(tmp_path / named_for("train", suffix))
     np.testing.assert_allclose(only_image(tmp_path)[4, 4], (200, 100, 50), atol=4)
 
 
-def test_an_image_of_the_asked_size_is_returned_as_it_is(tmp_path, rng):
+def test_an_image_of_the_given_size_is_unchanged(tmp_path, rng):
     pixels = rng.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / named_for("train"))
     np.testing.assert_array_equal(only_image(tmp_path), pixels)
@@ -98,7 +98,7 @@ def test_16_bit_colour_keeps_its_range(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
-def test_transparency_shows_white(tmp_path, mode):
+def test_transparent_pixels_become_white(tmp_path, mode):
     image = Image.new("RGBA", (SIZE, SIZE), (0, 0, 0, 0))
     image.paste((40, 40, 40, 255), (0, 0, SIZE // 2, SIZE))
     image = image.quantize() if mode == "P" else image.convert(mode)
@@ -107,12 +107,12 @@ def test_transparency_shows_white(tmp_path, mode):
     assert (pixels[:, : SIZE // 2] == 40).all() and (pixels[:, SIZE // 2 :] == 255).all()
 
 
-def test_half_transparent_is_half_white(tmp_path):
+def test_half_transparent_pixels_are_blended_with_white(tmp_path):
     Image.new("RGBA", (SIZE, SIZE), (100, 0, 200, 128)).save(tmp_path / named_for("train"))
     np.testing.assert_allclose(only_image(tmp_path)[0, 0], (177, 127, 227), atol=1)
 
 
-def test_a_palette_gives_its_colours(tmp_path):
+def test_palette_images_are_read_in_their_colours(tmp_path):
     Image.new("RGB", (SIZE, SIZE), (10, 200, 30)).quantize(4).save(tmp_path / named_for("train"))
     np.testing.assert_allclose(only_image(tmp_path)[0, 0], (10, 200, 30), atol=2)
 
@@ -185,12 +185,12 @@ def test_a_split_without_images_is_an_error_with_the_counts(tmp_path):
         prepare(f"folder:{tmp_path}", image_size=SIZE)
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path):
+def test_missing_folder_is_named_in_the_error(tmp_path):
     with pytest.raises(ValueError, match=r"nowhere is not a directory"):
         open_source(f"folder:{tmp_path / 'nowhere'}", split="train", image_size=SIZE)
 
 
-def test_an_image_lost_later_is_named(tmp_path):
+def test_image_that_is_deleted_later_is_named_in_the_error(tmp_path):
     path = tmp_path / named_for("train")
     Image.new("RGB", (4, 4)).save(path)
     source = open_source(f"folder:{tmp_path}", split="train", image_size=SIZE)
@@ -199,7 +199,7 @@ def test_an_image_lost_later_is_named(tmp_path):
         source[0]
 
 
-def test_splits_follow_the_name_and_nothing_else(tmp_path):
+def test_split_of_an_image_depends_on_its_name_only(tmp_path):
     folder = tmp_path / "a" / "deep"
     folder.mkdir(parents=True)
     for number in range(60):

@@ -1,4 +1,4 @@
-"""Damaged images of a folder are found once, and remembered outside of it."""
+"""Damaged images of a folder are found once and stored outside of the folder."""
 
 import errno
 import gzip
@@ -100,7 +100,7 @@ def test_a_damaged_index_is_made_again(root, cache, decoded, content):
 
 
 @pytest.mark.parametrize("fault", ["no directory", "no room", "no home"])
-def test_where_no_index_can_be_kept_the_folder_is_read_all_the_same(
+def test_folder_is_read_without_an_index_if_none_can_be_written(
     root, cache, fault, monkeypatch, decoded
 ):
     warnings = []
@@ -126,7 +126,7 @@ def test_where_no_index_can_be_kept_the_folder_is_read_all_the_same(
     assert len(decoded) == 2 * len(FILES)
 
 
-def test_what_a_stopped_check_found_is_kept(root, decoded, monkeypatch):
+def test_results_of_an_interrupted_check_are_kept(root, decoded, monkeypatch):
     monkeypatch.setattr(index, "_BLOCK", 5)
     real = index._Index.add
 
@@ -148,7 +148,7 @@ def test_what_a_stopped_check_found_is_kept(root, decoded, monkeypatch):
     assert index._Index.add is real
 
 
-def test_an_error_of_the_system_is_reported_and_not_remembered(root, monkeypatch, decoded):
+def test_system_errors_are_reported_and_not_stored(root, monkeypatch, decoded):
     real = folder.load_square
 
     def load_square(file, *arguments, **options):
@@ -213,7 +213,7 @@ def test_the_check_finds_what_reading_finds(tmp_path, kind, share):
                 read()
 
 
-def test_the_index_is_for_its_owner_alone(root, cache):
+def test_only_its_owner_can_read_the_index(root, cache):
     names_of(root)
     (path,) = cache.glob("*.json.gz")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600

@@ -64,7 +64,7 @@ def test_folders_named_for_splits_are_the_splits(tmp_path, validation, above):
     }
 
 
-def test_a_split_without_a_folder_is_empty_where_others_have_one(tmp_path):
+def test_split_without_a_folder_is_empty_if_other_splits_have_folders(tmp_path):
     add_image(tmp_path, *(f"{split}/{i}.png" for split in ("train", "val") for i in range(40)))
     found = members(tmp_path)
     assert {split: len(names) for split, names in found.items()} == {"train": 40, "validation": 40}
@@ -89,7 +89,7 @@ def test_a_class_named_train_is_hashed_like_the_others(tmp_path):
     assert members(tmp_path) == {split: [name] for split, name in zip(SPLITS, names, strict=True)}
 
 
-def test_rule_1_divides_as_before(tmp_path):
+def test_split_rule_1_is_unchanged(tmp_path):
     """What commit c548257 read: hash alone, hidden folders too, no links to folders."""
     (held_out,) = named_for("test", "train/")
     (hidden,) = named_for("validation", ".trash/")
@@ -197,13 +197,13 @@ def test_links_make_no_copies_and_no_loops(tmp_path):
     ]
 
 
-def test_hard_links_are_files_of_their_own(tmp_path):
+def test_hard_links_count_as_separate_files(tmp_path):
     add_image(tmp_path, "a.png")
     os.link(tmp_path / "a.png", tmp_path / "b.png")
     assert list(scan(tmp_path).files) == ["a.png", "b.png"]
 
 
-def test_links_in_split_folders_win_over_the_files_that_they_lead_to(tmp_path):
+def test_links_in_split_folders_take_precedence_over_their_targets(tmp_path):
     add_image(tmp_path, "all/a.png", "all/b.png", "all/c/d.png")
     for name in ("train/a.png", "val/b.png"):
         (tmp_path / name).parent.mkdir()
@@ -243,7 +243,7 @@ def test_folders_that_cannot_be_read_are_named_and_counted(tmp_path, monkeypatch
     assert len(source) == 1 and "1 folders or links skipped" in source.description
 
 
-def test_the_order_does_not_depend_on_that_of_the_directory(tmp_path, monkeypatch):
+def test_order_does_not_depend_on_the_directory_listing(tmp_path, monkeypatch):
     add_image(tmp_path, *(f"{folder}/{i}.png" for folder in "ab" for i in range(5)))
     for link in "cd":
         (tmp_path / link).symlink_to(tmp_path.parent / "linked")

@@ -1,4 +1,4 @@
-"""What each odd kind of image file becomes; PNGs are written by hand where Pillow has no way."""
+"""Unusual image files; PNGs are written by hand where Pillow cannot write them."""
 
 import io
 import struct
@@ -110,7 +110,7 @@ METADATA = {
 
 @pytest.mark.parametrize("place", ["before", "after"])
 @pytest.mark.parametrize("kind", METADATA)
-def test_a_png_is_read_whatever_its_metadata_hold(kind, place, rng):
+def test_png_is_read_with_any_metadata(kind, place, rng):
     samples = rng.integers(0, 256, (SIDE, SIDE, 3))
     data = png(samples, **{place: METADATA[kind]})
     np.testing.assert_array_equal(load(data), samples)
@@ -130,7 +130,7 @@ def test_large_text_hides_neither_transparency_nor_orientation(rng):
     np.testing.assert_array_equal(load(data, 1)[..., 0], np.rot90(expected, -1))
 
 
-def test_a_png_with_damaged_pixels_is_refused_whatever_its_metadata_hold(rng):
+def test_png_with_damaged_pixels_raises_with_any_metadata(rng):
     data = png(rng.integers(0, 256, (60, 60, 3)), before=METADATA["compressed text"])
     for broken in (data[: len(data) // 2], data[:-40], data[:-40] + b"x" + data[-39:]):
         with pytest.raises((OSError, ValueError, SyntaxError)):
@@ -141,7 +141,7 @@ def test_a_png_with_damaged_pixels_is_refused_whatever_its_metadata_hold(rng):
 @pytest.mark.parametrize(
     "exif", [b"garbage" * 9, b"II*\0\xff\xff\xff\xff", b"II*\0\x08\0\0\0\xff\xff"]
 )
-def test_an_image_with_garbage_for_exif_is_shown_as_stored(kind, exif):
+def test_image_with_invalid_exif_is_not_rotated(kind, exif):
     stored = Image.new("RGB", (SIDE, SIDE), (90, 90, 90))
     file = io.BytesIO()
     stored.save(file, kind, exif=b"Exif\0\0" + exif)
@@ -166,7 +166,7 @@ def test_every_exif_orientation_is_applied(kind, orientation):
 
 
 @pytest.mark.parametrize("kind", ["png", "webp"])
-def test_an_animation_gives_its_first_frame(kind):
+def test_first_frame_of_an_animation_is_used(kind):
     frames = [Image.new("RGB", (SIDE, SIDE), colour) for colour in ("red", "blue")]
     file = io.BytesIO()
     frames[0].save(file, kind, save_all=True, append_images=frames[1:], lossless=True)
@@ -189,6 +189,6 @@ def test_16_bit_gray_is_rounded_once():
         assert (pixels == np.round(samples[..., None] / 257)).all()
 
 
-def test_what_is_no_image_is_called_that():
+def test_file_that_is_not_an_image_raises_with_that_reason():
     with pytest.raises(ValueError, match="no JPEG, PNG or WebP image"):
         load(b"not an image")

@@ -34,7 +34,7 @@ def test_a_split_has_every_window_of_its_photographs(split, photo_patches_dir):
     assert len(open_split(split, photo_patches_dir)) == expected
 
 
-def test_the_counts_are_those_reported():
+def test_window_counts_equal_the_documented_ones():
     counts = {s: sum(map(window_count, names)) for s, names in pp.PHOTOGRAPHS.items()}
     assert counts == {"train": 6876, "validation": 581, "test": 2339}
 
@@ -83,7 +83,7 @@ def test_a_photograph_may_be_as_small_as_a_window_and_no_smaller():
     assert len(pp.cut_windows(np.zeros((32, 32, 3), np.uint8), 1)) == 1
 
 
-def test_the_windows_of_this_version_are_pinned():
+def test_windows_equal_those_of_the_stored_digest():
     """If this fails the windows changed: raise `PhotoPatches.VERSION`, then the digest."""
     chelsea = pp.read_photograph("chelsea")  # a PNG: no decoder's rounding in it
     digest = hashlib.sha256()
@@ -108,7 +108,7 @@ def test_preparing_again_changes_nothing(photo_patches_dir):
     assert state() == before and len(before) == 3
 
 
-def test_a_photograph_that_is_missing_is_named(monkeypatch, tmp_path):
+def test_missing_photograph_is_named_in_the_error(monkeypatch, tmp_path):
     monkeypatch.setitem(pp.FILES, "coffee", ("skimage", "data/nothing.png"))
     with pytest.raises(DataUnavailable, match=r"'coffee'.*'skimage'.*nothing\.png"):
         open_split("test", tmp_path)
@@ -135,7 +135,7 @@ def test_an_interrupted_preparation_leaves_nothing_to_read(one_photograph, monke
     assert len(open_split("train", tmp_path)) == window_count("chelsea")
 
 
-def test_a_cache_with_a_file_missing_is_refused(photo_patches_dir, tmp_path):
+def test_a_cache_with_a_file_missing_raises(photo_patches_dir, tmp_path):
     shutil.copytree(photo_patches_dir, tmp_path, dirs_exist_ok=True)
     (lost,) = tmp_path.rglob("*test.array_record*")
     lost.unlink()
@@ -143,7 +143,7 @@ def test_a_cache_with_a_file_missing_is_refused(photo_patches_dir, tmp_path):
         open_split("train", tmp_path)
 
 
-def test_a_cache_without_its_index_is_refused(photo_patches_dir, tmp_path):
+def test_a_cache_without_its_index_raises(photo_patches_dir, tmp_path):
     shutil.copytree(photo_patches_dir, tmp_path, dirs_exist_ok=True)
     (tmp_path / "photo_patches" / "1.0.0" / "dataset_info.json").unlink()
     with pytest.raises(DataUnavailable, match=r"not whole.*delete"):

@@ -165,7 +165,7 @@ def test_celeb_a_has_its_own_splits_in_the_centre_square(data_dir):
     assert grays == {"train": [1, 2, 3], "validation": [4, 5], "test": [6]}
 
 
-def test_celeb_a_is_enlarged_where_asked(data_dir):
+def test_celeb_a_can_be_enlarged(data_dir):
     source = open_source("celeb_a", split="test", image_size=256, data_dir=data_dir)
     assert source[0].shape == (256, 256, 3)
 
@@ -198,7 +198,7 @@ def test_descriptions_say_split_and_crop(data_dir):
     )
 
 
-def test_files_to_place_by_hand_have_the_names_tfds_looks_for():
+def test_manually_placed_files_have_the_names_that_tfds_expects():
     for name, spec in TFDS_SETS.items():
         if spec.files:
             known = {info.filename for info in tfds.builder(spec.builder).url_infos.values()}
@@ -208,7 +208,7 @@ def test_files_to_place_by_hand_have_the_names_tfds_looks_for():
 
 
 @pytest.mark.parametrize("name", ["cifar10", "celeb_a", "imagenette"])
-def test_without_internet_the_error_says_where_and_what_to_do(name, monkeypatch, tmp_path):
+def test_error_without_internet_names_the_place_and_the_remedy(name, monkeypatch, tmp_path):
     monkeypatch.setattr(requests, "head", refuse)
     with pytest.raises(DataUnavailable) as error:
         open_source(name, split="train", image_size=32, data_dir=tmp_path)
@@ -221,7 +221,7 @@ def test_without_internet_the_error_says_where_and_what_to_do(name, monkeypatch,
     assert ("Google Drive" in text) == (name == "celeb_a")
 
 
-def test_a_file_with_a_wrong_checksum_is_refused(tmp_path):
+def test_a_file_with_a_wrong_checksum_raises(tmp_path):
     by_hand = tmp_path / "downloads" / "manual"
     by_hand.mkdir(parents=True)
     (by_hand / "cifar-10-binary.tar.gz").write_bytes(b"half a download")
@@ -230,7 +230,7 @@ def test_a_file_with_a_wrong_checksum_is_refused(tmp_path):
     assert not list((tmp_path / "cifar10").glob("*"))
 
 
-def test_a_set_stored_as_tfrecord_is_refused(tmp_path):
+def test_a_set_stored_as_tfrecord_raises(tmp_path):
     directory = tmp_path / "cifar10" / "3.0.2"
     directory.mkdir(parents=True)
     builder = tfds.builder("cifar10", data_dir=tmp_path)

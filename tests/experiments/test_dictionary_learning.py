@@ -24,7 +24,7 @@ def curves(quality, seconds):
     return learners.Curves(np.array([1, 2, 4]), x, y, y, y, y)
 
 
-def test_curves_are_read_between_their_looks():
+def test_curves_are_interpolated_between_evaluations():
     found = curves([8.0, 4.0, 2.0], [1.0, 4.0, 16.0])
     np.testing.assert_allclose(study.at_seconds(found, 2.0), [6.0])
     assert np.isnan(study.at_seconds(found, 0.5)) and study.at_seconds(found, 99.0) == [2.0]
@@ -46,7 +46,7 @@ def test_verdicts_follow_the_numbers():
     assert "per step it holds" in line and "per second it does not hold" in line
 
 
-def test_each_learner_gets_every_batch_and_its_own_seconds():
+def test_each_learner_gets_every_batch_and_is_timed_separately():
     class Learner:
         def __init__(self):
             self.seen = []
@@ -101,7 +101,7 @@ def made_up(pairs, steps):
     return {"step": looks, **found}
 
 
-def test_the_report_says_what_the_numbers_say(tmp_path, monkeypatch):
+def test_verdicts_of_the_report_agree_with_its_numbers(tmp_path, monkeypatch):
     monkeypatch.setattr(study, "learn_patches", lambda size, source, *x: made_up(*x[:2]))
     monkeypatch.setattr(study, "learn_latents", lambda size, pairs, seed: made_up(pairs, 20))
     out = Results(tmp_path, "t")

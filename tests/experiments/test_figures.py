@@ -36,7 +36,7 @@ def runs(tmp_path_factory, photo_patches_dir):
     return found
 
 
-def test_every_run_has_its_figures_and_no_name_gets_out_of_hand(runs, tmp_path):
+def test_every_run_has_its_figures_and_names_are_escaped(runs, tmp_path):
     out = Results(tmp_path, "title")
     figures.draw(out, runs)
     out.write("")
@@ -53,7 +53,7 @@ def test_every_run_has_its_figures_and_no_name_gets_out_of_hand(runs, tmp_path):
     assert all((tmp_path / name).stat().st_size > 5000 for name in names)
 
 
-def test_what_is_no_run_is_named(runs, tmp_path):
+def test_directory_without_a_run_is_named_in_the_error(runs, tmp_path):
     with pytest.raises(ValueError, match="--runs is empty"):
         figures.load([])
     with pytest.raises(ValueError, match=f"--runs: {tmp_path} holds no run"):

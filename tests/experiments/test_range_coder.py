@@ -20,7 +20,7 @@ def random_code(rng, n, k, num_atoms):
     return SparseCode(jnp.asarray(indices), jnp.asarray(levels))
 
 
-def test_a_sparse_code_comes_back_and_takes_the_bits_of_its_tables():
+def test_sparse_code_is_decoded_exactly_and_has_the_size_of_its_tables():
     rng = np.random.default_rng(0)
     code = random_code(rng, 600, 6, 40)
     model = fit_rate_model(code, num_atoms=40, max_level=31)
@@ -31,7 +31,7 @@ def test_a_sparse_code_comes_back_and_takes_the_bits_of_its_tables():
     assert 0.9 * estimate < 32 * len(words) < 1.01 * estimate
 
 
-def test_a_residual_code_comes_back():
+def test_residual_code_is_decoded_exactly():
     rng = np.random.default_rng(1)
     indices = jnp.asarray(rng.integers(0, 8, (200, 3)) + 8 * np.arange(3))
     used = jnp.arange(3)[None, :] < jnp.asarray(rng.integers(0, 4, 200))[:, None]
@@ -42,7 +42,7 @@ def test_a_residual_code_comes_back():
     assert 32 * len(words) == pytest.approx(float(jnp.sum(code_bits(code, model))), rel=0.03)
 
 
-def test_a_thumbnail_comes_back_and_takes_the_bits_of_its_tables():
+def test_thumbnail_is_decoded_exactly_and_has_the_size_of_its_tables():
     rng = np.random.default_rng(2)
     images = rng.random((2, 96, 96, 3)).cumsum(0).astype(np.float32) / 2
     fitted = thumbnail.fit_thumbnail(images, patch_size=8, step=0.02)
@@ -58,7 +58,7 @@ def test_a_thumbnail_comes_back_and_takes_the_bits_of_its_tables():
         range_coder.encode_thumbnail(integers + 999, fitted)
 
 
-def test_a_code_that_does_not_come_back_is_noticed():
+def test_code_that_is_not_decoded_exactly_raises():
     code = SparseCode(np.array([[3, 1]]), np.array([[2, -1]]))
     check_same(code, ([[1, 3]], [[-1, 2]]))
     with pytest.raises(AssertionError, match="written"):

@@ -28,7 +28,7 @@ def curve(*points):
     ]  # fmt: skip
 
 
-def test_curves_are_read_in_the_logarithm_of_the_rate_and_not_beyond_their_ends():
+def test_curves_are_interpolated_in_the_log_rate_and_not_extrapolated():
     points = curve((2.0, 34.0), (0.5, 30.0))
     assert rate_curves.at_rate(points, 1.0) == pytest.approx(32)
     assert np.isnan(rate_curves.at_rate(points, 0.3))
@@ -51,7 +51,7 @@ def test_the_verdict_follows_the_numbers():
 
 
 @pytest.mark.parametrize("settings", [SPARSE, STAGES], ids=["sparse", "stages"])
-def test_a_codec_by_rate_spends_fewer_bits_where_they_are_dearer(settings):
+def test_rate_aware_codec_uses_fewer_bits_at_a_higher_price(settings):
     cheap, dear = (
         picture_codecs.measure(
             *picture_codecs.learned({**settings, "thumbnail": True, "bit_price": price})
@@ -62,7 +62,7 @@ def test_a_codec_by_rate_spends_fewer_bits_where_they_are_dearer(settings):
     assert cheap["window"].shape == (64, 64, 3) and dear["atoms"] < cheap["atoms"]
 
 
-def test_what_a_file_takes_is_counted_whole():
+def test_rate_of_a_file_includes_all_its_bytes():
     good, bad = (picture_codecs.file_point({"format": "JPEG", "quality": q}, 64) for q in (90, 20))
     assert bad["bpp"] < good["bpp"] and bad["psnr"] < good["psnr"]
     # Two headers of some 600 bytes alone, on 64x64 pixels each.

@@ -36,7 +36,7 @@ def rows(workdir, name):
         return list(csv.DictReader(file))
 
 
-def test_single_pixels_are_exact_where_they_must_be(report):
+def test_three_atoms_code_single_pixels_exactly(report):
     found = {row["method"]: row for row in rows(report[0], "errors")}
     mse = {name: float(row["MSE"]) for name, row in found.items()}
     # Three channels: three atoms with least squares are exact, whatever the pixel.
@@ -101,7 +101,7 @@ def test_the_verdict_says_which_goal_is_met():
     assert reference_speed.verdict(size, times).count("is met") == 2
 
 
-def test_a_wrong_answer_is_not_timed():
+def test_wrong_results_raise_before_timing():
     images, codebook = np.zeros((1, 2, 2, 3), np.float32), np.eye(3, dtype=np.float32)
     good = {reference_speed.VQ: images + codebook[0], reference_speed.OMP: images}
     reference_speed.check(images, codebook, good)

@@ -55,7 +55,7 @@ def test_every_experiment_of_the_directory_is_run_at_the_size_asked_for(tmp_path
     assert not any("num_train_steps" in word for command in full for word in command)
 
 
-def test_a_study_that_fails_says_where(tmp_path, monkeypatch):
+def test_failed_study_names_its_command(tmp_path, monkeypatch):
     monkeypatch.setattr(report, "commands", lambda *_: [["-c", "raise SystemExit(3)"]])
     monkeypatch.setattr(report.results, "WORKDIR", type("Flag", (), {"value": str(tmp_path)}))
     for name in ("SIZE", "IMAGES"):

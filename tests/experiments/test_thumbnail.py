@@ -21,7 +21,7 @@ def test_prediction_is_the_median_edge_detector():
         assert integers[y + 1, x + 1, c] - differences[y + 1, x + 1, c] == expected
 
 
-def test_smooth_pictures_are_predicted_and_rounding_is_all_that_is_lost_of_means(fitted):
+def test_smooth_pictures_are_predicted_and_means_lose_only_rounding(fitted):
     y, x = np.mgrid[:64, :64] / 64
     image = np.float32(np.stack([x, y, (x + y) / 2], -1))
     patches = grid_patches(image, 8)

@@ -1,4 +1,4 @@
-"""Whatever text a user brings is drawn as text."""
+"""Any text of a user is drawn as text."""
 
 import io
 import warnings

@@ -44,7 +44,7 @@ def test_a_term_of_weight_zero_is_not_computed(weights, operations, pairs):
     assert not operations_of(ImageLoss())
 
 
-def test_weights_that_cannot_be_are_refused(pairs):
+def test_invalid_weights_raise(pairs):
     with pytest.raises(ValueError, match="mr_dct_weight must not be negative, got -1"):
         ImageLoss(mr_dct_weight=-1.0)
     with pytest.raises(ValueError, match="one of mse_weight, .*mr_grad_weight must be above 0"):

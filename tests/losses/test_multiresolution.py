@@ -59,7 +59,7 @@ def test_equal_images_have_no_loss_and_a_finite_gradient(term, pairs):
 
 
 @pytest.mark.parametrize("term", TERMS)
-def test_levels_that_the_images_have_not_are_refused(term, pairs):
+def test_invalid_pyramid_levels_and_shapes_raise(term, pairs):
     loss, _ = TERMS[term]
     with pytest.raises(ValueError, match="got 6 levels for 37x50"):
         loss(*pairs, levels=6)

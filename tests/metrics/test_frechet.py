@@ -64,6 +64,6 @@ def test_a_single_vector_has_no_covariance():
         statistics_of(np.ones((1, 3))).moments()
 
 
-def test_shapes_that_do_not_fit_are_refused():
+def test_other_shapes_raise():
     with pytest.raises(ValueError, match=r"\(2,\) and \(2,\) do not fit .*\(2, 2\) and \(3, 3\)"):
         frechet_distance(np.zeros(2), np.eye(2), np.zeros(2), np.eye(3))

@@ -62,7 +62,7 @@ def test_a_figure_of_atoms_decodes_at_most_1024(m, shown):
     assert images.shape == (shown, 12, 12, 3)
 
 
-def test_images_that_do_not_fit_are_refused_with_their_shape():
+def test_images_of_other_shapes_raise_with_their_shape():
     model = Autoencoder(bottleneck=small_bottleneck(), **SMALL)
     with pytest.raises(ValueError, match="image size 18x16 is not divisible by the downsampling 4"):
         model.init(jax.random.key(0), jnp.zeros((1, 18, 16, 3)))
@@ -103,7 +103,7 @@ def test_model_is_built_from_its_config(tiny_config):
         ),
     ],
 )
-def test_configs_that_do_not_fit_are_refused_with_their_values(tiny_config, changes, message):
+def test_configs_that_do_not_fit_raise_with_their_values(tiny_config, changes, message):
     for key, value in changes.items():
         group, name = key.split(".")
         tiny_config[group][name] = value

@@ -344,12 +344,12 @@ def test_straight_through_has_the_approximations_value():
         ({"coherence_weight": 0.1}, r"coherence_weight 0.1 .*'ksvd'; use 'gradient'"),
     ],
 )
-def test_bad_settings_are_refused_with_their_values(arguments, message):
+def test_bad_settings_raise_with_their_values(arguments, message):
     with pytest.raises(ValueError, match=message):
         DictionaryLearning(**arguments)
 
 
-def test_latents_that_do_not_fit_are_refused_with_their_shape():
+def test_latents_of_other_shapes_raise():
     module = DictionaryLearning(embedding_dim=8, patch_size=4)
     with pytest.raises(ValueError, match="latent grid 6x8 is not divisible by patch_size 4x4"):
         module.init(jax.random.key(0), jnp.zeros((1, 6, 8, 8)))

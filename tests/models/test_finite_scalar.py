@@ -110,6 +110,6 @@ def test_it_stands_in_an_autoencoder():
 
 
 @pytest.mark.parametrize("levels", [(), (8, 1), (8, 2.5)])
-def test_levels_that_are_none_are_refused(levels):
+def test_invalid_levels_raise(levels):
     with pytest.raises(ValueError, match="levels"):
         FiniteScalarQuantizer(levels=levels)

@@ -78,7 +78,7 @@ def test_a_token_of_a_trained_run_stands_for_a_patch(tiny_config, changes, bits)
     np.testing.assert_allclose(decoded, trained.reconstruct(images), atol=1e-5)
 
 
-def test_grid_whose_levels_do_not_fill_a_patch_is_refused():
+def test_grid_whose_levels_do_not_fill_a_patch_raises():
     with pytest.raises(ValueError, match="the 4 fsq_levels do not divide among the 3x1 latents"):
         FiniteScalarQuantizer(patch_size=(3, 1))
 

@@ -214,7 +214,7 @@ def test_rate_weight_adds_the_logarithms_of_the_levels_and_pulls_the_latents_alo
         (VectorQuantizer, {"gradient_estimator": "ste"}, "unknown gradient_estimator 'ste'"),
     ],
 )
-def test_options_that_cannot_act_are_refused(cls, arguments, message):
+def test_options_without_effect_raise(cls, arguments, message):
     with pytest.raises(ValueError, match=message):
         cls(**arguments)
     with pytest.raises(ValueError, match="an integer code needs codes by rate"):

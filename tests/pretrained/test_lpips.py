@@ -69,7 +69,7 @@ def test_lpips_works_under_jit_whatever_was_loaded_before(pairs):
     np.testing.assert_allclose(lpips(*pairs), OFFICIAL["alex"], rtol=2e-5)
 
 
-def test_images_that_do_not_fit_are_refused(pairs):
+def test_images_of_other_shapes_raise(pairs):
     a = pairs[0]
     with pytest.raises(ValueError, match=r"one shape, got \(3, 64, 48, 3\) and \(2, 64, 48, 3\)"):
         lpips(a, a[:2])

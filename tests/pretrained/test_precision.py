@@ -72,6 +72,6 @@ def test_validation_is_exact_whatever_the_precision_of_the_loss(tiny_config, pro
     assert trunk and all(e.params["precision"] == 2 * (lax.Precision.HIGHEST,) for e in trunk)
 
 
-def test_unknown_precision_is_refused():
+def test_unknown_precision_raises():
     with pytest.raises(ValueError, match="unknown precision 'high'; choose from highest, default"):
         ImageLoss(perceptual_precision="high")

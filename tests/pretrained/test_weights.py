@@ -52,7 +52,7 @@ class Malicious:
         return os.mkdir, (self._path,)
 
 
-def test_a_pickle_that_asks_for_code_is_refused_and_runs_none(tmp_path):
+def test_a_pickle_that_asks_for_code_raises_and_runs_none(tmp_path):
     file, planted = tmp_path / "alexnet.ckpt", tmp_path / "planted"
     file.write_bytes(pickle.dumps({"AlexNet_0": Malicious(str(planted))}))
     with pytest.raises(ValueError, match=r"alexnet.ckpt is not a file of weights.*posix.mkdir"):
@@ -75,7 +75,7 @@ def test_arrays_of_any_protocol_are_read(protocol, tmp_path):
     np.testing.assert_array_equal(read_arrays(file)["a"]["b"], tree["a"]["b"])
 
 
-def test_weights_of_another_network_are_refused(tmp_path):
+def test_weights_of_another_network_raise(tmp_path):
     (tmp_path / "alexnet.ckpt").symlink_to(lpips_path("vgg"))
     with pytest.raises(
         ValueError, match=r"AlexNet_0/Conv_0/bias must have shape \(64,\) .* missing"
@@ -90,14 +90,14 @@ class TestDownload:
         assert path.read_bytes() == inception_file.read_bytes()
         assert [p.name for p in path.parent.iterdir()] == ["weights.pickle"]
 
-    def test_something_else_is_refused_and_not_kept(self, tmp_path):
+    def test_file_without_weights_raises_and_is_deleted(self, tmp_path):
         page = tmp_path / "page.html"
         page.write_text("<html>Sign in</html>")
         with pytest.raises(ValueError, match="page.html did not give the weights: .* not a file"):
             download(tmp_path / "weights.pickle", page.as_uri())
         assert [p.name for p in tmp_path.iterdir()] == ["page.html"]
 
-    def test_what_cannot_be_fetched_says_what_to_do(self, tmp_path):
+    def test_error_of_a_failed_download_names_the_remedy(self, tmp_path):
         with pytest.raises(OSError, match="cannot be fetched(.|\n)*copy it to .*weights.pickle"):
             download(tmp_path / "weights.pickle", (tmp_path / "absent").as_uri())
         assert not list(tmp_path.iterdir())

@@ -136,6 +136,6 @@ def test_first_and_second_derivatives_equal_finite_differences(rng, float64):
     ({"penalty": 1, "iterations": 0}, "iterations"),
     ({"penalty": 1, "initial": np.ones(3)}, "initial"),
 ])  # fmt: skip
-def test_wrong_arguments_are_refused(options, match):
+def test_wrong_arguments_raise(options, match):
     with pytest.raises(ValueError, match=match):
         lasso(np.ones((N, D), np.float32), np.ones((M, D), np.float32), **options)

@@ -60,7 +60,7 @@ def test_a_stream_recovers_the_known_atoms_and_its_held_out_error_is_that_of_a_f
 
 
 @pytest.mark.parametrize("method", ["online", "approximate"])
-def test_a_run_stored_and_resumed_is_bit_identical_to_one_that_never_stopped(method, tmp_path):
+def test_resumed_fit_is_bit_identical_to_an_uninterrupted_one(method, tmp_path):
     learner, batches = (
         DictionaryLearner(**SETTINGS, method=method),
         SIGNALS[: 8 * BATCH].reshape(8, BATCH, D),
@@ -104,7 +104,7 @@ def test_a_signal_that_is_not_finite_takes_no_part():
     np.testing.assert_allclose(states[0].error, states[2].error * BATCH / (BATCH - 10), rtol=1e-5)
 
 
-def test_unused_and_duplicate_atoms_are_replaced_and_nothing_of_them_remembered():
+def test_replaced_atoms_start_without_statistics():
     atoms = np.float32(TRUTH)
     atoms[1] = atoms[0]
     state = LEARNER.init(KEY, dictionary=atoms)
@@ -156,7 +156,7 @@ def test_a_callback_gets_each_steps_numbers_and_can_stop():
     np.testing.assert_array_equal(again.dictionary, state.dictionary)
 
 
-def test_a_fit_stops_where_the_held_out_error_hardly_falls():
+def test_fit_stops_when_the_held_out_error_stops_falling():
     errors = []
     options = {
         "held_out": SIGNALS[-BATCH:],
@@ -203,12 +203,12 @@ def test_sharded_signals_give_the_state_of_one_device(axis_type):
         ({"learning_rate": 0}, r"learning_rate must be in \(0, 1\], got 0.0"),
     ],
 )
-def test_a_learner_refuses_settings_out_of_range(change, message):
+def test_settings_of_a_learner_out_of_range_raise(change, message):
     with pytest.raises(ValueError, match=message):
         DictionaryLearner(**SETTINGS | change)
 
 
-def test_a_fit_refuses_what_it_cannot_learn_from(refuses):
+def test_invalid_signals_and_arguments_of_a_fit_raise(refuses):
     refuses(LEARNER.fit, [], KEY)
     refuses(LEARNER.fit, [SIGNALS, SIGNALS[:, 1:]], KEY)
     refuses(LEARNER.fit, [np.arange(D)], KEY)

@@ -6,7 +6,7 @@ from laser_jax.sparse.linalg import map_blocks, matmul, row_argmax, safe_norms, 
 
 
 @pytest.mark.parametrize("width", [1, 15, 16, 17, 100])
-def test_row_argmax_is_numpys(rng, width):
+def test_row_argmax_equals_numpy(rng, width):
     x = rng.integers(-5, 5, size=(40, width)).astype(np.float32)  # many ties
     index, value = row_argmax(jnp.asarray(x))
     np.testing.assert_array_equal(index, np.argmax(x, -1))
@@ -25,7 +25,7 @@ def test_blocks_give_what_one_call_gives(rng):
         np.testing.assert_allclose(total, flat.T @ flat, rtol=1e-4, atol=1e-4)
 
 
-def test_blocks_of_nothing_are_nothing():
+def test_blocks_of_empty_arrays_are_empty():
     assert map_blocks(lambda x: x[:, :1], jnp.zeros((2, 0, 4)), 7).shape == (2, 0, 1)
     np.testing.assert_array_equal(sum_blocks(lambda x: x.sum(0), jnp.zeros((0, 4)), 7), 0)
 

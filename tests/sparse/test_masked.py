@@ -94,7 +94,7 @@ def test_invalid_weights_and_visible_nan_affect_only_their_signal(rng, float64):
     np.testing.assert_allclose(found[3:], expected[3:], atol=1e-12)
 
 
-def test_masked_pursuit_ends_at_the_tolerance_of_the_weighted_error(rng, float64):
+def test_masked_pursuit_stops_at_the_tolerance_of_the_weighted_error(rng, float64):
     signals, dictionary, weights = problem(rng)
     found = omp(signals, dictionary, sparsity=K, mask=weights, tolerance=2.0)
     rest = np.nan_to_num(signals) - np.asarray(decode(found, dictionary))
@@ -138,7 +138,7 @@ def test_masked_least_squares_equals_numpy(rng, float64):
 @pytest.mark.parametrize("mask, match", [
     (np.ones((3, D + 1)), "broadcast"), (np.ones(D, complex), "bool or real"),
 ])  # fmt: skip
-def test_masks_of_wrong_shape_or_type_are_refused(mask, match):
+def test_masks_of_wrong_shape_or_type_raise(mask, match):
     with pytest.raises(ValueError, match=match):
         omp(np.ones((N, D), np.float32), np.ones((M, D), np.float32), sparsity=2, mask=mask)
 

@@ -137,7 +137,7 @@ def test_learned_codebooks_and_dictionaries_hold_finite_signals_alone(value, rng
     np.testing.assert_allclose(np.max(atoms @ unit.T, -1), 1, rtol=1e-5)
 
 
-def test_all_picks_are_finite_where_nearly_no_signal_is(rng):
+def test_initial_atoms_are_finite_if_most_signals_are_not(rng):
     signals = np.full((40 * M, D), np.nan, np.float32)
     signals[-3:] = 100 * np.eye(3, D)
     centroids = np.asarray(kmeans_init(signals, M, key=KEY))

@@ -190,7 +190,7 @@ def test_a_gram_matrix_larger_than_allowed_is_not_made(gram_bytes, made):
     ("sparsity", "selection"),
     [(1, "correlation"), (17, "correlation"), (17, "ols"), (40, "ols")],
 )
-def test_any_sparsity_up_to_all_atoms_is_finite_and_distinct(rng, dtype, sparsity, selection):
+def test_codes_of_any_sparsity_are_finite_with_distinct_atoms(rng, dtype, sparsity, selection):
     signals, dictionary = random_problem(rng, dtype)
     code = omp(signals, dictionary, sparsity=sparsity, selection=selection)
     assert code.indices.shape == (50, sparsity) and code.indices.dtype == jnp.int32
@@ -241,7 +241,7 @@ def test_duplicate_atoms_are_not_taken_together(rng, dtype, selection, form):
 
 @pytest.mark.parametrize("selection", SELECTIONS)
 @pytest.mark.parametrize("distance", [1e-2, 1e-4, 1e-6, 1e-9])
-def test_near_parallel_atoms_never_make_it_worse_than_one_of_them(rng, dtype, selection, distance):
+def test_near_parallel_atoms_are_not_worse_than_one_of_them(rng, dtype, selection, distance):
     signals, dictionary = random_problem(rng, dtype, m=12)
     offsets = jnp.asarray(rng.normal(size=(12, 16)), dtype)
     close = padded(dictionary, dictionary + distance * offsets)
@@ -349,7 +349,7 @@ def test_gradients_stay_finite_on_hard_inputs(rng):
 
 @pytest.mark.usefixtures("two_devices")
 @pytest.mark.parametrize("selection", SELECTIONS)
-def test_sharded_signals_are_coded_where_they_are(rng, selection):
+def test_sharded_signals_are_coded_on_their_devices(rng, selection):
     mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
     signals, dictionary = random_problem(rng, np.float32, n=240)
     sharded = jax.device_put(

@@ -36,7 +36,7 @@ def coded_problem(rng, dtype):
     return signals, dictionary, code._replace(coefficients=coefficients)
 
 
-def test_online_update_is_mairals_algorithm_2_on_decayed_moments(rng, float64):
+def test_online_update_equals_algorithm_2_of_mairal_on_decayed_moments(rng, float64):
     statistics, decay = online_statistics(jnp.zeros((M, D))), 0.7
     a, b = np.zeros((M, M)), np.zeros((M, D))
     for _ in range(3):
@@ -114,7 +114,7 @@ def test_float64_scalars_change_no_dtype_of_a_scan(rng, float64, name):
     assert {x.dtype for x in jax.tree.leaves(state)} == {np.dtype("float32")}
 
 
-def test_residual_update_is_its_formula(rng, dtype):
+def test_residual_update_equals_its_formula(rng, dtype):
     signals, dictionary, code = coded_problem(rng, dtype)
     dense = np.asarray(to_dense(code, M))
     residual = np.asarray(signals) - dense @ np.asarray(dictionary)

@@ -16,7 +16,7 @@ def test_coefficient_rate_is_the_mean_logarithm_of_a_signals_levels():
     assert coefficient_rate(spoilt, 0.5) == pytest.approx(3)
 
 
-def test_coherence_penalty_knows_its_answers():
+def test_coherence_penalty_of_known_dictionaries():
     np.testing.assert_allclose(coherence_penalty(3 * jnp.eye(5)), 0, atol=1e-12)
     assert coherence_penalty(jnp.ones((4, 3))) == pytest.approx(1)
     # The simplex: d + 1 vectors whose cosines are all -1 / d, which is Welch's bound.

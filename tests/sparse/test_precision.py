@@ -134,7 +134,7 @@ def test_every_product_has_the_highest_precision(name, products):
         assert equation.params["precision"] == highest, equation
 
 
-def test_the_walk_finds_products_in_loops_and_under_custom_rules(products):
+def test_jaxpr_walk_finds_products_in_loops_and_custom_rules(products):
     def loop(x):
         return lax.fori_loop(0, 3, lambda i, x: lax.cond(i > 1, lambda x: x @ x, jnp.sin, x), x)
 

@@ -1,4 +1,4 @@
-"""Whatever the shapes, dtypes and sizes: the right answer, or a ValueError that names the fault.
+"""For any shape, dtype and size: the right result, or a ValueError that names the error.
 
 One row a function: its arguments for a drawn problem, and what then holds of its result, read in
 float64. What squares to nothing in float32 counts as zero.
@@ -66,7 +66,7 @@ class Problem(NamedTuple):
         return choices[self.seed % len(choices)]
 
     def by_shape(self, *choices):
-        """For what a program is compiled for."""
+        """The values that a program is compiled for."""
         return choices[(self.m + self.sparsity) % len(choices)]
 
 
@@ -580,7 +580,7 @@ def test_every_public_function_has_a_row():
 
 @pytest.mark.parametrize("name", ROWS)
 @given(p=problems())
-def test_the_answer_is_right_and_finite(name, p, refuses):
+def test_results_are_right_and_finite(name, p, refuses):
     arguments, check = ROWS[name]
     function, arguments = getattr(sparse, name), arguments(p)
     if "num_atoms" in arguments and "signals" in arguments and p.signals.size == 0:
@@ -605,7 +605,7 @@ def test_an_atom_is_learned_whatever_the_scale(method, scale, seed):
     assert abs(np.vdot(f64(new), expected)) > 1 - 1e-3
 
 
-def test_a_code_of_no_place_is_that_of_nothing():
+def test_codes_with_k_of_zero_are_zero_everywhere():
     code = SparseCode(np.zeros((2, 0), int), np.zeros((2, 0), np.float32))
     levels = code._replace(coefficients=np.zeros((2, 0), int))
     model = sparse.fit_rate_model(levels, num_atoms=3, max_level=4)
@@ -653,7 +653,7 @@ def not_floats(x):
 
 
 def flaws(name, argument, value, p, arguments):
-    """What an argument must not be."""
+    """Returns invalid values of an argument."""
     if argument in NUMBERS:
         return NUMBERS[argument](p)
     if argument in ("signals", "vectors"):
@@ -681,7 +681,7 @@ def flaws(name, argument, value, p, arguments):
 @pytest.mark.parametrize("name", ROWS)
 @settings(max_examples=settings().max_examples // 2)
 @given(p=problems())
-def test_what_does_not_fit_is_refused(name, p, refuses):
+def test_every_invalid_argument_raises(name, p, refuses):
     arguments = ROWS[name][0](p)
     for argument, value in arguments.items():
         for bad in flaws(name, argument, value, p, arguments):

@@ -62,7 +62,7 @@ def descent(coefficients, support, atoms, residual):
     return coefficients + gradient * (gradient @ gradient) / (direction @ direction)
 
 
-def test_matching_pursuit_that_revisits_is_the_textbooks(rng, float64, form):
+def test_matching_pursuit_with_revisits_equals_the_textbook_algorithm(rng, float64, form):
     """An atom may be chosen again, which corrects its coefficient."""
     signals, dictionary = random_problem(rng, np.float64)
     norms = np.linalg.norm(dictionary, axis=-1)
@@ -84,7 +84,7 @@ def test_matching_pursuit_that_revisits_is_the_textbooks(rng, float64, form):
 @pytest.mark.parametrize(
     ("coder", "refine"), [(matching_pursuit, projection), (gradient_pursuit, descent)]
 )
-def test_greedy_pursuit_is_the_papers_loop(rng, float64, form, coder, refine):
+def test_greedy_pursuit_equals_the_algorithm_of_the_paper(rng, float64, form, coder, refine):
     signals, dictionary = random_problem(rng, np.float64)
     norms = np.linalg.norm(dictionary, axis=-1)
     atoms = np.asarray(dictionary) / norms[:, None]
@@ -178,7 +178,7 @@ def test_iterative_hard_thresholding_is_no_worse_than_without_its_safeguard(rng)
 # Properties.
 
 
-def test_errors_are_ordered_as_the_work_spent(problem):
+def test_coders_that_do_more_work_have_smaller_errors(problem):
     signals, dictionary = (jnp.float32(x) for x in problem)
     error = {
         coder: squared_error(signals, dictionary, coder(signals, dictionary, sparsity=8)).mean()
@@ -288,7 +288,7 @@ def test_gradients_through_coefficients_are_finite(rng, coder):
 
 
 @coders
-def test_both_derivatives_are_those_of_finite_differences(rng, float64, coder):
+def test_first_and_second_derivatives_equal_finite_differences_of_numpy(rng, float64, coder):
     signals, dictionary = random_problem(rng, np.float64, n=20)
     direction = random_problem(rng, np.float64, n=20)
 
@@ -315,7 +315,7 @@ def test_gradients_take_little_memory(coder):
 
 
 @pytest.mark.parametrize("coder", CODERS[:3], ids=lambda c: c.__name__)
-def test_the_caller_bounds_the_gram_matrix(coder):
+def test_gram_bytes_bounds_the_gram_matrix(coder):
     def memory(gram_bytes):
         call = functools.partial(coder, sparsity=2, gram_bytes=gram_bytes)
         shapes = [jax.ShapeDtypeStruct(shape, "float32") for shape in ((4096, 32), (2048, 32))]
@@ -324,7 +324,7 @@ def test_the_caller_bounds_the_gram_matrix(coder):
     assert memory(None) - memory(0) > 2048**2 * 4 * 0.8
 
 
-def test_a_gradient_through_revisited_atoms_is_refused_with_the_remedy(rng):
+def test_a_gradient_through_revisited_atoms_raises_with_the_remedy(rng):
     signals, dictionary = random_problem(rng, np.float32)
 
     def loss(y):
@@ -343,6 +343,6 @@ def test_bad_input_is_named_in_the_error(coder):
         coder(jnp.ones((2, 3)), jnp.ones((5, 4)), sparsity=1)
 
 
-def test_thresholding_needs_an_iteration():
+def test_thresholding_without_iterations_raises():
     with pytest.raises(ValueError, match="iterations must be at least 1, got 0"):
         iterative_hard_thresholding(jnp.ones((2, 4)), jnp.ones((5, 4)), sparsity=1, iterations=0)

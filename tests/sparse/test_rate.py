@@ -41,7 +41,7 @@ def cost(signals, dictionary, code, model, step, bit_price):
 
 
 @pytest.mark.parametrize("scales", [0.3, jnp.linspace(0.1, 0.5, 48)])
-def test_quantised_coefficients_come_back_within_half_a_step(problem, scales):
+def test_quantised_coefficients_differ_by_at_most_half_a_step(problem, scales):
     signals, dictionary = problem
     code = omp(signals, dictionary, sparsity=4)
     levels = quantize_coefficients(code, scales, bits=16)
@@ -61,13 +61,13 @@ def test_levels_beyond_the_bits_are_clipped():
 
 
 @pytest.mark.parametrize("bits", [1, 33])
-def test_bits_out_of_range_are_refused(bits):
+def test_bits_out_of_range_raise(bits):
     code = SparseCode(jnp.zeros(2, jnp.int32), jnp.ones(2))
     with pytest.raises(ValueError, match=f"got {bits}"):
         quantize_coefficients(code, 1.0, bits=bits)
 
 
-def test_scales_of_another_shape_are_refused():
+def test_scales_of_another_shape_raise():
     code = SparseCode(jnp.zeros(2, jnp.int32), jnp.ones(2))
     with pytest.raises(ValueError, match=r"\(2, 2\)"):
         quantize_coefficients(code, jnp.ones((2, 2)), bits=8)
@@ -105,7 +105,7 @@ def test_bits_of_all_codes_are_those_of_a_distribution():
     assert 0.8 < total <= 1.0001
 
 
-def test_tables_are_the_cross_entropy_of_what_was_seen():
+def test_code_bits_equal_the_cross_entropy_of_the_fitted_symbols():
     rng = np.random.default_rng(2)
     n, m = 4000, 5
     p = np.array([0.5, 0.2, 0.15, 0.1, 0.05])
@@ -122,7 +122,7 @@ def test_counts_beyond_2_to_the_24_are_exact():
     model = fit_rate_model(code, num_atoms=2, max_level=1)
     share = rare / n
     np.testing.assert_allclose(model.index_bits, -np.log2([1 - share, share]), rtol=1e-5)
-    # Nobody has no atom: the half of a symbol never seen.
+    # No signal has zero atoms: half a count for a symbol that was never seen.
     np.testing.assert_allclose(model.count_bits[0], np.log2(n + 1) + 1, rtol=1e-5)
     np.testing.assert_allclose(model.level_bits, [1.0], rtol=1e-5)
 
@@ -134,7 +134,7 @@ def test_a_set_costs_less_than_a_sequence():
     assert float(code_bits(code, model)[0]) == pytest.approx(expected, rel=1e-6)
 
 
-def test_each_stage_has_a_table_of_its_own():
+def test_each_stage_has_a_separate_table():
     code = SparseCode(jnp.array([[0, 5], [1, 5], [0, 6]]), jnp.array([[1, 1], [1, 0], [1, 1]]))
     model = fit_rate_model(code, num_atoms=8, max_level=1, stages=2, smoothing=1e-6)
     shares = 2.0 ** -np.asarray(model.index_bits)
@@ -147,7 +147,7 @@ def test_each_stage_has_a_table_of_its_own():
 # The pursuit.
 
 
-def test_free_bits_leave_no_more_than_the_rounding(problem):
+def test_error_at_price_zero_is_rounding_only(problem):
     signals, dictionary = problem
     model = uniform_rate_model(48, sparsity=12, max_level=1000)
     code = rate_distortion_pursuit(
@@ -158,7 +158,7 @@ def test_free_bits_leave_no_more_than_the_rounding(problem):
     assert float(jnp.mean(jnp.sum(left**2, -1))) < 0.01
 
 
-def test_dear_bits_leave_every_code_empty(problem):
+def test_codes_at_a_very_high_price_are_empty(problem):
     signals, dictionary = problem
     model = uniform_rate_model(48, sparsity=4, max_level=15)
     code = rate_distortion_pursuit(signals, dictionary, model, sparsity=4, step=0.2, bit_price=1e6)
@@ -166,7 +166,7 @@ def test_dear_bits_leave_every_code_empty(problem):
     assert all(len(set(row)) == 4 for row in np.asarray(code.indices))
 
 
-def test_more_costs_less_error(problem):
+def test_error_falls_as_bits_rise(problem):
     signals, dictionary = problem
     model = uniform_rate_model(48, sparsity=8, max_level=31)
     bits, errors = [], []
@@ -179,7 +179,7 @@ def test_more_costs_less_error(problem):
     assert sorted(bits) == bits and sorted(errors, reverse=True) == errors
 
 
-def test_it_beats_rounded_omp_of_any_one_length(problem):
+def test_rate_aware_pursuit_beats_rounded_omp_of_every_sparsity(problem):
     signals, dictionary = problem
     step, bit_price = 0.4, 0.05
     model = uniform_rate_model(48, sparsity=8, max_level=31)
@@ -207,7 +207,7 @@ def test_cheap_atoms_are_preferred(problem):
     assert int(code.indices[0]) == 1
 
 
-def test_hard_signals(problem):
+def test_hard_signals_have_valid_codes(problem):
     signals, dictionary = problem
     dictionary = dictionary.at[3].set(0).at[4].set(dictionary[5])
     hard = jnp.concatenate([signals[:3] * 0, signals[3:6] * 1e4, signals[6:9] * 1e-6])
@@ -219,14 +219,14 @@ def test_hard_signals(problem):
     assert all(len(set(row)) == 48 for row in np.asarray(code.indices))
 
 
-def test_a_clipped_atom_does_not_end_the_code():
+def test_pursuit_continues_after_a_clipped_level():
     signals, model = np.float32([[100, 50, 30, 0]]), uniform_rate_model(4, sparsity=3, max_level=7)
     code = rate_distortion_pursuit(signals, np.eye(4), model, sparsity=3, step=1.0, bit_price=0.01)
     np.testing.assert_array_equal(code.indices, [[0, 1, 2]])
     np.testing.assert_array_equal(code.coefficients, [[7, 7, 7]])
 
 
-def test_an_atom_is_taken_once_at_most(problem):
+def test_atoms_of_a_code_are_distinct_even_if_they_cost_nothing(problem):
     signals, dictionary = problem
     free = RateModel(jnp.zeros(48), jnp.zeros(3), jnp.linspace(0, -100, 49))
     code = rate_distortion_pursuit(signals, dictionary, free, sparsity=48, step=0.1, bit_price=1.0)
@@ -299,7 +299,7 @@ def test_codes_do_not_depend_on_the_scale(problem, exponent):
     jax.tree.map(np.testing.assert_array_equal, other, code)
 
 
-def test_steps_of_other_shapes_are_refused(problem):
+def test_steps_of_other_shapes_raise(problem):
     signals, dictionary = problem
     model = uniform_rate_model(48, sparsity=4, max_level=15)
     with pytest.raises(
@@ -322,7 +322,7 @@ def test_leading_axes_and_blocks_change_nothing(problem, shape):
     jax.tree.map(np.testing.assert_array_equal, code, small)
 
 
-def test_a_model_of_another_size_is_refused(problem):
+def test_a_model_of_another_size_raises(problem):
     signals, dictionary = problem
     model = uniform_rate_model(48, sparsity=4, max_level=15)
     with pytest.raises(ValueError, match=r"\(48,\) and \(6,\)"):
@@ -332,7 +332,7 @@ def test_a_model_of_another_size_is_refused(problem):
 # Stages.
 
 
-def test_stages_for_nothing_are_those_of_residual_vq(problem):
+def test_stages_at_price_zero_equal_residual_vq(problem):
     signals, dictionary = problem
     dictionary = dictionary * jnp.repeat(jnp.array([1.5, 0.7, 0.3]), 16)[:, None]
     full = residual_nearest_atoms(signals, dictionary, stages=3)
@@ -346,7 +346,7 @@ def test_stages_for_nothing_are_those_of_residual_vq(problem):
 
 @pytest.mark.parametrize("groups", [(3e4,), (1000, -1000), (3000, -3000)])
 @pytest.mark.parametrize("bit_price", [0.0, 0.3])
-def test_stages_are_right_far_from_the_origin_and_from_each_other(groups, bit_price):
+def test_stages_are_right_for_distant_signals_and_atoms(groups, bit_price):
     """Each takes the least distance + price of its own rows."""
     rng = np.random.default_rng(5)
     centers = np.repeat(groups, 16 // len(groups))[:, None]
@@ -374,7 +374,7 @@ def test_a_code_of_stages_depends_on_its_signal_alone(coherent):
     assert np.mean(np.any(together.indices != alone.indices, -1)) < 0.01
 
 
-def test_stages_are_spent_where_they_are_worth_it(problem):
+def test_number_of_stages_minimises_the_cost(problem):
     signals, dictionary = problem
     model = RateModel(jnp.full(48, 4.0), jnp.zeros(1), jnp.zeros(4))
     used = []

@@ -1,5 +1,5 @@
-"""What every coder keeps: at any scale, beside signals and atoms that are not finite, in any batch,
-with a tolerance for each signal, and exported."""
+"""Invariants of every coder: at any scale, next to signals and atoms that are not finite, in any
+batch, with a tolerance for each signal, and exported."""
 
 import functools
 
@@ -268,7 +268,7 @@ def test_static_numbers_may_be_of_any_integer_type(kind):
     assert sparse.usage(plain("omp"), kind(M)).shape == (M,)
 
 
-def test_static_numbers_that_are_no_integers_are_refused_by_name():
+def test_static_numbers_that_are_not_integers_raise_by_name():
     for bad in (3.0, np.float32(3), "3"):
         with pytest.raises(ValueError, match="sparsity must be a static integer, got"):
             omp(SIGNALS, ATOMS, sparsity=bad)
@@ -280,7 +280,7 @@ def test_static_numbers_that_are_no_integers_are_refused_by_name():
         omp(SIGNALS, ATOMS, sparsity=33)
 
 
-def test_a_sparse_matrix_is_refused_with_the_remedy():
+def test_a_sparse_matrix_raises_with_the_remedy():
     scipy_sparse = pytest.importorskip("scipy.sparse")
     with pytest.raises(ValueError, match=r"signals must be a dense array, .* signals.toarray\(\)"):
         omp(scipy_sparse.csr_matrix(SIGNALS), ATOMS, sparsity=K)

@@ -57,7 +57,7 @@ def test_a_sharded_dictionary_without_a_named_axis_gives_the_same_code():
 
 
 @pytest.mark.usefixtures("two_devices")
-def test_sparsity_is_checked_against_all_atoms_and_a_derivative_is_refused():
+def test_sparsity_is_checked_against_all_atoms_and_a_derivative_raises():
     run, _ = sharded(lambda y, d: omp(y, d, sparsity=65, atoms_axis="atoms"))
     with pytest.raises(ValueError, match=r"\[1, 64\].*got 65"):
         run(SIGNALS, ATOMS)

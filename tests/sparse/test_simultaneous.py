@@ -100,6 +100,6 @@ def test_gradient_equals_finite_differences(rng, float64):
     np.testing.assert_allclose((there - back) / 2e-7, slope, rtol=1e-4)
 
 
-def test_signals_that_are_no_groups_are_refused():
+def test_signals_without_a_group_axis_raise():
     with pytest.raises(ValueError, match=r"groups, \(..., g, d\), got \(12,\)"):
         simultaneous_omp(np.ones(D, np.float32), np.ones((M, D), np.float32), sparsity=2)

@@ -74,7 +74,7 @@ CASES += [(by_least_squares, case) for case in [*HARD, "k = 1", "k = m"]]
 
 
 @pytest.mark.parametrize(("coefficients", "case"), CASES)
-def test_gradient_and_hessian_are_numpys_in_both_modes(rng, float64, coefficients, case):
+def test_gradient_and_hessian_equal_numpy_in_both_modes(rng, float64, coefficients, case):
     signals, dictionary, k = problem(case, rng)
     code = omp(jnp.asarray(signals), jnp.asarray(dictionary), sparsity=k)
     weights = rng.normal(size=(N, k))
