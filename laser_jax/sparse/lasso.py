@@ -50,23 +50,21 @@ def lasso(
     Args:
       signals: `(..., d)` float array, one signal a row.
       dictionary: `(m, d)` float array, atoms of any norm.
-      penalty: >= 0, of each |x_j|: a scalar, or `(m,)` for each atom its own. A negative one is 0.
-      iterations: most proximal gradient steps, at least 1. Static. 200 are enough for atoms of
-        little coherence. Atoms learned on photographs take 1000 where a code has 8 of them on
-        average, 3000 where it has 30; see the docs.
-      tolerance: a signal is done where the duality gap is at most this share of its objective, or
-        rounding stops it. float32 reaches some 1e-6.
+      penalty: >= 0, of each |x_j|: a scalar, or `(m,)`, one an atom. A negative one is 0.
+      iterations: most proximal gradient steps, at least 1. Static. 200 are enough for incoherent
+        atoms; atoms learned on photographs need 1000 at 8 atoms a code, 3000 at 30.
+      tolerance: a signal is done when the duality gap is at most this share of its objective, or
+        rounding stops it. float32 reaches about 1e-6.
       nonnegative: whether x >= 0. Static.
       initial: `(..., m)` coefficients to start from, as those of a similar penalty; None for 0.
       mask: weights of the signals' entries as for `omp`.
       block_size: signals coded together; None chooses it.
 
     Returns:
-      Dense coefficients `(..., m)`. Those of a signal that is not finite are NaN, those of an atom
-      that is not finite 0.
+      Dense coefficients `(..., m)`: NaN for a signal, 0 for an atom that is not finite.
 
     Raises:
-      ValueError: if shapes do not fit or a number is out of range.
+      ValueError: if shapes do not match or a number is out of range.
 
     References:
       Beck and Teboulle, A fast iterative shrinkage-thresholding algorithm, 2009.

@@ -8,7 +8,6 @@ References:
 """
 
 _TOP, _BOTTOM, _MASK = 1 << 64, 1 << 56, (1 << 64) - 1
-LARGEST_TOTAL = 1 << 44  # of the weights of a distribution, whose ratio to the interval matters
 LARGEST_ESCAPE = 2**31  # integers of `encode_integer` are below it
 
 
