@@ -48,7 +48,7 @@ def nearest_atom(
 ) -> SparseCode:
     """Returns the nearest atom of each signal as a `SparseCode`, k = 1, coefficient 1.
 
-    The first in a tie. Right to the rounding of the differences y - d_j wherever atoms lie. A
+    Ties go to the first atom. Exact up to the rounding of y - d_j, also far from the origin. A
     signal that is not finite gets coefficient NaN; an atom that is not finite is nearest to none.
 
     Args:
@@ -78,7 +78,7 @@ def nearest_atom(
 def residual_nearest_atoms(
     signals: Float[Array, "*batch d"], dictionary: Float[Array, "m d"], *, stages: int
 ) -> SparseCode:
-    """Codes each signal with one atom a stage, each nearest to what the stages before left.
+    """Codes each signal with one atom a stage, each nearest to the residual of the earlier stages.
 
     Stage s uses rows `[s m / k, (s + 1) m / k)` of the dictionary.
 
@@ -124,7 +124,7 @@ def kmeans_init(
 ) -> Float[Array, "m d"]:
     """Returns k-means centroids of the signals, seeded by k-means++.
 
-    An empty cluster keeps its centroid. A signal that is not finite takes no part.
+    An empty cluster keeps its centroid. A signal that is not finite is ignored.
 
     Args:
       signals: `(..., d)` float array.
@@ -175,7 +175,7 @@ def kmeans_init(
 
 
 def stage_kmeans(signals, num_atoms, *, stages, key, iterations=10):
-    """Returns the codebooks of all stages, each `kmeans_init` of what the earlier ones left.
+    """Returns the codebooks of all stages, each `kmeans_init` of the residuals of the earlier ones.
 
     Args:
       signals: `(n, d)` float array.
@@ -202,7 +202,7 @@ def stage_kmeans(signals, num_atoms, *, stages, key, iterations=10):
 def cluster_sums(signals, code, num_atoms):
     """Returns the number `(m,)` and the sum `(m, d)` of the signals of each atom.
 
-    A signal that is not finite, or has coefficient 0, takes no part.
+    A signal that is not finite, or has coefficient 0, is ignored.
     """
     flat, indices = signals.reshape(-1, signals.shape[-1]), code.indices.ravel()
     finite = is_finite(code.coefficients).ravel() & is_finite(flat)[:, 0]
@@ -223,7 +223,7 @@ def ema_update(
 
     statistics = decay x statistics + (1 - decay) x (counts and sums of these signals): a mean
     over batches, where those of `online_update` and `ksvd_update` are sums. A signal that is
-    not finite takes no part.
+    not finite is ignored.
 
     Args:
       statistics: `EmaStatistics` so far.
@@ -235,7 +235,7 @@ def ema_update(
       `(statistics, dictionary)`.
 
     Raises:
-      ValueError: if the shapes do not fit.
+      ValueError: if the shapes do not match.
 
     References:
       van den Oord et al., Neural discrete representation learning, 2017, appendix A.1.
@@ -263,7 +263,7 @@ def ema_update(
 def replace_codes(signals, dictionary, code, dead, *, key):
     """Replaces dead codebook entries by signals drawn in proportion to their squared error.
 
-    A signal that is not finite takes no part; without any, the entries stay.
+    A signal that is not finite is ignored; without any, the entries stay.
 
     Args:
       signals: `(..., d)` float array.

@@ -108,7 +108,7 @@ def init_from_signals(
     An untrained encoder's latents are nearly parallel: picks taken blindly would give
     hundreds of copies of one atom. Where the signals run out, atoms are random directions;
     only where no room is left (m large for d) are those more coherent than the bound. A
-    signal that is not finite takes no part.
+    signal that is not finite is ignored.
 
     Args:
       signals: `(..., d)` float array.
@@ -165,7 +165,7 @@ def replace_atoms(
       `(m, d)`; the new atoms have unit norm, the others are untouched.
 
     Raises:
-      ValueError: if the shapes do not fit.
+      ValueError: if the shapes do not match.
 
     References:
       Aharon, Elad and Bruckstein, K-SVD, 2006, section IV.D.

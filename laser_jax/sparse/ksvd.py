@@ -1,9 +1,9 @@
-"""K-SVD: each atom becomes the leading singular vector of the error its users have without it.
+"""K-SVD: each atom becomes the leading singular vector of its users' error without it.
 
 For atom j let E be the errors `(u, d)` of the u signals that use it, atom j's own
 part left out. The best rank-one fit a v^T of E gives the new atom v and its new
 coefficients a. v is the leading singular vector of the second moment E^T E,
-`(d, d)`, which has a fixed shape whatever u is: so one compiled SVD serves every
+`(d, d)`, whose shape does not depend on u: so one compiled SVD serves every
 atom, and moments of earlier batches can be added (`decay`).
 
 Three methods:
@@ -75,7 +75,7 @@ def ksvd_sweep(
     Returns:
       `(dictionary, code)`. Atoms that were used have unit norm and point to the old
       atom's side; unused ones, and those whose SVD is not finite, are untouched. A signal
-      or atom that is not finite takes no part: it gets coefficients 0.
+      or atom that is not finite is ignored: it gets coefficients 0.
 
     Raises:
       ValueError: if widths differ, `method` is unknown or cannot do what is asked.
@@ -101,7 +101,7 @@ def ksvd_sweep(
 
 
 def check_nonnegative(nonnegative):
-    """Returns whether atoms, and coefficients, shall be >= 0."""
+    """Returns whether atoms and whether coefficients must be >= 0."""
     if nonnegative not in NONNEGATIVE:
         raise ValueError(
             f'nonnegative must be True, False, "dictionary" or "code", got {nonnegative!r}.'
@@ -146,7 +146,7 @@ def ksvd_update(
       `(statistics, dictionary, code)`.
 
     Raises:
-      ValueError: if the shapes do not fit or `method` is unknown.
+      ValueError: if the shapes do not match or `method` is unknown.
     """
     signals, dictionary, code = _checked(signals, dictionary, code, method)
     check_scalars(decay=decay)

@@ -58,7 +58,7 @@ def online_update(
 
     One pass of block coordinate descent over ||Y - X D||^2; atoms that were used are
     then scaled to norm 1, the others are untouched. A signal or atom that is not finite
-    takes no part.
+    is ignored.
 
     statistics = decay x statistics + (moments of these signals): a sum over batches, as in
     `ksvd_update`; in `ema_update` it is a mean, of which the new part is (1 - decay).
@@ -78,7 +78,7 @@ def online_update(
       `(statistics, dictionary)`.
 
     Raises:
-      ValueError: if the shapes do not fit.
+      ValueError: if the shapes do not match.
 
     References:
       Mairal, Bach, Ponce and Sapiro, Online dictionary learning for sparse coding,
@@ -139,7 +139,7 @@ def residual_update(
 
     D += learning_rate x (X^T R) / uses, R the residuals; an atom's step is the mean
     over the signals that use it, so rare atoms learn as fast as frequent ones. A signal
-    or atom that is not finite takes no part.
+    or atom that is not finite is ignored.
 
     Args:
       signals: `(..., d)` float array.
@@ -151,7 +151,7 @@ def residual_update(
       `(m, d)` float array, not normalised.
 
     Raises:
-      ValueError: if the shapes do not fit.
+      ValueError: if the shapes do not match.
     """
     signals, dictionary = check_signals(signals, dictionary)
     code = check_code(code, signals)

@@ -70,7 +70,7 @@ def rate_distortion_pursuit(
       magnitude, for `decode(dequantize_coefficients(code, step), dictionary)`.
 
     Raises:
-      ValueError: if shapes do not fit each other or `sparsity` is out of range.
+      ValueError: if shapes do not match or `sparsity` is out of range.
     """
     signals, dictionary = check_signals(signals, dictionary)
     m, d = dictionary.shape
@@ -216,8 +216,8 @@ def rate_distortion_stages(
 ) -> SparseCode:
     """Codes each signal by residual vector quantisation with as many stages as are worth it.
 
-    A stage takes the atom of least squared error + bit_price x bits of what the stages before
-    left; of all lengths, none included, the one of least error + bit_price x bits is kept.
+    A stage takes the atom of least squared error + bit_price x bits of the residual
+    of the earlier stages; of all lengths, none included, the one of least error + bit_price x bits is kept.
 
     Args:
       signals: `(..., d)` float array.
@@ -230,7 +230,7 @@ def rate_distortion_stages(
       `SparseCode` of shape `(..., stages)`, coefficients 1 in the stages used and then 0.
 
     Raises:
-      ValueError: if shapes do not fit each other or `stages` does not divide m.
+      ValueError: if shapes do not match or `stages` does not divide m.
     """
     signals, dictionary = check_signals(signals, dictionary)
     m, d = dictionary.shape

@@ -58,7 +58,7 @@ def simultaneous_omp(
 
     Returns:
       A `SparseCode` of shape `(..., g, k)`; the indices of a group's signals are equal. A signal
-      that is not finite gets coefficients NaN and takes no part in its group's choice; an atom that
+      that is not finite gets coefficients NaN and is ignored in its group's choice; an atom that
       is not finite is never used. Places that were not needed have coefficient 0.
 
     Raises:

@@ -58,7 +58,7 @@ def least_squares(
       mask: weights of the entries as for `omp`.
 
     Raises:
-      ValueError: if the shapes do not fit.
+      ValueError: if the shapes do not match.
     """
     signals, dictionary = check_signals(signals, dictionary)
     code = check_code(code, signals)

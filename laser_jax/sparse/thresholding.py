@@ -77,7 +77,7 @@ def top_k(
 ) -> SparseCode:
     """Codes each signal with its k largest inner products. Args, Returns and Raises as for `omp`.
 
-    The best code if the dictionary is orthonormal; otherwise the crudest one here.
+    The best code if the dictionary is orthonormal; otherwise the least accurate coder here.
     With a tolerance, a signal already that small gets zero coefficients.
     """
     return run_with_gradient(
