@@ -216,8 +216,8 @@ def rate_distortion_stages(
 ) -> SparseCode:
     """Codes each signal by residual vector quantisation with as many stages as are worth it.
 
-    A stage takes the atom of least squared error + bit_price x bits of the residual
-    of the earlier stages; of all lengths, none included, the one of least error + bit_price x bits is kept.
+    A stage takes the atom of least squared error + bit_price x bits for the residual of the earlier
+    stages. Of all lengths, 0 included, the one of least error + bit_price x bits is kept.
 
     Args:
       signals: `(..., d)` float array.
