@@ -52,7 +52,8 @@ def lasso(
       dictionary: `(m, d)` float array, atoms of any norm.
       penalty: >= 0, of each |x_j|: a scalar, or `(m,)`, one an atom. A negative one is 0.
       iterations: most proximal gradient steps, at least 1. Static. 200 are enough for incoherent
-        atoms; atoms learned on photographs need 1000 at 8 atoms a code, 3000 at 30.
+        atoms; atoms learned on photographs need 1000 at 8 atoms a code; at 30 even 3000 left
+        1 signal of 512 more than 1e-5 above the optimum.
       tolerance: a signal is done when the duality gap is at most this share of its objective, or
         rounding stops it. float32 reaches about 1e-6.
       nonnegative: whether x >= 0. Static.
