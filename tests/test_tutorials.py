@@ -14,7 +14,7 @@ SMALL = {
         "ITERATIONS": 2,
     },
     "training": {"STEPS": 60},
-    "bottlenecks": {"STEPS": 10, "HIDDENS": 8, "WINDOWS": 64},
+    "bottlenecks": {"STEPS": 10, "HIDDENS": 8, "WINDOWS": 64, "TABLE_IMAGES": 16},
 }  # fmt: skip
 
 
