@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-WORKDIR ?= runs/ksvd_photos
+WORKDIR ?= runs/laser_photos
 
 .PHONY: setup demo test test-all lint docs tutorials bench report study faults
 
@@ -17,8 +17,8 @@ setup: .venv/ready
 # The evaluation reuses programs that the training compiled.
 demo: export JAX_COMPILATION_CACHE_DIR ?= .venv/xla
 demo: setup
-	$(BIN)/python main.py --config=configs/ksvd_photos.py --workdir=$(WORKDIR)
-	$(BIN)/python main.py --config=configs/ksvd_photos.py --workdir=$(WORKDIR) --mode=evaluate
+	$(BIN)/python main.py --config=configs/laser_photos.py --workdir=$(WORKDIR)
+	$(BIN)/python main.py --config=configs/laser_photos.py --workdir=$(WORKDIR) --mode=evaluate
 
 # pytest-xdist hangs where it restarts a worker that crashed: the run fails at once instead.
 PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart=0

@@ -18,5 +18,5 @@ def get_config():
     config.model.bit_price = 0.04
     config.model.coefficient_step = 0.5  # 2.5 times the square root of bit_price
     config.model.sparsity_level = 32  # at most; the price decides
-    config.model.ksvd_method = "approximate"  # signals of width 256: one SVD takes 20 ms
+    config.model.ksvd_method = "approximate"  # exact: an SVD of 256x256 for each atom
     return config

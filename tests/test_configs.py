@@ -30,7 +30,7 @@ def test_every_bottleneck_has_every_data_set():
         for b in ("vqvae", "dlvae", "ksvd")
         for d in ("photos", "cifar10", "celeba", "imagenette")
     }
-    assert set(CONFIGS) == names | {"tiny"}
+    assert set(CONFIGS) == names | {"tiny", "laser_photos"}
 
 
 @pytest.mark.parametrize("name", CONFIGS)

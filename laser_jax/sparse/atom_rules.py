@@ -56,7 +56,8 @@ class PlainRule:
 
     def coefficients(self, errors, atom, weights=None):
         """Returns the best coefficients `(u,)` of an atom for the errors `(u, d)`."""
-        return self._bounded(matmul(errors, atom) / safe_norms(atom) ** 2)
+        norm = safe_norms(atom)  # its square may underflow
+        return self._bounded(matmul(errors, atom / norm) / norm)
 
     def _finish(self, new, used, old):
         new = unit_norm(jnp.maximum(new, 0) if self.nonnegative_atoms else new)
