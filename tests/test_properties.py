@@ -194,6 +194,11 @@ ROWS = {
         some,
         lambda p: np.mean(np.sum(np.abs(f64(p.a)), -1)),
     ),
+    losses.coefficient_rate: (
+        lambda p: {"coefficients": p.a, "step": 0.5},
+        some,
+        lambda p: np.mean(np.sum(np.log2(1 + 2 * np.abs(f64(p.a))), -1)),
+    ),
     losses.coherence_penalty: (
         lambda p: {"dictionary": p.rows},
         some,
@@ -246,6 +251,8 @@ def flaws(name, value, whole):
         return [SparseCode(*pair) for pair in bad]
     if name in ("sparsity", "stages"):
         return []  # drawn above
+    if name == "step":
+        return [np.ones(2), 1j]
     bad = [np.ones(np.shape(value), dtype) for dtype in ("int32", "bool", "complex64")]
     if whole is metrics.frechet_distance:
         return [bad[-1], value[None], value[:2], np.float32(1)]
