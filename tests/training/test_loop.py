@@ -693,7 +693,7 @@ def test_invalid_batch_sizes_and_intervals_raise_before_workdir_is_created(tiny_
             "perceptual_net 'vgg19'",
         ),
         ("adversarial", {"weight": 1.0}, "must hold, got 200, 501 and 40"),
-        ("model", {"coherence_weight": 1.0}, "acts through the dictionary's gradient"),
+        ("model", {"coherence_weight": 1.0}, "needs a dictionary that learns by gradient"),
     ],
 )
 def test_invalid_losses_raise_before_workdir_is_created(
