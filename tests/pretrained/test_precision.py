@@ -73,5 +73,6 @@ def test_validation_is_exact_whatever_the_precision_of_the_loss(tiny_config, pro
 
 
 def test_unknown_precision_raises():
-    with pytest.raises(ValueError, match="unknown precision 'high'; choose from highest, default"):
+    message = "unknown perceptual_precision 'high'; choose from default, highest"
+    with pytest.raises(ValueError, match=message):
         ImageLoss(perceptual_precision="high")
