@@ -57,7 +57,12 @@ class PlainRule:
     def coefficients(self, errors, atom, weights=None):
         """Returns the best coefficients `(u,)` of an atom for the errors `(u, d)`."""
         norm = safe_norms(atom)  # its square may underflow
-        return self._bounded(matmul(errors, atom / norm) / norm)
+        best = self._project(errors, atom / norm, weights) / norm
+        return jnp.maximum(best, 0) if self.nonnegative_code else best
+
+    def _project(self, errors, unit, weights):
+        """Returns the best coefficients `(u,)` of a unit atom."""
+        return matmul(errors, unit)
 
     def _finish(self, new, used, old):
         new = unit_norm(jnp.maximum(new, 0) if self.nonnegative_atoms else new)
@@ -66,9 +71,6 @@ class PlainRule:
         usable = used & (square > 0) & jnp.isfinite(square)
         new = new if self.nonnegative_atoms else sign * new
         return jnp.where(usable[..., None], new, old)
-
-    def _bounded(self, coefficients):
-        return jnp.maximum(coefficients, 0) if self.nonnegative_code else coefficients
 
 
 class WeightedRule(PlainRule):
@@ -91,10 +93,10 @@ class WeightedRule(PlainRule):
         new = jnp.where(squares > 0, sums / jnp.where(squares > 0, squares, 1), old)
         return self._finish(new, jnp.any(squares > 0, axis=-1), old)
 
-    def coefficients(self, errors, atom, weights=None):
-        squares = matmul(weights, atom**2)
-        best = matmul(weights * errors, atom) / jnp.where(squares > 0, squares, 1)
-        return self._bounded(jnp.where(squares > 0, best, 0))
+    def _project(self, errors, unit, weights):
+        squares = matmul(weights, unit**2)
+        best = matmul(weights * errors, unit) / jnp.where(squares > 0, squares, 1)
+        return jnp.where(squares > 0, best, 0)
 
     def all_moments(self, errors, weights, dictionary, code):
         """Returns the moments of all atoms, `(m, 2, d)`, from the same errors of signals."""

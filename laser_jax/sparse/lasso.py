@@ -81,10 +81,9 @@ def lasso(
     weights = ()
     if mask is not None:
         signals, *weights = apply_weights(signals, mask)
-    if initial is not None and jnp.shape(initial) != (*signals.shape[:-1], m):
-        raise ValueError(
-            f"initial must have the shape {(*signals.shape[:-1], m)}, got {jnp.shape(initial)}."
-        )
+    shape = (*signals.shape[:-1], m)
+    if initial is not None and jnp.shape(initial) != shape:
+        raise ValueError(f"initial must have the shape {shape}, got {jnp.shape(initial)}.")
     solver = _Solver(bool(nonnegative), block_size)
     # Not of the solver, which would be compiled for each number of them.
     limits = jnp.int32(iterations), jnp.asarray(tolerance, signals.dtype)
