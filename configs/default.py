@@ -64,13 +64,22 @@ def _data(config):
 def _network(config):
     config.model = config_dict.ConfigDict()
     config.model.bottleneck = "ksvd"  # vq, rvq, fsq, dl (DL-VAE) or ksvd (K-SVD-VAE, LASER)
+    config.model.network = network.network  # encoder and decoder; vqgan: for large pictures
     config.model.num_hiddens = network.num_hiddens  # channels of the encoder and decoder
-    # in the encoder, and in the decoder
+    # in the encoder, and in the decoder; vqgan: at each size, one more in the decoder
     config.model.num_residual_blocks = network.num_residual_blocks
-    # channels inside a residual block
+    # vqvae: channels inside a residual block
     config.model.num_residual_hiddens = network.num_residual_hiddens
     # halvings of the image; 2: a latent grid of 1/4 the side
     config.model.num_downsamples = network.num_downsamples
+    # vqgan: channels at each size, from the image's to the latents', in units of num_hiddens;
+    # num_downsamples + 1 values
+    config.model.channel_multipliers = network.channel_multipliers
+    # vqgan: numbers of halvings after which each residual block is followed by attention
+    config.model.attention_levels = network.attention_levels
+    config.model.z_channels = network.z_channels  # vqgan: channels on both sides of the bottleneck
+    # compute activations again in the backward pass: less memory, a slower step
+    config.model.remat = network.remat
     config.model.dtype = "float32"  # of the network; sparse coding uses at least float32
 
 

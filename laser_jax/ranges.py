@@ -138,11 +138,15 @@ class Text(Setting):
 
 @dataclasses.dataclass(frozen=True)
 class Several(Setting):
-    """A tuple of values of one kind; with `or_one`, a single value stands for all of them."""
+    """A tuple of values of one kind; with `or_one`, a single value stands for all of them.
+
+    It has `length` values, or if that is None any number from `least` on.
+    """
 
     kind: Integer
     length: int | None = None
     or_one: bool = False
+    least: int = 1
 
     @property
     def type(self):
@@ -153,7 +157,7 @@ class Several(Setting):
     def fault(self, value):
         if not isinstance(value, tuple | list):
             return self.kind.fault(value) if self.or_one else f"must be a tuple of {self.type}"
-        if len(value) != (self.length or max(len(value), 1)):
+        if len(value) != (self.length or max(len(value), self.least)):
             return f"must have {self.length or 'one or more'} values"
         return next((fault for fault in map(self.kind.fault, value) if fault), None)
 

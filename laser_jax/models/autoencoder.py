@@ -10,6 +10,7 @@ from laser_jax.models.bottlenecks import Bottleneck
 from laser_jax.models.bottlenecks.output import as_pair
 from laser_jax.models.encoder import Decoder, Encoder, Network
 from laser_jax.models.precision import at_least_float32
+from laser_jax.models.vqgan import VQGANDecoder, VQGANEncoder
 from laser_jax.ranges import settings_of
 from laser_jax.sparse import SparseCode
 
@@ -48,10 +49,13 @@ class Autoencoder(Network, kw_only=True):
 
     def setup(self) -> None:
         shape = {field: getattr(self, field) for field in (*settings_of(Network), "dtype")}
-        self.encoder = Encoder(**shape)
+        large = self.network == "vqgan"
+        encoder, decoder = (VQGANEncoder, VQGANDecoder) if large else (Encoder, Decoder)
+        channels, size = (self.z_channels, (1, 1)) if large else (self.num_hiddens, (3, 3))
+        self.encoder = encoder(**shape)
         self.pre_bottleneck = nn.Conv(self.bottleneck.embedding_dim, (1, 1), dtype=self.dtype)
-        self.post_bottleneck = nn.Conv(self.num_hiddens, (3, 3), dtype=self.dtype)
-        self.decoder = Decoder(**shape, out_channels=self.in_channels)
+        self.post_bottleneck = nn.Conv(channels, size, dtype=self.dtype)
+        self.decoder = decoder(**shape, out_channels=self.in_channels)
 
     @property
     def signal_shape(self) -> tuple[int, int]:
@@ -66,7 +70,8 @@ class Autoencoder(Network, kw_only=True):
 
     def last_layer(self, params: Any) -> Array:
         """Returns the decoder's last kernel, given the parameters or their gradient."""
-        return params["decoder"][f"UpConv_{self.num_downsamples - 1}"]["kernel"]
+        last = "conv_out" if self.network == "vqgan" else f"UpConv_{self.num_downsamples - 1}"
+        return params["decoder"][last]["kernel"]
 
     def __call__(self, images: Float[Array, "b H W C"], step: Any = None) -> AutoencoderOutput:
         """Returns the `AutoencoderOutput` of images; `step` as in a call of the bottleneck."""

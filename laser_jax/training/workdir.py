@@ -61,6 +61,11 @@ _ADDED_KEYS = {
         "rate_weight": 0.0,
         "stage_coder": "nearest",
         "distance": "euclidean",
+        "network": "vqvae",
+        "channel_multipliers": (1, 2, 4),
+        "attention_levels": (),
+        "z_channels": 256,
+        "remat": False,
     },
     "data": {"channels": 3, "split_rule": 1},
     "loss": {
