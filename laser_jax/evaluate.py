@@ -10,6 +10,7 @@ import jax
 
 from laser_jax.data import DataUnavailable, open_split
 from laser_jax.evaluation.codec import TokenCodec, fit_codec, read_tables, write_tables
+from laser_jax.evaluation.formats import FORMATS, nearest_rate
 from laser_jax.evaluation.network_metrics import compute_network_metrics, load_networks
 from laser_jax.evaluation.split import (
     evaluate_split,
@@ -28,6 +29,8 @@ from laser_jax.training.setup import Setup
 from laser_jax.training.workdir import check_same_model, keep_split_rule
 
 log = logging.getLogger("laser_jax")
+
+MOST_PIXELS = 2**22  # of the mosaic that is stored as files
 
 
 def evaluate(config, workdir):
@@ -63,13 +66,14 @@ def evaluate(config, workdir):
     eval_step = make_eval_step(model, setup.image_loss, setup.lpips_params)
     _ = setup.model  # raises if the image size does not suit the model
     source = open_split(config.data, config.eval.split)
+    quality = evaluate_split(eval_step, model, variables, source, mesh=mesh, config=config)
     metrics = {
         "step": int(trained.state.step),
         "protocol": source.description,
         "rate_protocol": "bits_per_pixel: the split as one file; bits_per_pixel_fixed: "
         f"fixed-length code, coefficients, if any, at {config.eval.coefficient_bits} bits",
-        **evaluate_split(eval_step, model, variables, source, mesh=mesh, config=config),
-        **true_rate(trained, stored, config, source),
+        **quality,
+        **true_rate(trained, stored, config, source, quality),
         **compute_network_metrics(networks, model, variables, source, mesh=mesh, config=config),
     }
     images = evenly_spaced_images(source)
@@ -78,7 +82,7 @@ def evaluate(config, workdir):
         name = evaluation_name(stored, config)
         path = workdir / f"evaluation{name}.json"
         figure = workdir / f"{config.eval.split}_reconstructions{name}.png"
-        log.info("%s\n%s", config.eval.split, table(metrics))
+        log.info("%s\n%s", config.eval.split, tables_of(metrics))
         write_json(path, metrics)
         log.info("written: %s", path)
         with optional_file(figure):
@@ -88,35 +92,89 @@ def evaluate(config, workdir):
     return metrics
 
 
-def true_rate(trained, stored, config, source):
-    """Returns the bits a pixel of the coded split; fits and stores tables that the run lacks.
+def true_rate(trained, stored, config, source, quality):
+    """Returns the bits a pixel of the coded split, and `beside_files`; nothing without tables.
+
+    Args:
+      trained, stored, config: as in `token_codec`.
+      source: the split.
+      quality: of `evaluate_split`.
+    """
+    codec, batch_size = token_codec(trained, stored, config), config.eval.batch_size
+    if codec is None:
+        return {}
+    size, pixels = codec.split_size(source, batch_size=batch_size)
+    whole = 8 * size / pixels, quality["psnr_pooled"]
+    return {"bits_per_pixel": whole[0], **beside_files(codec, source, whole, batch_size=batch_size)}
+
+
+def token_codec(trained, stored, config):
+    """Returns the `TokenCodec` of a run; fits and stores tables that it lacks. None without any.
 
     Args:
       trained: the `TrainedAutoencoder`.
       stored: the config of the run, whose training images the tables come from.
       config: the config of the evaluation.
-      source: the split.
     """
     step, data = int(trained.state.step), stored.data.copy_and_resolve_references()
     data.data_dir = config.data.data_dir
-    variables, size = jax.device_get(trained.variables), config.eval.batch_size
+    variables, number = jax.device_get(trained.variables), config.eval.table_images
     tables = read_tables(trained.workdir, step)
-    if tables is None and config.eval.table_images == 0:
-        return {}
-    if tables is None:
-        try:
-            images = open_split(data, "train")
-        except (DataUnavailable, ValueError) as error:
-            log.warning("no bits_per_pixel: its tables need the training images: %s", error)
-            return {}
-        number = config.eval.table_images
-        codec = fit_codec(trained.model, variables, images, images=number, batch_size=size)
-        tables = codec.tables
-        if jax.process_index() == 0:
-            write_tables(trained.workdir, step, tables)
-    codec = TokenCodec(trained.model, variables, tables)
-    total, pixels = codec.split_size(source, batch_size=size)
-    return {"bits_per_pixel": 8 * total / pixels}
+    if tables is not None:
+        return TokenCodec(trained.model, variables, tables)
+    if number == 0:
+        return None
+    try:
+        images = open_split(data, "train")
+    except (DataUnavailable, ValueError) as error:
+        log.warning("no bits_per_pixel: its tables need the training images: %s", error)
+        return None
+    size = config.eval.batch_size
+    codec = fit_codec(trained.model, variables, images, images=number, batch_size=size)
+    if jax.process_index() == 0:
+        write_tables(trained.workdir, step, codec.tables)
+    return codec
+
+
+def beside_files(codec, source, whole, *, batch_size):
+    """Returns the rate and quality of a run, and of JPEG and WebP files at the nearest rate.
+
+    The files are one mosaic of the split's images, or of evenly spaced ones of a large split.
+
+    Args:
+      codec: the run's `TokenCodec`.
+      source: the split.
+      whole: bits a pixel and pooled PSNR of the whole split.
+      batch_size: images coded at a time.
+
+    Returns:
+      A dict: `compared_images` -> their number, and for "run" and each format NAME
+      `NAME_at_rate` -> [bits a pixel, PSNR of the pooled squared error in dB].
+    """
+    number = max(1, min(len(source), MOST_PIXELS // source[0][..., 0].size))
+    images, run = evenly_spaced_images(source, number), whole
+    if number < len(source) or codec.model.bottleneck.has_real_coefficients:
+        size, pixels = codec.split_size(images, batch_size=batch_size)
+        run = 8 * size / pixels, codec.psnr_pooled(images, batch_size=batch_size)
+    found = {"run": run} | {name: nearest_rate(images, name, run[0]) for name in FORMATS}
+    return {"compared_images": number} | {
+        f"{name.lower()}_at_rate": list(point) for name, point in found.items()
+    }
+
+
+def tables_of(metrics):
+    """Returns the metrics as text: a table, and one of the run beside files."""
+    text = table({key: x for key, x in metrics.items() if not isinstance(x, list)})
+    if "run_at_rate" not in metrics:
+        return text
+    rows = {
+        name: "{:.3f} bits a pixel, {:.2f} dB".format(*metrics[f"{key}_at_rate"])
+        for key, name in (("run", "this run"), *((name.lower(), name) for name in FORMATS))
+    }
+    return (
+        f"{text}\nRate and pooled PSNR beside files, a mosaic of {metrics['compared_images']} "
+        f"images\n{table(rows)}"
+    )
 
 
 def evaluation_name(stored, config):

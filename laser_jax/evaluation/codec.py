@@ -100,6 +100,16 @@ class TokenCodec:
             groups, self.tables, unit=self.model.signal_shape, fingerprint=self.fingerprint
         )
 
+    def psnr_pooled(self, images, *, batch_size):
+        """Returns the PSNR in dB of the pooled squared error of uint8 images coded as tokens."""
+        total = 0.0
+        for start in range(0, len(images), batch_size):
+            indices = np.arange(start, min(start + batch_size, len(images)))
+            batch = _stacked(images, indices, batch_size)
+            error = self.to_images(self.to_tokens(batch)) - batch / np.float32(255)
+            total += float(np.sum(np.square(error[: len(indices)], dtype=np.float64)))
+        return float(squared_error_to_psnr(total / images.size))
+
     def split_size(self, source, *, batch_size, most_signals=None):
         """Returns the bytes of a split, or of a part of it, in one container, and its pixels.
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import laser_jax
+from laser_jax.data import open_split
 from laser_jax.evaluation.codec import TokenCodec, fit_codec, read_tables, write_tables
 from laser_jax.tokens import pack_tokens
 from laser_jax.training.loop import train
@@ -112,7 +113,9 @@ def test_tables_stand_in_the_workdir_beside_their_checkpoint(run):
         path.write_bytes(data)
 
 
-def test_training_and_evaluation_store_tables_and_report_the_true_rate(tiny_config, tmp_path):
+def test_training_and_evaluation_store_tables_and_report_the_true_rate(
+    tiny_config, tmp_path, monkeypatch, caplog
+):
     from laser_jax.evaluate import evaluate
 
     tiny_config.model.bottleneck, tiny_config.num_train_steps = "vq", 20
@@ -123,5 +126,16 @@ def test_training_and_evaluation_store_tables_and_report_the_true_rate(tiny_conf
     first = evaluate(tiny_config, tmp_path)
     assert 0 < first["bits_per_pixel"] < first["bits_per_pixel_fixed"] == pytest.approx(5 / 16)
     tables.unlink()  # as in a workdir of an older version
+    monkeypatch.setattr("laser_jax.evaluate.MOST_PIXELS", 16 * 32**2)  # files of a part
+    caplog.set_level("INFO", "laser_jax")
     second = evaluate(tiny_config, tmp_path)
     assert tables.read_bytes() == stored and second["bits_per_pixel"] == first["bits_per_pixel"]
+    assert first["run_at_rate"] == [first["bits_per_pixel"], first["psnr_pooled"]]
+    assert (first["compared_images"], second["compared_images"]) == (first["images"], 16)
+    trained, source = laser_jax.load(tmp_path), open_split(tiny_config.data, "test")
+    part = np.stack([source[int(i)] for i in np.linspace(0, len(source) - 1, 16).astype(int)])
+    expected = psnr(part, trained.reconstruct(part))
+    assert second["run_at_rate"][1] == pytest.approx(expected, abs=0.01)
+    for name in ("jpeg", "webp"):
+        assert second[f"{name}_at_rate"][0] >= second["run_at_rate"][0]
+    assert "beside files, a mosaic of 16 images" in caplog.text
