@@ -22,6 +22,7 @@ LAYERS = (
     ("data",),
     ("figures",),
     ("models",),
+    ("priors",),
     ("evaluation",),
     ("training",),
     ("trained",),

@@ -8,6 +8,7 @@ Images stay uint8 here; a model scales them inside jit.
 """
 
 from laser_jax.data.batches import eval_batches, train_batches
+from laser_jax.data.digits import open_digits
 from laser_jax.data.folder import SPLIT_RULE, open_folder
 from laser_jax.data.images import CHANNELS
 from laser_jax.data.source import SPLITS, DataUnavailable, ImageSource
@@ -26,7 +27,7 @@ __all__ = [
 ]
 
 _FOLDER = "folder:"
-DATASETS = (*TFDS_SETS, f"{_FOLDER}PATH")
+DATASETS = (*TFDS_SETS, "digits", f"{_FOLDER}PATH")
 
 
 def open_source(name, *, split, image_size, channels=3, data_dir=None, split_rule=SPLIT_RULE):
@@ -59,6 +60,8 @@ def open_source(name, *, split, image_size, channels=3, data_dir=None, split_rul
     shape = {"image_size": image_size, "channels": channels}
     if name.startswith(_FOLDER):
         return open_folder(name.removeprefix(_FOLDER), split=split, split_rule=split_rule, **shape)
+    if name == "digits":
+        return open_digits(split=split, **shape)
     if name not in TFDS_SETS:
         raise ValueError(f"unknown data set {name!r}; choose from {', '.join(DATASETS)}.")
     return open_tfds(name, split=split, data_dir=resolve_data_dir(data_dir), **shape)

@@ -25,6 +25,8 @@ class ImageSource(Sequence):
       load: makes a uint8 `(image_size, image_size, channels)` array of an entry.
       remember: keeps each image once loaded. Worth its memory for small images,
         whose decoding costs more than all the rest of making a batch.
+      label_of: the class of an entry, an int in [0, num_classes); None: there are no classes.
+      num_classes: how many classes the data set has; 0: none.
     """
 
     name: str
@@ -33,6 +35,8 @@ class ImageSource(Sequence):
     records: Sequence = dataclasses.field(repr=False)
     load: Callable[[Any], np.ndarray] = dataclasses.field(repr=False)
     remember: bool = dataclasses.field(default=False, repr=False)
+    label_of: Callable[[Any], int] | None = dataclasses.field(default=None, repr=False)
+    num_classes: int = 0
     _loaded: dict[int, np.ndarray] = dataclasses.field(default_factory=dict, init=False, repr=False)
 
     def __len__(self):
@@ -47,3 +51,13 @@ class ImageSource(Sequence):
             if self.remember:
                 self._loaded[index] = image
         return image
+
+    def label(self, index):
+        """Returns the class of an image, an int in [0, num_classes).
+
+        Raises:
+          ValueError: if the data set has no classes.
+        """
+        if self.label_of is None:
+            raise ValueError(f"{self.name} has no classes; see data.name.")
+        return int(self.label_of(self.records[index]))

@@ -10,6 +10,7 @@ import fcntl
 import functools
 import io
 import logging
+import operator
 import os
 import sys
 
@@ -29,6 +30,7 @@ class TfdsSet:
       size: the one side in pixels it has, None if its images are cropped and resized.
       files: what TFDS downloads, by the names it looks for in `downloads/manual`.
       source: where a person finds those files.
+      num_classes: labels of the records; 0: they have none.
     """
 
     builder: str
@@ -36,6 +38,7 @@ class TfdsSet:
     size: int | None = None
     files: tuple[str, ...] = ()
     source: str = ""
+    num_classes: int = 0
 
 
 TFDS_SETS = {
@@ -50,6 +53,7 @@ TFDS_SETS = {
         size=32,
         files=("cifar-10-binary.tar.gz",),
         source="https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
+        num_classes=10,
     ),
     # Stored as 178 x 218 pixels: above 178 the centre square is enlarged.
     "celeb_a": TfdsSet(
@@ -71,6 +75,7 @@ TFDS_SETS = {
         splits={"train": "train[:-500]", "validation": "train[-500:]", "test": "validation"},
         files=("imagenette2-320.tgz",),
         source="https://s3.amazonaws.com/fast-ai-imageclas/imagenette2-320.tgz",
+        num_classes=10,
     ),
 }
 
@@ -96,6 +101,8 @@ def open_tfds(name, *, split, image_size, channels=3, data_dir=None):
         records=records,
         load=functools.partial(_load_record, image_size=image_size, channels=channels),
         remember=spec.size is not None,  # 32 pixels: 21 MB of photo_patches, 140 MB of CIFAR-10
+        label_of=operator.itemgetter("label") if spec.num_classes else None,
+        num_classes=spec.num_classes,
     )
 
 

@@ -13,7 +13,14 @@ REPOSITORY = pathlib.Path(__file__).parents[2]
 
 
 def test_data_sets_have_their_documented_names():
-    assert DATASETS == ("photo_patches", "cifar10", "celeb_a", "imagenette", "folder:PATH")
+    assert DATASETS == (
+        "photo_patches",
+        "cifar10",
+        "celeb_a",
+        "imagenette",
+        "digits",
+        "folder:PATH",
+    )
 
 
 def test_error_for_an_unknown_data_set_lists_the_known_ones():

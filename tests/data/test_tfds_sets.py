@@ -186,6 +186,21 @@ def test_imagenette_tests_on_the_official_validation_set(data_dir):
     np.testing.assert_allclose(np.sort(means), 50 + np.arange(IMAGENETTE_TEST), atol=1)
 
 
+def test_labels_are_those_of_the_records(data_dir):
+    def source(name):
+        return open_source(name, split="test", image_size=32, data_dir=data_dir)
+
+    assert [source("cifar10").label(i) for i in range(CIFAR_TEST)] == CIFAR_TEST * [3]
+    found = source("imagenette")
+    classes = tfds.builder("imagenette/320px-v2").info.features["label"].names
+    order = np.argsort([np.mean(found[i]) for i in range(IMAGENETTE_TEST)])
+    names = [classes[found.label(int(i))] for i in order]
+    assert names == ["n01440764", "n02102040", "n01440764"]
+    assert source("celeb_a").num_classes == 0
+    with pytest.raises(ValueError, match="celeb_a has no classes"):
+        source("celeb_a").label(0)
+
+
 def test_descriptions_say_split_and_crop(data_dir):
     def describe(name, split, image_size):
         return open_source(name, split=split, image_size=image_size, data_dir=data_dir).description

@@ -1,0 +1,15 @@
+"""Models of tokens: what codes cost, and new ones.
+
+    model = TokenTransformer(layout=layout, grid=(8, 8))
+    prior = TokenModel(model, variables)
+    bits = prior.bits(tokens)
+    tokens = prior.sample(jax.random.key(0), 16)
+
+`main.py` trains the variables (`configs/prior_photos.py`); `laser_jax.load` reads them.
+"""
+
+from laser_jax.priors.token_model import TokenModel
+from laser_jax.priors.transformer import TokenTransformer
+from laser_jax.priors.vocabulary import Vocabulary
+
+__all__ = ["TokenModel", "TokenTransformer", "Vocabulary"]
