@@ -1,53 +1,47 @@
-"""Codecs that are trained autoencoders: one network, one number of steps, several bottlenecks.
+"""Trained autoencoders as codecs: one network, one number of steps, several bottlenecks.
 
-The rate of their codes is taken as that of pixels is: tables of the training windows' symbols, the
-cross-entropy of the test windows' symbols under them.
+    python -m experiments.latent_codecs --workdir=runs/full/latent_codecs
+
+The rate is the true one, the same for every kind of code: the test windows as one compressed file
+under tables of training windows (docs/compression.md). JPEG and WebP store the same windows as
+one mosaic.
 """
 
 import functools
 import logging
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
+from absl import app
 
 import laser_jax
-from configs import ksvd_photos
-from experiments.photographs import as_bytes, as_float, photographs, source_settings
-from experiments.picture_codecs import quality
+from configs import datasets, default
+from experiments import results
+from experiments.latent_report import PARTS, SPARSE_PATCHES, report
+from experiments.photographs import as_bytes, photographs, source_settings
 from laser_jax.data import open_split
-from laser_jax.images import to_network
-from laser_jax.metrics import active_atoms
-from laser_jax.models.bottlenecks.coding import MAX_LEVEL
-from laser_jax.models.inference import atoms_of
-from laser_jax.sparse import (
-    SparseCode,
-    code_bits,
-    dequantize_coefficients,
-    fit_rate_model,
-    quantize_coefficients,
-    uniform_rate_model,
-)
+from laser_jax.evaluate import token_codec
+from laser_jax.evaluation.formats import FORMATS, rate_curve
+from laser_jax.tokens import ContextModel, Tokens, fit_context_model
 from laser_jax.training.loop import train
 
 log = logging.getLogger("laser_jax")
 
-FIXED, BY_RATE = "sparse, fixed atoms", "sparse, atoms by rate"
-PATCHES = "sparse, atoms by rate, patches of 2x2"
-BATCH = 128  # windows coded at a time
+BATCH = 64  # images coded at a time
 
 
 class Size(NamedTuple):
-    """How large the part with autoencoders is.
+    """How large the study is.
 
     Attributes:
       steps: of training, the same for all.
       num_hiddens: channels of encoder and decoder.
       windows: training windows that the tables are fitted on.
       every: stride over the test windows.
-      seeds: of every point.
+      seeds: of the curves in `front`; the others have seed 0 alone.
+      front: curves that matter for the verdict.
       points: curve -> one dict of model settings for each point.
+      ideas: change of the sparse codes of 2x2 patches -> its points, for seed 0.
     """
 
     steps: int
@@ -55,30 +49,42 @@ class Size(NamedTuple):
     windows: int
     every: int
     seeds: int
+    front: tuple
     points: dict
+    ideas: dict
 
 
-def _vq(*atoms):
-    return [{"bottleneck": "vq", "num_embeddings": m} for m in atoms]
+def _vq(*atoms, patch_size=1, **options):
+    return [
+        {"bottleneck": "vq", "num_embeddings": m, "patch_size": patch_size, **options}
+        for m in atoms
+    ]
 
 
-def _rvq(*stages, atoms):
-    return [{"bottleneck": "rvq", "num_embeddings": atoms * s, "num_stages": s} for s in stages]
+def _rvq(*stages, atoms, patch_size=1):
+    return [
+        {"bottleneck": "rvq", "num_embeddings": n * atoms, "num_stages": n,
+         "patch_size": patch_size}
+        for n in stages
+    ]  # fmt: skip
 
 
-def _fsq(*levels):
-    return [{"bottleneck": "fsq", "fsq_levels": each} for each in levels]
+def _stages_by_rate(*prices, stages, atoms, patch_size):
+    (settings,) = _rvq(stages, atoms=atoms, patch_size=patch_size)
+    return [{**settings, "stage_coder": "rate_distortion", "bit_price": p} for p in prices]
 
 
-def _fixed(*sparsities):
-    return [{"bottleneck": "ksvd", "sparsity_level": k} for k in sparsities]
+def _fsq(*levels, patch_size=1):
+    return [{"bottleneck": "fsq", "fsq_levels": x, "patch_size": patch_size} for x in levels]
 
 
-def _by_rate(*prices, patch_size):
+def _sparse(*prices, patch_size, step=None, **options):
     return [
         {
-            "bottleneck": "ksvd", "sparse_coder": "rate_distortion", "sparsity_level": 16,
-            "bit_price": price, "coefficient_step": 2.5 * price**0.5, "patch_size": patch_size,
+            "bottleneck": "ksvd", "sparse_coder": "rate_distortion",
+            "sparsity_level": 32 if patch_size == 2 else 16, "bit_price": price,
+            "coefficient_step": step or round(2.5 * price**0.5, 4), "patch_size": patch_size,
+            **options,
         }
         for price in prices
     ]  # fmt: skip
@@ -86,36 +92,58 @@ def _by_rate(*prices, patch_size):
 
 SIZES = {
     "small": Size(
-        steps=60, num_hiddens=16, windows=128, every=40, seeds=1,
+        steps=60, num_hiddens=16, windows=128, every=40, seeds=1, front=(),
         points={
-            "VQ": _vq(64), "residual VQ, fixed stages": _rvq(4, atoms=64),
-            "FSQ": _fsq((8, 5, 5, 5)), FIXED: _fixed(2),
-            BY_RATE: _by_rate(0.03, patch_size=1),
+            "VQ": _vq(64), "residual VQ": _rvq(4, atoms=64), "FSQ": _fsq((8, 5, 5, 5)),
+            SPARSE_PATCHES: _sparse(0.03, 0.01, patch_size=2),
         },
+        ideas={"the differentiable rate at 1e-4": _sparse(0.03, patch_size=2, rate_weight=1e-4)},
     ),
     "full": Size(
-        steps=400, num_hiddens=32, windows=2048, every=2, seeds=3,
+        steps=1200, num_hiddens=64, windows=4096, every=1, seeds=3,
+        front=(SPARSE_PATCHES,),
         points={
-            "VQ": _vq(256, 2048),
-            "residual VQ, fixed stages": _rvq(2, 8, atoms=256),
-            "FSQ": _fsq((8, 5, 5, 5), (8, 8, 8, 8, 5, 5, 5, 5)),
-            FIXED: _fixed(1, 2, 3),
-            BY_RATE: _by_rate(0.1, 0.03, 0.01, patch_size=1),
-            PATCHES: _by_rate(0.2, 0.04, patch_size=2),
+            "VQ": _vq(1024, 4096),
+            "VQ, 2x2": _vq(4096, patch_size=2),
+            SPARSE_PATCHES: _sparse(0.12, 0.04, 0.015, patch_size=2),
         },
+        ideas={},
     ),
 }  # fmt: skip
 
 
-def latent_points(out, size):
-    """Returns curve -> one list of measured points for each seed."""
-    return {
+def run(out, size):
+    """Computes every point and lays out the report."""
+    curves = {
         name: [
-            [latent_point(out, size, settings, seed) for settings in all_settings]
-            for seed in range(size.seeds)
+            [latent_point(out, size, settings, seed) for settings in points]
+            for seed in range(size.seeds if name in size.front else 1)
         ]
-        for name, all_settings in size.points.items()
+        for name, points in size.points.items()
     }
+    ideas = {
+        name: [latent_point(out, size, settings, 0) for settings in points]
+        for name, points in size.ideas.items()
+    }
+    report(out, size, curves, ideas, file_curves(out, size))
+
+
+def file_curves(out, size):
+    """Returns the curves of JPEG and WebP on a mosaic of the test windows."""
+    settings = {"every": size.every, **source_settings(out.images)}
+    curves = {}
+    for name in FORMATS:
+        compute = functools.partial(_file_points, out, size, name)
+        found = out.point("files", {"format": name, **settings}, compute)
+        pairs = zip(found["bpp"], found["psnr"], strict=True)
+        curves[name] = [[{"bpp": float(x), "psnr": float(y)} for x, y in pairs]]
+    return curves
+
+
+def _file_points(out, size, name):
+    config = config_of({"steps": size.steps, "seed": 0, **source_settings(out.images)})
+    rates, psnrs = zip(*rate_curve(_windows(config, size), name), strict=True)
+    return {"bpp": rates, "psnr": psnrs}
 
 
 def latent_point(out, size, settings, seed):
@@ -127,191 +155,76 @@ def latent_point(out, size, settings, seed):
     return out.point("latents", measured, compute)
 
 
-def trained_and_measured(runs, run, size):
-    """Trains or resumes the run, and measures it."""
-    config = ksvd_photos.get_config()
+def config_of(run):
+    """Returns the config of a run: the settings of a model, `steps`, `seed` and maybe `images`."""
+    config = default.get_config()
+    datasets.photos(config)
     config.seed, config.num_train_steps = run["seed"], run["steps"]
     config.eval_every_steps = config.checkpoint_every_steps = run["steps"]
     config.optimizer.warmup_steps = min(100, run["steps"] // 5)
     config.keep_checkpoints, config.model.ksvd_method = 1, "approximate"
+    config.eval.table_images = 0  # `measure` fits the tables
     if "images" in run:
         config.data.name, config.data.image_size = run["images"], 128
-    model = {key: x for key, x in run.items() if key not in ("seed", "steps", "images")}
-    config.model.update(model)
-    name = (
-        "-".join(f"{key}={value}" for key, value in run.items()).replace(" ", "").replace("/", "%")
-    )
+    config.model.update({k: x for k, x in run.items() if k not in ("seed", "steps", "images")})
+    return config
+
+
+def trained_and_measured(runs, run, size):
+    """Trains or resumes the run, and measures it."""
+    name = "-".join(f"{key}={value}" for key, value in run.items())
+    workdir = runs / name.replace(" ", "").replace("/", "%")
     level = log.level
     log.setLevel(logging.WARNING)  # dozens of short runs would log a line every 50 steps
-    train(config, runs / name)
+    if not (workdir / "metrics.json").exists():  # written at the end
+        train(config_of(run), workdir)
     log.setLevel(level)
-    return measure(laser_jax.load(runs / name), size)
+    return measure(laser_jax.load(workdir), size)
 
 
 def measure(trained, size):
-    """Returns rate and quality on test windows, and where the atoms of a photograph went."""
-    codec = codec_of(trained)
-    source = open_split(trained.config.data, "train")
-    places = np.random.default_rng(0).choice(len(source), min(size.windows, len(source)), False)
-    model = codec.fit(np.stack([source[int(i)] for i in places]))
-    test = open_split(trained.config.data, "test")
-    images = np.stack([test[i] for i in range(0, len(test), size.every)])
-    bits, originals, decoded = 0.0, [], []
-    for batch in np.array_split(images, -(-len(images) // BATCH)):
-        code = codec.encode(batch, model)
-        bits += float(jnp.sum(code_bits(code, model)))
-        originals.append(as_float(batch))
-        decoded.append(codec.decode(code))
+    """Returns rate and quality on test windows, bits by part, and a photograph's atoms."""
+    config = trained.config.copy_and_resolve_references()
+    config.eval.table_images = size.windows
+    codec = token_codec(trained, trained.config, config)
+    images = _windows(config, size)
+    tokens = _tokens(codec, images)
+    parts = codec.tables.bits_by_part(tokens)
+    training = open_split(config.data, "train")
+    places = np.linspace(0, len(training) - 1, min(size.windows, len(training))).astype(int)
+    known = _tokens(codec, np.stack([training[int(i)] for i in places]))
+    simple = fit_context_model(known, codec.tables.layout, most_steps=0)
+    alone = ContextModel(simple.layout, simple.tables | {"adapt": (0, 1)})
+    pixels = images[..., 0].size
     picture = photographs("test")["coffee"][72:328, 172:428]
-    atoms = active_atoms(codec.encode(picture[None], model))[0]
     return {
-        **quality(originals, decoded, bits),
-        "atom_map": np.asarray(atoms).astype(np.uint8),
+        "bpp": 8 * codec.container_size(sum(_sums(parts)), *images.shape[1:3]) / pixels,
+        "psnr": codec.psnr_pooled(images, batch_size=BATCH),
+        "fixed": trained.model.bottleneck.bits_per_signal(16) / trained.model.signal_pixels,
+        "atoms": float(np.mean(tokens.counts)),
+        "signals": tokens.counts.size,
+        "order 0": _sums(alone.bits_by_part(tokens)),
+        "in context": _sums(parts),
+        "atom_map": codec.to_tokens(picture[None]).counts[0].astype(np.uint8),
         "picture": as_bytes(trained.reconstruct(picture[None])[0]),
     }
 
 
-class LatentCodec:
-    """A trained autoencoder as a codec: images to integer codes and back. As it stands, for (R)VQ.
-
-    Args:
-      trained: from `laser_jax.load`.
-    """
-
-    def __init__(self, trained):
-        self.trained = trained
-        self.atoms = atoms_of(trained.variables)
-
-    @property
-    def stages(self):
-        """The stages of a residual code, each with a table; None where supports are sets."""
-        return self.trained.model.bottleneck.num_stages
-
-    def encode(self, images, model):
-        """Returns the integer `SparseCode` of images, leading axes `(b, h, w)`."""
-        return as_integers(self.trained.encode(images))
-
-    def decode(self, code):
-        """Returns the images of an integer code."""
-        real = code._replace(coefficients=code.coefficients.astype(jnp.float32))
-        return self.trained.decode(real)
-
-    def fit(self, images):
-        """Returns the `RateModel` of the images' symbols."""
-        return self._fit(self._encode_all(images, None))
-
-    def _fit(self, code):
-        return fit_rate_model(
-            code, num_atoms=self.num_symbols, max_level=MAX_LEVEL, stages=self.stages
-        )
-
-    @property
-    def num_symbols(self):
-        return self.atoms.shape[0]
-
-    def _encode_all(self, images, model):
-        parts = np.array_split(images, -(-len(images) // BATCH))
-        codes = [self.encode(part, model) for part in parts]
-        return jax.tree.map(lambda *x: jnp.concatenate(x), *codes)
+def _sums(parts):
+    return [float(np.sum(parts[part])) for part in PARTS]
 
 
-class GridCodec(LatentCodec):
-    """FSQ: one symbol a latent, the place in the grid of all combinations."""
-
-    stages = 1
-
-    def encode(self, images, model):
-        code = self.trained.encode(images)
-        digits = jnp.round(code.coefficients * self._halves).astype(jnp.int32) + self._offset
-        index = jnp.sum(digits * self._weights, -1, keepdims=True)
-        return SparseCode(index, jnp.ones_like(index))
-
-    def decode(self, code):
-        digits = code.indices // self._weights % self._levels
-        values = (digits - self._offset) / self._halves
-        indices = jnp.broadcast_to(jnp.arange(values.shape[-1]), values.shape)
-        return self.trained.decode(SparseCode(indices, values))
-
-    @property
-    def num_symbols(self):
-        return int(np.prod(self.trained.config.model.fsq_levels))
-
-    @property
-    def _levels(self):
-        return np.array(self.trained.config.model.fsq_levels)[None, None, None, :]
-
-    @property
-    def _halves(self):
-        return np.float32(self._levels // 2)
-
-    @property
-    def _offset(self):
-        return self._levels // 2
-
-    @property
-    def _weights(self):
-        levels = self._levels.ravel()
-        return np.concatenate([[1], np.cumprod(levels[:-1])])[None, None, None, :]
+def _windows(config, size):
+    test = open_split(config.data, "test")
+    return np.stack([test[i] for i in range(0, len(test), size.every)])
 
 
-class FixedSparseCodec(LatentCodec):
-    """Sparse codes of a fixed number of atoms, their coefficients rounded to a step."""
-
-    stages = None
-
-    def fit(self, images):
-        coefficients = self.trained.encode(images[:BATCH]).coefficients
-        # A quarter of their size: the rounding error is then small against that of the support.
-        self.step = 0.25 * float(jnp.sqrt(jnp.mean(coefficients**2)))
-        return super().fit(images)
-
-    def encode(self, images, model):
-        bits = 1 + MAX_LEVEL.bit_length()
-        return quantize_coefficients(self.trained.encode(images), self.step, bits=bits)
-
-    def decode(self, code):
-        return self.trained.decode(dequantize_coefficients(code, self.step))
+def _tokens(codec, images):
+    """The tokens of images; the last batch is filled up, so that one shape is compiled."""
+    padded = np.concatenate([images, images[: -len(images) % BATCH]])
+    parts = [codec.to_tokens(padded[i : i + BATCH]) for i in range(0, len(images), BATCH)]
+    return Tokens(*(np.concatenate(x)[: len(images)] for x in zip(*parts, strict=True)))
 
 
-class RateSparseCodec(LatentCodec):
-    """Sparse codes with as many atoms as are worth their bits under fitted tables."""
-
-    stages = None
-
-    def fit(self, images):
-        config = self.trained.config.model
-        model = uniform_rate_model(
-            config.num_embeddings, sparsity=config.sparsity_level, max_level=MAX_LEVEL
-        )
-        for _ in range(3):  # cheap symbols are chosen more often and become cheaper
-            model = self._fit(self._encode_all(images, model))
-        return model
-
-    def encode(self, images, model):
-        return _levels_of(self.trained.model, self.trained.variables, images, model)
-
-    def decode(self, code):
-        step = self.trained.config.model.coefficient_step
-        return self.trained.decode(dequantize_coefficients(code, step))
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _levels_of(model, variables, images, rate_model):
-    latents = model.apply(variables, to_network(images), method="encode")
-    return model.bottleneck.encode_levels(atoms_of(variables), latents, rate_model)
-
-
-def codec_of(trained):
-    """Returns the codec of a trained autoencoder, chosen by the kind of its codes."""
-    bottleneck = trained.model.bottleneck
-    if bottleneck.has_real_coefficients:
-        return FixedSparseCodec(trained)
-    layout = bottleneck.token_layout()
-    if layout.grid:
-        return GridCodec(trained)
-    return LatentCodec(trained) if layout.alphabets else RateSparseCodec(trained)
-
-
-def as_integers(code):
-    """Returns a code whose coefficients are integers by nature, as integers."""
-    return code._replace(coefficients=jnp.round(code.coefficients).astype(jnp.int32))
+if __name__ == "__main__":
+    app.run(results.program("latent_codecs", "Autoencoders: quality against bits", run, SIZES))

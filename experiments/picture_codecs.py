@@ -1,15 +1,13 @@
 """Bits and quality of the test photographs under pixel codecs and as files."""
 
 import functools
-import io
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from PIL import Image
 
-from experiments import pixel_codecs, range_coder
+from experiments import pixel_codecs
 from experiments.photographs import (
     as_bytes,
     from_grid,
@@ -19,6 +17,7 @@ from experiments.photographs import (
     random_patches,
 )
 from experiments.thumbnail import Thumbnail, enlarge, fit_thumbnail, shrink, thumbnail_bits
+from laser_jax.evaluation.formats import stored
 from laser_jax.metrics import active_atoms, lpips
 from laser_jax.pretrained import WeightsUnavailable
 from laser_jax.sparse.codebook import stage_kmeans
@@ -173,37 +172,8 @@ def file_point(setting, crop, images="photographs"):
     """Returns the rate and quality of the test pictures as files of a format."""
     originals, decoded, bits = held_out(crop, images), [], 0
     for image in originals:
-        file = io.BytesIO()
-        Image.fromarray(as_bytes(image)).save(file, **setting)
-        bits += 8 * len(file.getvalue())
-        decoded.append(np.asarray(Image.open(file).convert("RGB")) / 255)
+        size, back = stored(as_bytes(image), **setting)
+        bits += 8 * size
+        decoded.append(back / 255)
     measured = quality([x[None] for x in originals], [x[None] for x in decoded], bits)
     return {**measured, "window": as_bytes(window(decoded[0]))}
-
-
-def coded(settings):
-    """Writes the test pictures' codes as words and reads them back; returns both sizes in bits."""
-    codec, task = learned(settings)
-    stages = settings.get("stages")
-    estimate = written = 0
-    for picture in task.pictures:
-        signals, integers = task.signals_of(picture), picture[2]
-        code = codec.encode(signals)
-        words = range_coder.encode_code(code, codec.model, stages=stages)
-        read = range_coder.decode_code(words, codec.model, signals=len(signals), stages=stages)
-        check_same(code, read)
-        small = range_coder.encode_thumbnail(integers, task.thumbnail)
-        back = range_coder.decode_thumbnail(small, task.thumbnail, shape=integers.shape)
-        if not np.array_equal(back, integers):
-            raise AssertionError("the thumbnail read is not the one written")
-        estimate += float(jnp.sum(codec.bits(code)))
-        written += 32 * (len(words) + len(small))
-    return {"estimate": round(estimate + task.thumbnail_bits), "written": written}
-
-
-def check_same(code, read):
-    """Raises AssertionError unless lists of atoms and levels are those of a code, in any order."""
-    for row, levels, atoms, found in zip(*map(np.asarray, code), *read, strict=True):
-        used = levels != 0
-        if dict(zip(row[used], levels[used], strict=True)) != dict(zip(atoms, found, strict=True)):
-            raise AssertionError(f"read {atoms}, {found}; written {row[used]}, {levels[used]}")

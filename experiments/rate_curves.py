@@ -1,11 +1,11 @@
 """Curves of quality against bits: their values at a rate, tables, a verdict, figures.
 
-A curve is a list of points for each seed; a point a dict with bpp, psnr, lpips.
+A curve is a list of points for each seed; a point a dict with bpp and psnr, and maybe lpips.
 """
 
 import numpy as np
 
-from experiments import latent_codecs, results
+from experiments import results
 from experiments.picture_codecs import window
 from laser_jax.figures import style
 
@@ -26,10 +26,8 @@ LOOKS = {
     FIXED_STAGES: {"color": style.BLUE, "linestyle": ":"},
     STAGES: {"color": style.BLUE, "linestyle": "--"},
     BOTH_STAGES: {"color": style.BLUE, "linestyle": "-"},
-    "FSQ": {"color": style.GREEN, "linestyle": "-"},
     FIXED_ATOMS: {"color": style.RED, "linestyle": ":"},
     ATOMS: {"color": style.RED, "linestyle": "--"},
-    latent_codecs.PATCHES: {"color": style.ORANGE, "linestyle": "--"},
     BOTH_ATOMS: {"color": style.RED, "linestyle": "-"},
     "JPEG": {"color": style.BLACK, "linestyle": "-."},
     "WebP": {"color": style.BLACK, "linestyle": ":"},
@@ -58,23 +56,31 @@ def mean_at(curve, rate, value="psnr"):
     return float(np.mean(values)), float(np.std(values))
 
 
-def rate_table(out, name, curves, *, caption):
+def best_of(curves, rate):
+    """Returns the name of the curve with the most dB at a rate, and these; None twice if none."""
+    found = {name: mean_at(curve, rate)[0] for name, curve in curves.items()}
+    found = {name: value for name, value in found.items() if np.isfinite(value)}
+    return max(found.items(), key=lambda item: item[1], default=(None, None))
+
+
+def rate_table(out, name, curves, *, caption, rates=RATES):
     """Adds PSNR at fixed rates, with its spread where there are seeds."""
     rows = [
-        [curve_name, *(results.spread(values_at(curve, rate)) for rate in RATES)]
+        [curve_name, *(results.spread(values_at(curve, rate)) for rate in rates)]
         for curve_name, curve in curves.items()
     ]
-    out.table(name, ["bits a pixel", *(str(rate) for rate in RATES)], rows, caption=caption)
+    out.table(name, ["bits a pixel", *(str(rate) for rate in rates)], rows, caption=caption)
 
 
 def point_table(out, name, curves):
     """Writes every point as CSV."""
     rows = [
-        [curve_name, seed, point["bpp"], point["psnr"], point["lpips"], point.get("atoms", "")]
+        [curve_name, seed, point["bpp"], point["psnr"], point.get("lpips", ""),
+         point.get("atoms", "")]
         for curve_name, curve in curves.items()
         for seed, points in enumerate(curve)
         for point in points
-    ]
+    ]  # fmt: skip
     out.csv(name, ["curve", "seed", "bits a pixel", "PSNR, dB", "LPIPS, AlexNet", "atoms"], rows)
 
 
@@ -115,8 +121,11 @@ def verdict(curves):
     return "\n".join(lines)
 
 
-def curve_figure(curves, *, value, ylabel, title):
-    """Returns a figure of curves against the rate; bands are one standard deviation over seeds."""
+def curve_figure(curves, *, value, ylabel, title, looks=LOOKS):
+    """Returns a figure of curves against the rate; bands are one standard deviation over seeds.
+
+    `looks` are options of matplotlib's plot for each curve.
+    """
     figure = style.new_figure(8, 5)
     axes = figure.subplots()
     for name, curve in curves.items():
@@ -127,8 +136,8 @@ def curve_figure(curves, *, value, ylabel, title):
         if not np.isfinite(values).all():
             continue
         x, y, spread = rates.mean(0), values.mean(0), values.std(0)
-        axes.plot(x, y, **LOOKS[name], marker="o", markersize=3, linewidth=1.5, label=name)
-        axes.fill_between(x, y - spread, y + spread, color=LOOKS[name]["color"], alpha=0.2, lw=0)
+        axes.plot(x, y, **looks[name], marker="o", markersize=3, linewidth=1.5, label=name)
+        axes.fill_between(x, y - spread, y + spread, color=looks[name]["color"], alpha=0.2, lw=0)
     style.clean(axes, xlabel="bits a pixel", ylabel=ylabel, title=title)
     ticks = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3)
     axes.set_xscale("log")
@@ -156,18 +165,4 @@ def picture_figure(curves, picture):
     shown = style.picture(panels[7], atoms, title=f"atoms of each patch,\n{BOTH_ATOMS}",
                           cmap="magma")  # fmt: skip
     figure.colorbar(shown, ax=panels[7], location="bottom", pad=0.02).ax.tick_params(labelsize=8)
-    return figure
-
-
-def latent_map_figure(curves):
-    """Returns a figure of a photograph through an autoencoder, and the atoms of each latent."""
-    figure = style.new_figure(8, 3)
-    name = latent_codecs.BY_RATE
-    points = by_rate(curves[name][0])
-    chosen = points[len(points) // 2]
-    left, right = figure.subplots(1, 2)
-    title = f"{name}\n{chosen['bpp']:.2f} bits a pixel, {chosen['psnr']:.1f} dB on test windows"
-    style.picture(left, chosen["picture"], title=title)
-    shown = style.picture(right, chosen["atom_map"], title="atoms of each latent\n", cmap="magma")
-    figure.colorbar(shown, ax=right, shrink=0.9).ax.tick_params(labelsize=8)
     return figure

@@ -2,22 +2,22 @@
 
     python -m experiments.rate_distortion --workdir=runs/full/rate_distortion
 
-On pixel patches of photographs, and in trained autoencoders of equal network and steps. A rate
-is what a decoder needs beside the codec itself: the cross-entropy of the test pictures' symbols
-under tables of the training pictures' symbols; a real range coder confirms some of them, there
-and back. Learned dictionaries and networks are part of the codec, as JPEG's tables are. JPEG and
-WebP files count whole, their headers included.
+On pixel patches of photographs; `experiments.latent_codecs` has trained autoencoders. A rate is
+what a decoder needs beside the codec itself: the cross-entropy of the test pictures' symbols
+under tables of the training pictures' symbols, without a context model. Learned dictionaries are
+part of the codec, as JPEG's tables are. JPEG and WebP files count whole, their headers included.
 """
 
 import functools
+import itertools
 from typing import NamedTuple
 
 import numpy as np
 from absl import app
 
-from experiments import latent_codecs, results
+from experiments import results
 from experiments.photographs import source_settings
-from experiments.picture_codecs import coded, file_point, held_out, learned, measure
+from experiments.picture_codecs import file_point, held_out, learned, measure
 from experiments.rate_curves import (
     ATOMS,
     BOTH_ATOMS,
@@ -29,13 +29,13 @@ from experiments.rate_curves import (
     VQ,
     by_rate,
     curve_figure,
-    latent_map_figure,
     mean_at,
     picture_figure,
     point_table,
     rate_table,
     verdict,
 )
+from laser_jax.evaluation.formats import FORMATS, QUALITIES
 
 
 class Size(NamedTuple):
@@ -55,7 +55,6 @@ class Size(NamedTuple):
       seeds: of every curve.
       tries: the prices at which single ideas are taken away or added, one seed.
       crop: side of the test pictures' middle that is coded; 0: all of them.
-      latents: the size of the part with autoencoders.
     """
 
     signals: int
@@ -71,7 +70,6 @@ class Size(NamedTuple):
     seeds: int
     tries: tuple
     crop: int
-    latents: latent_codecs.Size
 
 
 SIZES = {
@@ -80,7 +78,6 @@ SIZES = {
         bit_prices=(0.012, 0.003, 0.0008), stage_prices=(0.012, 0.003, 0.0008),
         fixed=((1, 0.35), (4, 0.2)), vq=((8, 256), (4, 256), (2, 64)),
         seeds=1, tries=(0.003,), crop=256,
-        latents=latent_codecs.SIZES["small"],
     ),
     "full": Size(
         signals=30_000, num_atoms=2048, stage_atoms=1024, stages=16, sparsity=64, iterations=6,
@@ -88,7 +85,7 @@ SIZES = {
         stage_prices=(0.05, 0.02, 0.008, 0.003, 0.0012, 0.0005, 0.0002, 0.00006, 0.00002),
         fixed=((1, 0.35), (2, 0.28), (4, 0.2), (8, 0.14)),
         vq=((8, 256), (8, 4096), (4, 512), (4, 4096), (2, 256)),
-        seeds=3, tries=(0.008, 0.0012), crop=0, latents=latent_codecs.SIZES["full"],
+        seeds=3, tries=(0.008, 0.0012), crop=0,
     ),
 }  # fmt: skip
 
@@ -151,16 +148,11 @@ def pixel_point(out, size, settings):
 
 def file_curves(out, size):
     """Returns JPEG's and WebP's curves: the settings that no cheaper one equals."""
-    trials = {
-        "JPEG": [{"format": "JPEG", "optimize": True, "subsampling": s, "quality": q}
-                 for s in (0, 2) for q in (5, 8, 12, 16, 20, 25, 30, 40, 50, 60, 70, 80, 88, 93)],
-        "WebP": [{"format": "WEBP", "method": 6, "quality": q}
-                 for q in (1, 5, 10, 15, 20, 30, 40, 50, 60, 70, 80, 88, 94)],
-    }  # fmt: skip
     curves = {}
-    for name, settings in trials.items():
+    for name, options in FORMATS.items():
         points = []
-        for setting in settings:
+        for each, quality in itertools.product(options, QUALITIES):
+            setting = {"format": name, "quality": quality, **each}
             compute = functools.partial(file_point, setting, size.crop, out.images)
             named = {**setting, "crop": size.crop, **source_settings(out.images)}
             points.append(out.point("files", named, compute))
@@ -196,27 +188,12 @@ def tried_ideas(out, size):
     }
 
 
-def coder_rows(out, size):
-    """Returns rows (codec, bits by the tables, bits written, their ratio), read back and equal."""
-    rows = []
-    for name, kind in zip((BOTH_ATOMS, BOTH_STAGES), by_rate_kinds(size), strict=True):
-        for price in (size.bit_prices[1], size.bit_prices[-2]):
-            settings = completed(out, size, {**kind, "thumbnail": True, "bit_price": price})
-            found = out.point("coder", settings, functools.partial(coded, settings))
-            estimate, written = found["estimate"], found["written"]
-            rows.append([name, price, estimate, written, f"{written / estimate:.4f}"])
-    return rows
-
-
 def run(out, size):
     """Computes every point and lays out the report."""
     pixels = pixel_curves(out, size) | file_curves(out, size)
-    ideas, coder = tried_ideas(out, size), coder_rows(out, size)
-    latents = latent_codecs.latent_points(out, size.latents)
+    ideas = tried_ideas(out, size)
     report_pixels(out, size, pixels)
     report_ideas(out, size, ideas, pixels)
-    report_coder(out, coder)
-    report_latents(out, size, latents)
 
 
 def report_pixels(out, size, curves):
@@ -268,42 +245,6 @@ def report_ideas(out, size, ideas, curves):
         caption=f"*{BOTH_ATOMS}* with one thing changed, seed 0; the last column compares at the "
         "rate reached.",
     )  # fmt: skip
-
-
-def report_coder(out, rows):
-    """Adds the real coder's sizes."""
-    out.heading("A real coder")
-    out.table(
-        "coder", ["codec", "lambda", "bits by the tables", "bits written", "ratio"], rows,
-        caption="The test pictures written by a range coder (constriction) under the same "
-        "tables, read back and equal, symbol by symbol.",
-    )  # fmt: skip
-
-
-def report_latents(out, size, curves):
-    """Adds the results in trained autoencoders."""
-    small = size.latents
-    out.heading("In trained autoencoders")
-    out.figure(
-        "latents",
-        curve_figure(
-            curves, value="psnr", ylabel="PSNR, dB",
-            title="Autoencoders of one network and one number of steps",
-        ),
-        caption=f"Test images; {small.num_hiddens} hidden units, "
-        f"{small.steps} steps of batch 64, latents of 1/4 the side; {small.seeds} seed(s).",
-    )  # fmt: skip
-    rate_table(
-        out, "latents_at_rates", curves,
-        caption="PSNR in dB at given rates, as above. Codes by rate were trained so.",
-    )  # fmt: skip
-    point_table(out, "latents_points", curves)
-    if latent_codecs.BY_RATE in curves:
-        out.figure(
-            "latents_atoms", latent_map_figure(curves),
-            caption="Where an autoencoder's atoms go: a photograph, and the atoms of each of its "
-            "latents.",
-        )  # fmt: skip
 
 
 if __name__ == "__main__":

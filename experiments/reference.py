@@ -71,7 +71,7 @@ SIZES = {
         images=4, pixels=10_000, iterations=10, rounds=11,
         patches=reference_patches.Size(
             images=4, signals=6000, iterations=4, rounds=5, latent_patches=(1, 2),
-            latents=latent_codecs.SIZES["small"]._replace(points={}),
+            latents=latent_codecs.SIZES["small"],
         ),
     ),
     "full": Size(),

@@ -122,9 +122,13 @@ class TokenCodec:
         for code in _codes(self.model, self.variables, source, number, batch_size):
             bits += float(np.sum(self.tables.bits(tokens_of(code, self.tables.layout))))
         height, width = source[0].shape[:2]
+        return self.container_size(bits, height, width), number * height * width
+
+    def container_size(self, bits, height, width):
+        """Returns the bytes of a container of images of a size, whose tokens have these bits."""
         head = write_container([Run(1, height, width)], b"", self.fingerprint)
         number_bytes = 3  # of the number of images, beyond the one byte of 1
-        return len(head) + number_bytes + int(np.ceil(bits / 8)), number * height * width
+        return len(head) + number_bytes + int(np.ceil(bits / 8))
 
 
 def fit_codec(model, variables, source, *, images, batch_size, **fitting):

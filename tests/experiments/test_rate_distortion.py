@@ -1,23 +1,17 @@
 import csv
-import types
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import latent_codecs, picture_codecs, rate_curves
+from experiments import picture_codecs, rate_curves
 from experiments import rate_distortion as study
 from experiments.results import Results
-from laser_jax.data import open_split
-from laser_jax.images import to_network
-from laser_jax.models import build_model
-from laser_jax.trained import TrainedAutoencoder
 
 TINY = {"patch": 8, "n": 400, "crop": 64, "iterations": 2, "seed": 0}
 SPARSE = {**TINY, "kind": "learn_sparse", "num_atoms": 64, "sparsity": 6}
 STAGES = {**TINY, "kind": "learn_stages", "num_atoms": 64, "stages": 4}
-SIZE = study.SIZES["small"]._replace(crop=64, latents=latent_codecs.SIZES["small"])
+SIZE = study.SIZES["small"]._replace(crop=64)
 
 
 def curve(*points):
@@ -82,54 +76,19 @@ def test_the_report_has_all_its_parts(tmp_path, monkeypatch):
         bits = 0.3 if "bit_price" not in settings else 0.002 / settings["bit_price"]
         return curve((bits * (1 + settings["seed"]), 30 + np.log(bits)))[0]
 
-    names = ("VQ", latent_codecs.FIXED, latent_codecs.BY_RATE)
-    latents = {name: [curve((0.2, 20.0), (0.8, 24.0))] for name in names}
-    latents[latent_codecs.BY_RATE][0][0]["picture"] = np.zeros((8, 8, 3), np.uint8)
-    latents[latent_codecs.BY_RATE][0][1]["picture"] = np.zeros((8, 8, 3), np.uint8)
     monkeypatch.setattr(
         study, "pixel_point", lambda out, size, s: made_up(out, size, {"seed": 0} | s)
     )
-    monkeypatch.setattr(study, "coder_rows", lambda *_: [["sparse", 0.003, 1000, 1010, "1.010"]])
-    monkeypatch.setattr(latent_codecs, "latent_points", lambda *_: latents)
     out = Results(tmp_path, "title")
     study.run(out, SIZE)
     out.write("")
     report = (tmp_path / "README.md").read_text()
-    assert "a quarter of the atoms" in report and "1.010" in report
-    for name in ("pixels", "pixels_lpips", "pictures", "latents", "latents_atoms"):
+    assert "a quarter of the atoms" in report
+    for name in ("pixels", "pixels_lpips", "pictures"):
         assert (tmp_path / f"{name}.png").stat().st_size > 10_000
     with open(tmp_path / "pixels_points.csv") as file:
         found = {row["curve"] for row in csv.DictReader(file)}
-    assert found == set(rate_curves.LOOKS) - {"FSQ", latent_codecs.PATCHES}
-
-
-KINDS = {
-    "rvq": {"bottleneck": "rvq"},
-    "fsq": {"bottleneck": "fsq", "fsq_levels": (4, 3)},
-    "fixed": {"bottleneck": "ksvd", "sparsity_level": 2},
-    "rate": {"bottleneck": "ksvd", "sparse_coder": "rate_distortion", "bit_price": 1e-5},
-}
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_codes_of_autoencoders_are_integers_that_decode_to_the_reconstruction(kind, tiny_config):
-    tiny_config.model.update({"embedding_dim": 4, "num_hiddens": 8, **KINDS[kind]})
-    tiny_config.model.coefficient_step = 0.02
-    model = build_model(tiny_config)
-    images = np.stack([open_split(tiny_config.data, "test")[i] for i in range(4)])
-    variables = jax.jit(model.init)(jax.random.key(0), to_network(images))
-    trained = TrainedAutoencoder(
-        tiny_config, model, types.SimpleNamespace(eval_variables=lambda: variables)
-    )
-    codec = latent_codecs.codec_of(trained)
-    rates = codec.fit(images)
-    code = codec.encode(images, rates)
-    assert code.coefficients.dtype == code.indices.dtype == np.int32
-    if kind == "fsq":
-        assert codec.num_symbols == 12 and int(code.indices.max()) < 12
-    error = np.abs(codec.decode(code) - trained.reconstruct(images)).max()
-    # Coefficients rounded, or atoms not bought: a little is lost.
-    assert error < (0.02 if kind in ("fixed", "rate") else 1e-5)
+    assert found == set(rate_curves.LOOKS)
 
 
 def test_other_images_are_coded_where_the_flag_names_them(tmp_path):
