@@ -1,4 +1,7 @@
-"""The command line: python -m laser_jax COMMAND --workdir=RUN --out=DIR FILE_OR_DIR..."""
+"""The command line: python -m laser_jax COMMAND --workdir=RUN --out=DIR FILE_OR_DIR...
+
+`compress` and `decompress` also take --codec=pixels, which needs no run.
+"""
 
 import argparse
 import os
@@ -25,12 +28,14 @@ def main(argv=None):
         commands, compress, "IMAGE_OR_DIR", "JPEG, PNG or WebP",
         summary="write pictures as small files",
         details=f"Writes DIR/NAME{COMPRESSED} for each picture. {in_directories} Needs the tables "
-        "that training and evaluation store in the run.",
+        "that training and evaluation store in the run, or --codec=pixels, which ships with the "
+        "package.",
     )  # fmt: skip
     _add_command(
         commands, decompress, "FILE_OR_DIR", f"files of compress, *{COMPRESSED} in directories",
         summary="read the files of compress",
-        details=f"Writes DIR/NAME.png for each file. {in_directories}",
+        details=f"Writes DIR/NAME.png for each file. {in_directories} Files of --codec=pixels are "
+        "recognised; others need the run that wrote them.",
     )  # fmt: skip
     arguments = parser.parse_args(argv)
     try:
@@ -42,12 +47,26 @@ def main(argv=None):
 
 def _add_command(commands, run, kind, kinds, *, summary, details):
     command = commands.add_parser(run.__name__, help=summary, description=details)
-    command.add_argument("--workdir", required=True, help="the trained run")
+    _add_codec(command, run)
     command.add_argument("--out", required=True, metavar="DIR", help="where the results go")
     command.add_argument("--checkpoint", default="newest", choices=("newest", "best"))
     command.add_argument("--overwrite", action="store_true", help="replace existing results")
     command.add_argument("pictures", nargs="+", metavar=kind, help=kinds)
     command.set_defaults(run=run)
+
+
+def _add_codec(command, run):
+    """The options that say which model: a run, or what ships with the package."""
+    if run is reconstruct:
+        command.add_argument("--workdir", required=True, help="the trained run")
+        return
+    which = command.add_mutually_exclusive_group(required=run is compress)
+    which.add_argument("--workdir", help="the trained run")
+    which.add_argument("--codec", choices=("pixels",), help="a codec that needs no run")
+    if run is compress:
+        command.add_argument(
+            "--quality", type=int, default=None, help="of --codec=pixels: 1 to 100; 75 by default"
+        )
 
 
 def reconstruct(arguments):
@@ -71,15 +90,13 @@ def compress(arguments):
     results = new_results(arguments, pictures_below, COMPRESSED)
 
     from laser_jax.files import whole_file
-    from laser_jax.metrics import psnr
 
-    model = load_run(arguments)
-    _ = model.codec  # raises if the run has no tables, before anything is written
+    codec = load_codec(arguments)
     total = {"bytes": 0, "pixels": 0}
 
     def write(result, image):
-        (data,) = model.compress([image])
-        (found,) = model.decompress([data])
+        (data,) = codec.compress([image])
+        (found,) = codec.decompress([data])
         with whole_file(result) as partial:
             partial.write_bytes(data)
         pixels = image[..., 0].size
@@ -87,10 +104,10 @@ def compress(arguments):
         total["pixels"] += pixels
         return (
             f"{image.shape[1]}x{image.shape[0]}  {len(data)} bytes  {8 * len(data) / pixels:.3f} "
-            f"bits a pixel  {float(psnr(image[None], found[None])[0]):.2f} dB"
+            f"bits a pixel  {picture_psnr(image, found):.2f} dB"
         )
 
-    failed = convert_all(results, lambda path: read_picture(path, model), write, "pictures")
+    failed = convert_all(results, codec.read, write, "pictures")
     if total["pixels"]:
         rate = 8 * total["bytes"] / total["pixels"]
         print(f"{total['bytes']} bytes in all, {rate:.3f} bits a pixel")
@@ -100,11 +117,10 @@ def compress(arguments):
 def decompress(arguments):
     """Writes the pictures of compressed files; returns 1 if a file could not be read."""
     results = new_results(arguments, compressed_below, ".png")
-    model = load_run(arguments)
-    _ = model.codec  # an error of the run, not of each file
+    codec = load_codec(arguments)
 
     def read(path):
-        images = model.decompress([path.read_bytes()])
+        images = codec.decompress([path.read_bytes()])
         if len(images) != 1:
             raise ValueError(f"it holds {len(images)} pictures; read it with decompress in Python.")
         return images[0]
@@ -125,6 +141,70 @@ def new_results(arguments, files_below, suffix):
     if not arguments.overwrite and (existing := [path for path in results if path.exists()]):
         raise ValueError(f"{existing[0]} exists; choose another --out, or give --overwrite.")
     return results
+
+
+class PixelCodec:
+    """`laser_jax.pixels` at one quality."""
+
+    def __init__(self, quality=75):
+        from laser_jax import pixels
+
+        pixels.check_quality(quality)
+        self._pixels, self._quality = pixels, quality
+
+    def read(self, path):
+        """Returns a picture: one channel if it is gray."""
+        from laser_jax.data.images import load_image
+
+        image = load_image(path, 3)
+        return image[..., :1] if (image == image[..., :1]).all() else image
+
+    def compress(self, images):
+        return self._pixels.compress(images, self._quality)
+
+    def decompress(self, files):
+        return self._pixels.decompress(files)
+
+
+class RunCodec:
+    """A trained run; it also reads the files of `PixelCodec`, which need no run."""
+
+    def __init__(self, arguments):
+        self._model = load_run(arguments)
+        _ = self._model.codec  # raises if the run has no tables, before anything is written
+
+    def read(self, path):
+        return read_picture(path, self._model)
+
+    def compress(self, images):
+        return self._model.compress(images)
+
+    def decompress(self, files):
+        from laser_jax.pixels import is_pixel_file
+
+        return [
+            image
+            for data in files
+            for image in (PixelCodec() if is_pixel_file(data) else self._model).decompress([data])
+        ]
+
+
+def load_codec(arguments):
+    """Returns the codec that the arguments name; files of `decompress` need none to be named."""
+    quality = getattr(arguments, "quality", None)
+    if arguments.workdir is None:
+        return PixelCodec() if quality is None else PixelCodec(quality)
+    if quality is not None:
+        raise ValueError("--quality is an option of --codec=pixels; a run has one quality.")
+    return RunCodec(arguments)
+
+
+def picture_psnr(image, found):
+    """Returns the PSNR in dB of two uint8 images."""
+    import numpy as np
+
+    error = np.mean((image.astype(np.float64) - found) ** 2)
+    return 10 * np.log10(255**2 / error) if error else np.inf
 
 
 def load_run(arguments):
@@ -234,7 +314,7 @@ def reconstruct_any_size(model, image):
     """
     import numpy as np
 
-    from laser_jax.evaluation.codec import extended
+    from laser_jax.images import extended
 
     height, width, _ = image.shape
     found = model.reconstruct(extended(image, model.model.signal_shape)[None])[0, :height, :width]

@@ -67,3 +67,9 @@ def to_unit(images: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
     """Returns network images as floats in [0, 1], clipped."""
     check_floating(images=images)
     return jnp.clip((images + 1) / 2, 0, 1)
+
+
+def extended(image: np.ndarray, multiple: tuple[int, int]) -> np.ndarray:
+    """Returns an image `(H, W, C)` with its sides extended by reflection to multiples."""
+    padding = [(0, -n % each) for n, each in zip(image.shape[:2], multiple, strict=True)]
+    return np.pad(image, (*padding, (0, 0)), mode="symmetric")

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 import laser_jax
+from laser_jax import pixels
 from laser_jax.__main__ import main
 from laser_jax.evaluation.codec import fit_codec, write_tables
 from tests.test_reconstruct import pictures, workdir  # noqa: F401
@@ -59,3 +60,38 @@ def test_run_without_tables_is_a_clear_error(workdir, pictures, capsys):  # noqa
         assert run(command, workdir, pictures / "out", pictures / "odd size.png") == 1
         assert "has no tables of tokens for step 20" in capsys.readouterr().err
     assert not (pictures / "out").exists()
+
+
+def test_pixel_codec_needs_no_run(ready, pictures, capsys):  # noqa: F811
+    files, back = pictures / "files", pictures / "back"
+    Image.open(pictures / "odd size.png").convert("L").save(pictures / "pictures/flat.png")
+    options = ["--codec=pixels", "--quality=40", f"--out={files}"]
+    assert main(["compress", *options, str(pictures / "pictures")]) == 0
+    said = capsys.readouterr().out
+    assert said.count(" dB\n") == 3 and "bytes in all" in said
+    # Its files are recognised, with a run and without.
+    square = pictures / "files/square.laser"
+    assert main(["decompress", f"--out={back}", str(files)]) == 0
+    assert run("decompress", ready, pictures / "again", square) == 0
+    assert Image.open(back / "flat.png").mode == "L"
+    shown = [np.asarray(Image.open(pictures / name / "square.png")) for name in ("back", "again")]
+    np.testing.assert_array_equal(*shown)
+    (expected,) = pixels.decompress([square.read_bytes()])
+    np.testing.assert_array_equal(shown[0], expected)
+
+
+def test_codec_options_that_do_not_fit_are_clear_errors(ready, pictures, capsys):  # noqa: F811
+    name = str(pictures / "odd size.png")
+    common = [f"--out={pictures / 'out'}", name]
+    assert main(["compress", f"--workdir={ready}", "--quality=3", *common]) == 1
+    assert "--quality is an option of --codec=pixels" in capsys.readouterr().err
+    assert main(["compress", "--codec=pixels", "--quality=101", *common]) == 1
+    assert "quality must be from 1 to 100, got 101" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["compress", *common])
+    assert "--workdir --codec is required" in capsys.readouterr().err
+    assert not (pictures / "out").exists()
+    files = pictures / "files"
+    assert run("compress", ready, files, name) == 0
+    assert main(["decompress", f"--out={pictures / 'out'}", str(files)]) == 1
+    assert "written by another model" in capsys.readouterr().err

@@ -10,7 +10,8 @@ import pytest
 PACKAGE = pathlib.Path(__file__).parent.parent / "laser_jax"
 # A package may import those above it, never those below. Packages of one line import each other
 # nowhere. `pretrained` stands above `metrics`, because LPIPS and FID are metrics of its networks;
-# `sharding` above `evaluation`, which puts batches on devices as training does.
+# `sharding` above `evaluation`, which puts batches on devices as training does; `data` above
+# `pixels`, which learns its model again from the photographs.
 LAYERS = (
     ("allocator", "checks", "compiler", "files", "paths", "ranges", "sharding"),
     ("images",),
@@ -20,6 +21,7 @@ LAYERS = (
     ("pretrained",),
     ("losses", "metrics"),
     ("data",),
+    ("pixels",),
     ("figures",),
     ("models",),
     ("priors",),

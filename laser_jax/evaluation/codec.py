@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from laser_jax.files import whole_file
-from laser_jax.images import check_images
+from laser_jax.images import check_images, extended
 from laser_jax.metrics import squared_error_to_psnr
 from laser_jax.models import inference
 from laser_jax.models.inference import atoms_of
@@ -201,12 +201,6 @@ def write_tables(workdir, step, tables):
 
 def _tables_path(workdir, step):
     return pathlib.Path(workdir) / f"tokens-{step}.npz"
-
-
-def extended(image, multiple):
-    """Returns an image `(H, W, C)` with its sides extended by reflection to multiples."""
-    padding = [(0, -n % each) for n, each in zip(image.shape[:2], multiple, strict=True)]
-    return np.pad(image, (*padding, (0, 0)), mode="symmetric")
 
 
 def _most_images(model, source, signals):

@@ -80,6 +80,12 @@ def read_container(data, fingerprint):
     return runs, body[place:]
 
 
+def fingerprint_in(data):
+    """Returns the fingerprint in the header of a file's bytes, b"" if it is no such file."""
+    start = len(MAGIC) + 1
+    return bytes(data[start : start + _FINGERPRINT]) if data[: len(MAGIC)] == MAGIC else b""
+
+
 def fingerprint_of(*parts):
     """Returns the 8 bytes that tell models apart.
 

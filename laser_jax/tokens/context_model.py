@@ -53,7 +53,7 @@ class ContextModel:
     def __init__(self, layout, tables):
         self.layout = layout
         self.tables = {name: np.asarray(tables[name], np.int32) for name in sorted(tables)}
-        self._atoms = np.ascontiguousarray(self.tables["atom_weights"].T)
+        self._atoms = np.ascontiguousarray(self.tables["atom_weights"].T, np.float64)
         digest = hashlib.blake2b(json.dumps([_VERSION, *layout]).encode(), digest_size=8)
         shared = {"weights": _WEIGHTS, "ratios": _RATIOS, "side": _SIDE}
         for name, table in (shared | self.tables).items():
@@ -315,12 +315,8 @@ def _relu(units):
 
 
 def _scores(units, weights, bias):
-    """units @ weights // UNIT + bias; NumPy's product of integers is far slower."""
-    total = np.zeros((len(units), weights.shape[1]), np.int32)
-    product = np.empty_like(total)
-    for unit, row in zip(units.T, weights, strict=True):
-        if unit.any():
-            total += np.multiply(unit[:, None], row, out=product)
+    """units @ weights // UNIT + bias. The product in float64 is exact, and far faster."""
+    total = (units.astype(np.float64) @ weights).astype(np.int32)
     total >>= 8
     total += bias
     return total

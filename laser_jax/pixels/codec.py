@@ -1,0 +1,114 @@
+"""Pictures to files and back with the model that ships with the package."""
+
+import numpy as np
+
+from laser_jax.checks import check_at_least
+from laser_jax.images import check_images, extended
+from laser_jax.pixels.model import QUALITIES, shipped_model
+from laser_jax.pixels.patches import decode_patches, encode_patches
+from laser_jax.pixels.thumbnail import (
+    decode_thumbnail,
+    differences,
+    encode_thumbnail,
+    means_of,
+    shrink,
+)
+from laser_jax.pixels.units import PATCH
+from laser_jax.tokens import RangeDecoder, RangeEncoder, Run, read_container, write_container
+from laser_jax.tokens.container import fingerprint_in
+
+
+def compress(images, quality=75, *, model=None):
+    """Returns a file's bytes for each image.
+
+    Args:
+      images: a list of `(H, W, 3)` or gray `(H, W, 1)` arrays of any size, uint8 or float in
+        [0, 1].
+      quality: 1 to 100, from about 0.15 to 3 bits a pixel; what a picture takes depends on it.
+      model: a `PixelModel`; None: the one that ships with the package.
+
+    Returns:
+      list of `bytes`.
+
+    Raises:
+      ValueError: if an image or the quality is not valid.
+    """
+    check_quality(quality)
+    return [_compress_one(image, int(quality), model or shipped_model()) for image in images]
+
+
+def decompress(files, *, model=None):
+    """Returns the uint8 images, `(H, W, 3)` or `(H, W, 1)`, of files of `compress`.
+
+    All arithmetic is in integers: the pictures are the same on every machine.
+
+    Args:
+      files: a list of `bytes`.
+      model: the `PixelModel` that wrote them; None: the one that ships with the package.
+
+    Raises:
+      ValueError: if a file is damaged, truncated, newer, no such file, or another model's.
+    """
+    return [_decompress_one(data, model or shipped_model()) for data in files]
+
+
+def is_pixel_file(data):
+    """Returns whether a file's bytes were written by `compress`, as far as its header says."""
+    return fingerprint_in(data) == shipped_model().fingerprint
+
+
+def check_quality(quality):
+    """Raises ValueError unless the quality is an integer from 1 to 100."""
+    check_at_least("quality", quality, 1)
+    if quality > QUALITIES:
+        raise ValueError(f"quality must be from 1 to {QUALITIES}, got {quality}.")
+
+
+def _compress_one(image, quality, model):
+    image = np.asarray(image)
+    if image.ndim != 3 or image.shape[-1] not in (1, 3) or image.size == 0:
+        raise ValueError(
+            f"an image must have shape (H, W, 3) or (H, W, 1) and not be empty, got {image.shape}."
+        )
+    check_images(images=image[None])
+    height, width, channels = image.shape
+    pixels = image if image.dtype == np.uint8 else 255 * image.astype(np.float64)
+    pixels = np.broadcast_to(pixels, (height, width, 3))
+    pixels = extended(pixels, (PATCH, PATCH))
+    setting = model.setting(quality)
+    thumbnail = shrink(pixels, setting.thumbnail_step)
+    encoder = RangeEncoder()
+    encoder.encode(quality - 1, 1, QUALITIES)
+    encoder.encode(int(channels == 1), 1, 2)
+    encode_thumbnail(encoder, thumbnail, model.thumbnail_counts)
+    tokens = encode_patches(pixels, means_of(thumbnail, setting.thumbnail_step), setting)
+    side = setting.side(differences(thumbnail))
+    setting.band.context.encode(encoder, tokens, side=side)
+    return write_container([Run(1, height, width)], encoder.finish(), model.fingerprint)
+
+
+def _decompress_one(data, model):
+    runs, payload = read_container(data, model.fingerprint)
+    if len(runs) != 1 or runs[0].pictures != 1:
+        raise ValueError("the file is damaged: the pixel codec writes one picture a file.")
+    _, height, width = runs[0]
+    shape = -(-height // PATCH), -(-width // PATCH)
+    decoder = RangeDecoder(payload)
+    setting, gray = model.setting(1 + _uniform(decoder, QUALITIES)), _uniform(decoder, 2)
+    thumbnail = decode_thumbnail(decoder, shape, model.thumbnail_counts)
+    side = setting.side(differences(thumbnail))
+    tokens = setting.band.context.decode(decoder, (1, *shape), side=side)
+    if not decoder.exhausted():
+        raise ValueError("the file is damaged: its payload has more than its picture needs.")
+    means = means_of(thumbnail, setting.thumbnail_step)
+    image = decode_patches(tokens, means, setting)[:height, :width]
+    if gray:
+        return ((image.sum(-1, keepdims=True, dtype=np.int64) + 1) // 3).astype(np.uint8)
+    return image
+
+
+def _uniform(decoder, total):
+    """A number in [0, total), all of which are equally likely."""
+    number = decoder.target(total)
+    decoder.consume(number, 1)
+    return number
