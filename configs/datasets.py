@@ -43,3 +43,24 @@ def imagenette(config):
     config.eval_every_steps = config.checkpoint_every_steps = 3_000
     config.model.num_downsamples = 3
     config.model.ksvd_method = "parallel"
+
+
+def digits(config):
+    """scikit-learn's digits at 16x16, gray: trains in minutes on a laptop."""
+    config.data.name = "digits"
+    config.data.image_size = 16
+    config.data.channels = 1
+    config.data.flip = False  # a mirrored digit is none
+    config.data.crop_padding = 1
+    config.num_train_steps = 1_200
+    config.eval_every_steps = config.checkpoint_every_steps = 300
+
+
+def prior(config):
+    """A transformer over the tokens of an autoencoder: after the settings of its data set."""
+    config.prior.kind = "autoregressive"
+    config.best_metric = "bits_per_token"
+    config.patience = 4
+    config.optimizer.learning_rate = 1e-3
+    config.optimizer.weight_decay = 0.05
+    config.optimizer.warmup_steps = 200

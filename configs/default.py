@@ -17,6 +17,7 @@ from laser_jax.models import DictionaryLearning as sparse
 from laser_jax.models import FiniteScalarQuantizer as fsq
 from laser_jax.models import VectorQuantizer as vq
 from laser_jax.models.discriminator import PatchDiscriminator as discriminator
+from laser_jax.priors import TokenTransformer as prior
 
 
 def get_config():
@@ -28,6 +29,7 @@ def get_config():
     _bottlenecks(config)
     _sparse(config)
     _losses(config)
+    _prior(config)
     _optimizers(config)
     _evaluation(config)
     return config
@@ -44,6 +46,10 @@ def _run(config):
     # If the loss, a gradient or the new state is not finite: stop the run, or skip the step
     config.not_finite = "stop"
     config.max_skipped_steps = 10  # skip: the run stops after more than this number
+    # Validations in a row without a better best_metric after which the run ends; 0: never
+    config.patience = 0
+    # A prior: directory of the run whose tokens it learns. It may move; its weights are compared
+    config.autoencoder = config_dict.placeholder(str)
 
 
 def _data(config):
@@ -179,6 +185,26 @@ def _losses(config):
     # halvings of the image; 2: patches of 26x26 pixels
     config.adversarial.num_downsamples = discriminator.num_downsamples
     config.adversarial.learning_rate = 2e-4  # of Adam
+
+
+def _prior(config):
+    # A model of the tokens of a trained autoencoder. `model`, `loss` and `adversarial` are ignored.
+    config.prior = config_dict.ConfigDict()
+    # None: the run trains an autoencoder; `autoregressive`: a prior of the run `autoencoder`
+    config.prior.kind = config_dict.placeholder(str)
+    # times that each training picture is encoded: as it is, then as data.flip and
+    # data.crop_padding change it
+    config.prior.copies = 1
+    config.prior.use_labels = False  # learn the classes of the data set too
+    config.prior.width = prior.width  # channels; a multiple of 4 num_heads
+    config.prior.num_layers = prior.num_layers  # blocks of the transformer over positions
+    # blocks of the transformer over the symbols of a position, if there are several
+    config.prior.num_inner_layers = prior.num_inner_layers
+    config.prior.num_heads = prior.num_heads  # attention heads of each block
+    config.prior.dropout = prior.dropout  # share of activations dropped in training
+    # compute activations again in the backward pass: less memory, a slower step
+    config.prior.remat = prior.remat
+    config.prior.dtype = "float32"  # of the computation; scores and bits are float32
 
 
 def _optimizers(config):

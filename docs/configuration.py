@@ -29,6 +29,7 @@ _GROUPS = {
     "model": "Model",
     "loss": "Losses",
     "adversarial": "Discriminator",
+    "prior": "Prior",
     "optimizer": "Optimizer",
     "eval": "Evaluation",
     "weights": "Pretrained weights",

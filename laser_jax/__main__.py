@@ -37,6 +37,7 @@ def main(argv=None):
         details=f"Writes DIR/NAME.png for each file. {in_directories} Files of --codec=pixels are "
         "recognised; others need the run that wrote them.",
     )  # fmt: skip
+    _add_sample(commands)
     arguments = parser.parse_args(argv)
     try:
         return arguments.run(arguments)
@@ -67,6 +68,60 @@ def _add_codec(command, run):
         command.add_argument(
             "--quality", type=int, default=None, help="of --codec=pixels: 1 to 100; 75 by default"
         )
+
+
+def _add_sample(commands):
+    command = commands.add_parser(
+        "sample", help="draw new pictures from a prior", description="Writes FILE.png, a grid."
+    )
+    command.add_argument("--workdir", required=True, help="the trained prior")
+    command.add_argument("--out", required=True, metavar="FILE.png", help="where the grid goes")
+    command.add_argument("--num", type=int, default=64, help="pictures; 64 by default")
+    command.add_argument("--temperature", type=float, default=1.0, help="below 1: likelier ones")
+    command.add_argument("--top_k", type=int, help="classes of a symbol that can be drawn")
+    command.add_argument("--top_p", type=float, help="probability of those classes")
+    command.add_argument("--label", type=int, help="the class of all pictures; by default each")
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--checkpoint", default="best", choices=("newest", "best"))
+    command.add_argument("--autoencoder", help="the autoencoder's run, if it has moved")
+    command.add_argument("--overwrite", action="store_true", help="replace an existing file")
+    command.set_defaults(run=sample)
+
+
+def sample(arguments):
+    """Writes a grid of new pictures; returns 0."""
+    from laser_jax.paths import resolve_path
+
+    out = resolve_path(arguments.out, "--out")
+    if out.exists() and not arguments.overwrite:
+        raise ValueError(f"{out} exists; choose another --out, or give --overwrite.")
+
+    import time
+
+    import jax
+    import numpy as np
+
+    from laser_jax.figures import atom_sheet
+    from laser_jax.trained import TrainedPrior, load
+
+    prior = load(
+        arguments.workdir, checkpoint=arguments.checkpoint, autoencoder=arguments.autoencoder
+    )
+    if not isinstance(prior, TrainedPrior):
+        raise ValueError(f"{arguments.workdir} holds an autoencoder; sample needs a prior's run.")
+    labels, classes = arguments.label, prior.tokens.model.num_classes
+    if labels is None and classes:
+        labels = np.arange(arguments.num) % classes
+    begin = time.perf_counter()
+    images = prior.sample(
+        jax.random.key(arguments.seed), arguments.num, labels=labels,
+        temperature=arguments.temperature, top_k=arguments.top_k, top_p=arguments.top_p,
+    )  # fmt: skip
+    seconds = time.perf_counter() - begin
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_picture(out, np.round(255 * atom_sheet(images)).astype(np.uint8))
+    print(f"{out}  {len(images)} pictures, {len(images) / seconds:.1f} a second with compilation")
+    return 0
 
 
 def reconstruct(arguments):
@@ -208,9 +263,12 @@ def picture_psnr(image, found):
 
 
 def load_run(arguments):
-    from laser_jax.trained import load
+    from laser_jax.trained import TrainedAutoencoder, load
 
-    return load(arguments.workdir, checkpoint=arguments.checkpoint)
+    model = load(arguments.workdir, checkpoint=arguments.checkpoint)
+    if not isinstance(model, TrainedAutoencoder):
+        raise ValueError(f"{arguments.workdir} holds a prior; give the run of an autoencoder.")
+    return model
 
 
 def read_picture(path, model):

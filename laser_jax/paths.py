@@ -80,6 +80,8 @@ def resolve_config(config):
     kind, colon, folder = config.data.name.partition(":")
     if kind == "folder" and colon:
         config.data.name = f"folder:{resolve_path(folder, 'folder:')}"
+    if config.autoencoder is not None:
+        config.autoencoder = str(resolve_workdir(config.autoencoder))
     for key in _WEIGHTS:
         if config.weights[key] is not None:
             config.weights[key] = str(resolve_path(config.weights[key], f"weights.{key}"))

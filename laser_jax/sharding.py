@@ -9,6 +9,7 @@ import threading
 
 import jax
 import numpy as np
+from jax.experimental.multihost_utils import sync_global_devices
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 log = logging.getLogger("laser_jax")
@@ -96,3 +97,9 @@ def put_batch(batch, mesh):
     return jax.tree.map(
         lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), batch
     )
+
+
+def wait_for_first_process(what):
+    """Blocks until every process reaches this point; `what` must be equal on all of them."""
+    if jax.process_count() > 1:
+        sync_global_devices(what)

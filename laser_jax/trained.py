@@ -2,28 +2,25 @@
 
 import functools
 import os
-import shlex
 from collections.abc import Iterable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Integer
 
-from laser_jax.checks import check_choice, check_code
-from laser_jax.evaluation.codec import TokenCodec, read_tables
+from laser_jax.checks import check_code
+from laser_jax.evaluation.codec import TokenCodec, missing_tables, read_tables
 from laser_jax.images import Images, check_images
 from laser_jax.models import Autoencoder, inference
 from laser_jax.paths import resolve_workdir
-from laser_jax.sharding import data_mesh
+from laser_jax.priors import TokenModel
 from laser_jax.sparse import SparseCode
 from laser_jax.tokens import Tokens
-from laser_jax.training.checkpoints import WHICH, Checkpoints
-from laser_jax.training.setup import Setup
-from laser_jax.training.state import TrainState, abstract_state
-from laser_jax.training.workdir import read_config
+from laser_jax.trained_prior import TrainedPrior
+from laser_jax.training.restored import restore_run
+from laser_jax.training.state import TrainState
 
 
 class TrainedAutoencoder:
@@ -53,11 +50,7 @@ class TrainedAutoencoder:
         step = int(self.state.step)
         tables = None if self.workdir is None else read_tables(self.workdir, step)
         if tables is None:
-            raise FileNotFoundError(
-                f"{self.workdir} has no tables of tokens for step {step}; an evaluation of this "
-                "checkpoint makes them: python main.py "
-                f"--workdir={shlex.quote(str(self.workdir))} --mode=evaluate"
-            )
+            raise FileNotFoundError(missing_tables(self.workdir, step))
         return TokenCodec(self.model, self.variables, tables)
 
     def reconstruct(self, images: Images) -> Float[np.ndarray, "b H W C"]:
@@ -185,26 +178,34 @@ class TrainedAutoencoder:
 
 
 def load(
-    workdir: str | os.PathLike, *, mesh: Mesh | None = None, checkpoint: str = "newest"
-) -> TrainedAutoencoder:
-    """Returns the `TrainedAutoencoder` of the newest, or best, checkpoint of a workdir.
+    workdir: str | os.PathLike,
+    *,
+    mesh: Mesh | None = None,
+    checkpoint: str = "newest",
+    autoencoder: str | os.PathLike | None = None,
+) -> Any:
+    """Returns the `TrainedAutoencoder`, or `TrainedPrior`, of a checkpoint of a workdir.
 
     Args:
       workdir: directory of a run.
       mesh: the devices that hold the model; None: the first device.
       checkpoint: `newest`, or `best` by the validation metric `best_metric`.
+      autoencoder: for a prior, where its autoencoder's run is now; None: where it was.
 
     Raises:
-      ValueError: if `checkpoint` is neither.
+      ValueError: if `checkpoint` is neither, or the autoencoder is not the prior's.
       FileNotFoundError: if the workdir holds no run or no such checkpoint.
       DamagedCheckpoints: if it holds checkpoints, but none is intact.
     """
-    check_choice("checkpoint", checkpoint, WHICH)
-    config = read_config(workdir)
-    setup = Setup.from_config(config, mesh or data_mesh(jax.local_devices()[:1]))
-    with Checkpoints(workdir, best_metric=config.best_metric) as checkpoints:
-        state = checkpoints.restore(abstract_state(setup), checkpoint)
-    return TrainedAutoencoder(config, setup.model, state, resolve_workdir(workdir))
+    setup, state = restore_run(workdir, mesh=mesh, checkpoint=checkpoint, autoencoder=autoencoder)
+    config, workdir = setup.config, resolve_workdir(workdir)
+    if config.prior.kind is None:
+        return TrainedAutoencoder(config, setup.model, state, workdir)
+    setup.check_tokens(workdir)
+    tokens = TokenModel(
+        setup.model, {"params": state.eval_params()}, batch_size=config.eval.batch_size
+    )
+    return TrainedPrior(config, state, tokens, setup.codec, workdir)
 
 
 def _check_range(what, integers, end):

@@ -30,7 +30,8 @@ def test_every_bottleneck_has_every_data_set():
         for b in ("vqvae", "dlvae", "ksvd")
         for d in ("photos", "cifar10", "celeba", "imagenette")
     }
-    assert set(CONFIGS) == names | {"tiny", "laser_photos"}
+    names |= {"tiny", "laser_photos", "vqvae_digits", "prior_digits", "prior_photos"}
+    assert set(CONFIGS) == names | {"prior_cifar10", "prior_imagenette"}
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -38,11 +39,11 @@ def test_config_builds_its_model(name):
     config = load_config(ROOT / "configs" / f"{name}.py")
     assert config.keys() == load_config(ROOT / "configs" / "tiny.py").keys()
     model = build_model(config)
-    side = config.data.image_size
+    side, channels = config.data.image_size, config.data.channels
     out = jax.eval_shape(
-        lambda: model.init_with_output(jax.random.key(0), jnp.zeros((2, side, side, 3)))[0]
+        lambda: model.init_with_output(jax.random.key(0), jnp.zeros((2, side, side, channels)))[0]
     )
-    assert out.reconstruction.shape == (2, side, side, 3)
+    assert out.reconstruction.shape == (2, side, side, channels)
 
 
 def test_patch_size_can_be_a_number_or_a_pair():

@@ -27,6 +27,7 @@ LAYERS = (
     ("priors",),
     ("evaluation",),
     ("training",),
+    ("trained_prior",),
     ("trained",),
     ("evaluate",),
     ("__main__",),

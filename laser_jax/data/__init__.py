@@ -7,7 +7,8 @@
 Images stay uint8 here; a model scales them inside jit.
 """
 
-from laser_jax.data.batches import eval_batches, train_batches
+from laser_jax.data.batches import augment, eval_batches, shuffled_batches, train_batches
+from laser_jax.data.digits import NUM_CLASSES as NUM_DIGITS
 from laser_jax.data.digits import open_digits
 from laser_jax.data.folder import SPLIT_RULE, open_folder
 from laser_jax.data.images import CHANNELS
@@ -19,10 +20,13 @@ __all__ = [
     "DATASETS",
     "DataUnavailable",
     "ImageSource",
+    "augment",
     "eval_batches",
+    "num_classes",
     "open_source",
     "open_split",
     "prepare",
+    "shuffled_batches",
     "train_batches",
 ]
 
@@ -65,6 +69,13 @@ def open_source(name, *, split, image_size, channels=3, data_dir=None, split_rul
     if name not in TFDS_SETS:
         raise ValueError(f"unknown data set {name!r}; choose from {', '.join(DATASETS)}.")
     return open_tfds(name, split=split, data_dir=resolve_data_dir(data_dir), **shape)
+
+
+def num_classes(name):
+    """Returns the number of classes of a data set's images, 0 if it has none."""
+    if name == "digits":
+        return NUM_DIGITS
+    return TFDS_SETS[name].num_classes if name in TFDS_SETS else 0
 
 
 def open_split(data, split):

@@ -50,8 +50,43 @@ def train_batches(
         images than a batch, or a number is out of range; on reading, of an image that is not
         uint8 `(H, W, C)` or not like the first.
     """
+    _check_at_least(0, crop_padding=crop_padding)
+    return shuffled_batches(
+        source,
+        batch_size=batch_size,
+        seed=seed,
+        start_step=start_step,
+        transform=_Augmentation(source, flip, crop_padding),
+        num_threads=num_threads,
+        process_index=process_index,
+        process_count=process_count,
+    )
+
+
+def shuffled_batches(
+    source,
+    *,
+    batch_size,
+    seed,
+    start_step=0,
+    transform=None,
+    num_threads=2,
+    process_index=0,
+    process_count=1,
+):
+    """Returns endless shuffled batches of any records, from step `start_step` on.
+
+    Args:
+      source: sequence of arrays, or tuples of them, safe to index from threads.
+      transform: maps a record and a NumPy generator to a record; None: nothing changes.
+      batch_size, seed, start_step, num_threads, process_index, process_count: as for
+        `train_batches`.
+
+    Raises:
+      ValueError: as `train_batches`.
+    """
     local_size = _local_size(batch_size, process_index, process_count)
-    _check_at_least(0, start_step=start_step, crop_padding=crop_padding, num_threads=num_threads)
+    _check_at_least(0, start_step=start_step, num_threads=num_threads)
     if not 0 <= seed < 2**32:
         raise ValueError(f"seed must be in [0, 2**32), got {seed}.")
     if len(source) < batch_size:
@@ -62,10 +97,11 @@ def train_batches(
 
     # As good as endless: grain's own endless length overflows in batches of one image.
     epochs = 2**62 // len(source)
-    images = grain.MapDataset.source(source).seed(seed).shuffle().repeat(epochs)
-    images = images.random_map(_Augmentation(source, flip, crop_padding))
+    records = grain.MapDataset.source(source).seed(seed).shuffle().repeat(epochs)
+    if transform is not None:
+        records = records.random_map(transform)
     # Batches of the process' size follow one another: those of step t, of process 0 to P - 1.
-    batches = images.batch(local_size)[start_step * process_count + process_index :: process_count]
+    batches = records.batch(local_size)[start_step * process_count + process_index :: process_count]
     return iter(_read(batches, num_threads))
 
 
@@ -83,15 +119,26 @@ class _Augmentation:
 
     def __call__(self, image, rng):
         _check_image(image, self.shape)
-        p = self.crop_padding
-        if p:
-            height, width, _ = image.shape
-            top, left = rng.integers(2 * p + 1, size=2)
-            image = np.pad(image, ((p, p), (p, p), (0, 0)), mode="reflect")
-            image = image[top : top + height, left : left + width]
-        if self.flip and rng.integers(2):
-            image = image[:, ::-1]
-        return image
+        return augment(image, rng, flip=self.flip, crop_padding=self.crop_padding)
+
+
+def augment(image, rng, *, flip, crop_padding):
+    """Returns an image `(H, W, C)` cropped and flipped at random; see `train_batches`.
+
+    Args:
+      image: the image.
+      rng: a NumPy generator.
+      flip, crop_padding: as for `train_batches`.
+    """
+    p = crop_padding
+    if p:
+        height, width, _ = image.shape
+        top, left = rng.integers(2 * p + 1, size=2)
+        image = np.pad(image, ((p, p), (p, p), (0, 0)), mode="reflect")
+        image = image[top : top + height, left : left + width]
+    if flip and rng.integers(2):
+        image = image[:, ::-1]
+    return image
 
 
 def eval_batches(source, *, batch_size, process_index=0, process_count=1):

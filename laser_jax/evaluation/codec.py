@@ -6,6 +6,7 @@ belong to one checkpoint and stand beside it in the workdir: `tokens-STEP.npz`.
 
 import logging
 import pathlib
+import shlex
 
 import jax
 import numpy as np
@@ -185,6 +186,14 @@ def read_tables(workdir, step):
     """
     path = _tables_path(workdir, step)
     return ContextModel.from_bytes(path.read_bytes()) if path.exists() else None
+
+
+def missing_tables(workdir, step):
+    """Returns the text of an error: a workdir has no tables of this step."""
+    return (
+        f"{workdir} has no tables of tokens for step {step}; an evaluation of this checkpoint "
+        f"makes them: python main.py --workdir={shlex.quote(str(workdir))} --mode=evaluate"
+    )
 
 
 def write_tables(workdir, step, tables):

@@ -8,8 +8,11 @@
 `main.py` trains the variables (`configs/prior_photos.py`); `laser_jax.load` reads them.
 """
 
+from laser_jax.priors.start import fitted_start
 from laser_jax.priors.token_model import TokenModel
 from laser_jax.priors.transformer import TokenTransformer
 from laser_jax.priors.vocabulary import Vocabulary
 
-__all__ = ["TokenModel", "TokenTransformer", "Vocabulary"]
+KINDS = ("autoregressive",)
+
+__all__ = ["KINDS", "TokenModel", "TokenTransformer", "Vocabulary", "fitted_start"]

@@ -63,7 +63,7 @@ def draw(
         inner = jnp.zeros((b, s), jnp.int32), bits, model.empty_cache(b, s, inner_layers)
         for group in vocabulary.groups:
             step = functools.partial(draw_place, group, t, hidden[:, 0])
-            inner = lax.fori_loop(0, group.count, step, inner)
+            inner = lax.fori_loop(0, group.length, step, inner)
         return symbols.at[:, t].set(inner[0]), inner[1], cache
 
     carry = jnp.zeros_like(given), jnp.zeros(b), model.empty_cache(b, n, model.num_layers)

@@ -43,7 +43,10 @@ class TokenModel:
           ValueError: if the tokens do not have the layout or the grid, or labels do not fit.
         """
         self._check_grid(tokens)
-        symbols = self.model.vocabulary.symbols(tokens)
+        return self.symbol_bits(self.model.vocabulary.symbols(tokens), labels)
+
+    def symbol_bits(self, symbols: np.ndarray, labels: Any = None) -> np.ndarray:
+        """Returns the bits `(b,)` of symbols `(b, n, s)` of the vocabulary; see `bits`."""
         labels = self._labels(labels, len(symbols))
         if self.model.num_classes and labels is None:
             raise ValueError("the prior has classes, so bits need the labels of the pictures.")
@@ -90,7 +93,7 @@ class TokenModel:
         labels = self._labels(labels, num)
         if model.num_classes and labels is None:
             labels = np.asarray(jax.random.randint(label_key, (num,), 0, model.num_classes))
-        parts = []
+        parts: list[np.ndarray] = []
         for size, (batch, marks, *label) in self._batches(symbols, known, labels):
             found, _ = draw(
                 model, self.variables, jax.random.fold_in(key, len(parts)), batch, marks,

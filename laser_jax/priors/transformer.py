@@ -23,7 +23,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from laser_jax.priors.vocabulary import MAGNITUDES, Group, Vocabulary
-from laser_jax.ranges import COUNT, COUNT_OR_NONE, SHARE, check_settings, setting
+from laser_jax.ranges import COUNT, COUNT_OR_NONE, SHARE, Flag, check_settings, setting
 from laser_jax.tokens import Layout
 
 LN2 = float(np.log(2))
@@ -109,7 +109,7 @@ class TokenTransformer(nn.Module):
     num_heads: int = setting(4, COUNT)
     dropout: float = setting(0.1, SHARE)
     dtype: Any = jnp.float32
-    remat: bool = False
+    remat: bool = setting(False, Flag())
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -175,7 +175,7 @@ class TokenTransformer(nn.Module):
         x, _ = self.look(hidden.reshape(b * n, -1), rows)
         parts = []
         for group in self.vocabulary.groups:
-            scores = self.scores(group, x[:, group.places], rows, np.arange(group.count))
+            scores = self.scores(group, x[:, group.places], rows, np.arange(group.length))
             parts.append(self.symbol_bits(group, scores, rows[:, group.places]))
         bits = jnp.where(self.vocabulary.used(rows), jnp.concatenate(parts, -1), 0)
         return bits.reshape(b, n, s)
@@ -197,7 +197,7 @@ class TokenTransformer(nn.Module):
         content = self._contents(symbols)
         start = jnp.broadcast_to(self.start.astype(content.dtype), (len(content), 1, c))
         grid = np.indices(self.grid).reshape(2, n).T
-        angles = [rotary_angles(x, c // self.num_heads) for x in (grid, _before(grid))]
+        angles: list = [rotary_angles(x, c // self.num_heads) for x in (grid, _before(grid))]
         place = (self.row + self.column).reshape(n, c)
         if cache is None:
             x = jnp.concatenate([start, content[:, :-1]], 1)
@@ -208,7 +208,7 @@ class TokenTransformer(nn.Module):
         if self.num_classes:
             x = x + self.label[labels][:, None].astype(x.dtype)
         x = self.drop(x, deterministic=not self.has_rng("dropout"))
-        x, cache = _run(self.outer, x, *angles, cache, index)
+        x, cache = _run(self.outer, x, angles[0], angles[1], cache, index)
         return self.outer_norm(x), cache
 
     def look(self, hidden, rows, cache=None, index=0) -> tuple[Hidden, Any]:
@@ -226,7 +226,7 @@ class TokenTransformer(nn.Module):
         x = hidden[:, None]
         if places > 1:
             x = x + self._before_places(rows).astype(x.dtype)
-        angles = rotary_angles(np.arange(places)[:, None], self.width // self.num_heads)
+        angles: Any = rotary_angles(np.arange(places)[:, None], self.width // self.num_heads)
         if cache is not None:
             x = lax.dynamic_slice_in_dim(x, index, 1, 1)
             angles = lax.dynamic_slice_in_dim(angles, index, 1)

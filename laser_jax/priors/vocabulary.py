@@ -18,28 +18,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Int
 
 from laser_jax.tokens import Layout, Tokens, check_tokens
 
 MAGNITUDES = 15  # with a class of their own; one more class is the escape
 LARGEST_POINTS = 2**16  # of an FSQ grid that is one symbol; larger grids have one for each channel
 
-Symbols = Int[Array, "*batch s"]
+Symbols = Int[Array | np.ndarray, "*batch s"]
 
 
 class Group(NamedTuple):
-    """Places `[first, first + count)` of a row, with `size` classes each."""
+    """Places `[first, first + length)` of a row, with `size` classes each."""
 
     name: str
     size: int
     first: int
-    count: int
+    length: int
 
     @property
     def places(self) -> slice:
         """The places of the group in a row."""
-        return slice(self.first, self.first + self.count)
+        return slice(self.first, self.first + self.length)
 
 
 class Vocabulary:
@@ -119,19 +119,19 @@ class Vocabulary:
         if self.layout.full:
             return jnp.ones(symbols.shape, bool)
         number = np.concatenate(
-            [np.arange(g.count) if g.count > 1 else [i - 1] for i, g in enumerate(self.groups)]
+            [np.arange(g.length) if g.length > 1 else [i - 1] for i, g in enumerate(self.groups)]
         )
         number = number.reshape((1,) * (symbols.ndim - 1) + (-1,))
         return jnp.asarray(number) < symbols[..., :1]
 
-    def classes(self, group: Group, symbols: Int[Array, "*shape"]) -> Int[Array, "*shape"]:
+    def classes(self, group: Group, symbols: Any) -> Any:
         """Returns the classes of symbols of a group, in [0, group.size)."""
         if group.name != "levels":
             return symbols
         magnitude = jnp.clip(jnp.abs(symbols), 1, MAGNITUDES + 1)
         return 2 * (magnitude - 1) + (symbols < 0)
 
-    def drawn(self, group: Group, classes: Int[Array, "*shape"], key: Any) -> Int[Array, "*shape"]:
+    def drawn(self, group: Group, classes: Any, key: Any) -> Any:
         """Returns symbols of classes; the bits of an escape are drawn."""
         if group.name != "levels":
             return classes
@@ -143,7 +143,7 @@ class Vocabulary:
         magnitude = jnp.where(magnitude > MAGNITUDES, MAGNITUDES + excess, magnitude)
         return jnp.where(negative == 1, -magnitude, magnitude)
 
-    def escape_bits(self, group: Group, symbols: Int[Array, "*shape"]) -> Float[Array, "*shape"]:
+    def escape_bits(self, group: Group, symbols: Any) -> Any:
         """Returns the bits of the symbols that their classes do not have."""
         if group.name != "levels":
             return jnp.zeros(symbols.shape)

@@ -22,7 +22,7 @@ from laser_jax.training.preemption import LostProcess
 log = logging.getLogger("laser_jax")
 
 # Validation metrics that can select the best checkpoint; 1: the largest, -1: the smallest.
-BEST_METRICS = {"psnr": 1, "ssim": 1, "loss": -1}
+BEST_METRICS = {"psnr": 1, "ssim": 1, "loss": -1, "bits_per_token": -1}
 WHICH = ("newest", "best")
 
 
@@ -81,6 +81,11 @@ class Checkpoints:
     def latest_step(self):
         """Returns the step of the newest checkpoint, None if there is none."""
         return self._manager.latest_step()
+
+    def steps_since_best(self):
+        """Returns the steps from the best validation to the newest one; 0 without any."""
+        best = self._best_first(list(self._metrics))
+        return max(best) - best[0] if best else 0
 
     def save(self, state, metrics=None):
         """Writes a state in the background, unless there is a checkpoint of its step.

@@ -5,18 +5,20 @@ import logging
 import shlex
 
 import jax
-from jax.experimental.multihost_utils import sync_global_devices
 
-from laser_jax.data import open_split, train_batches
+from laser_jax.data import open_split, shuffled_batches, train_batches
 from laser_jax.paths import resolve_config, resolve_workdir
-from laser_jax.sharding import check_batch_size, put_batch
+from laser_jax.sharding import check_batch_size, put_batch, wait_for_first_process
 from laser_jax.training.checkpoints import Checkpoints
 from laser_jax.training.preemption import Stopped, StopSignal, detect_lost_process, lock_workdir
+from laser_jax.training.prior_reporter import PriorReporter
+from laser_jax.training.prior_step import PriorStep
 from laser_jax.training.reporter import Reporter
+from laser_jax.training.restored import setup_of
 from laser_jax.training.settings import check_config
-from laser_jax.training.setup import Setup
-from laser_jax.training.state import abstract_state, init_dictionary, initial_state
+from laser_jax.training.state import abstract_state, initial_state
 from laser_jax.training.step import TrainStep
+from laser_jax.training.token_set import TokenSet
 from laser_jax.training.workdir import (
     archive_unstarted_run,
     check_same_run,
@@ -30,8 +32,9 @@ log = logging.getLogger("laser_jax")
 def train(config, workdir):
     """Trains up to step `config.num_train_steps`, from the newest checkpoint of the workdir if any.
 
-    Writes `config.json`, `checkpoints/` and TensorBoard event files, and at the end
-    `metrics.json` and `reconstructions.png`.
+    An autoencoder, or if `config.prior.kind` says so a prior of the tokens of one. Writes
+    `config.json`, `checkpoints/` and TensorBoard event files, and at the end `metrics.json` and
+    `reconstructions.png`, of a prior `samples.png`. A prior's run also has `tokens/`.
 
     Args:
       config: as in `configs/default.py`.
@@ -52,11 +55,11 @@ def train(config, workdir):
       LostProcess: if another process of the job died.
     """
     check_config(config)
-    workdir, setup = resolve_workdir(workdir), Setup.from_config(resolve_config(config))
-    config = setup.config
+    workdir, config = resolve_workdir(workdir), resolve_config(config)
+    setup, trains_prior = setup_of(config).from_config(config), config.prior.kind is not None
     check_batch_size("data.batch_size", config.data.batch_size, setup.mesh)
     check_batch_size("eval.batch_size", config.eval.batch_size, setup.mesh)
-    _ = setup.adversary, setup.optimizer  # raise if their values are inconsistent
+    setup.check()
     check_same_run(workdir, config)
     _ = setup.lpips_params  # raises if the weights are missing
     images, validation = (open_split(config.data, split) for split in ("train", "validation"))
@@ -70,20 +73,22 @@ def train(config, workdir):
             Checkpoints(workdir, best_metric=config.best_metric, keep=config.keep_checkpoints)
         )
         stack.enter_context(detect_lost_process(workdir))
-        state = start_or_resume(setup, workdir, checkpoints, stream)
+        source, validation = setup.training_data(workdir, images, validation)
+        state = start_or_resume(setup, workdir, checkpoints, source, stream)
         setup = setup.with_lengths(planned_lengths(workdir))
-        report = stack.enter_context(Reporter(setup, workdir, images, validation, state))
+        reporter, step = (PriorReporter, PriorStep) if trains_prior else (Reporter, TrainStep)
+        report = stack.enter_context(reporter(setup, workdir, source, validation, state))
         stop = stack.enter_context(StopSignal())
-        state, quality = run_steps(setup, state, images, checkpoints, report, stop)
+        state, quality = run_steps(setup, step(setup), state, source, checkpoints, report, stop)
         report.finish(state, quality)
     return state
 
 
-def start_or_resume(setup, workdir, checkpoints, stream):
+def start_or_resume(setup, workdir, checkpoints, source, stream):
     """Stores the config and returns the state of the newest checkpoint, or an initial state."""
     config = setup.config
     if checkpoints.latest_step() is None:
-        state = init_dictionary(setup, initial_state(setup), stream)
+        state = setup.fit_start(initial_state(setup), source, stream)
         store_config(workdir, config, 0)  # last: a failed start leaves no config behind
         checkpoints.save(state)
     else:
@@ -93,13 +98,16 @@ def start_or_resume(setup, workdir, checkpoints, stream):
     return state
 
 
-def run_steps(setup, state, images, checkpoints, report, stop):
+def run_steps(setup, train_step, state, source, checkpoints, report, stop):
     """Trains from a state to the last step, with reports, validations and checkpoints.
+
+    With `patience` it ends earlier, once so many validations were no better than the best.
 
     Args:
       setup: the `Setup`.
+      train_step: its compiled step.
       state: the `TrainState` to start from.
-      images: the training split.
+      source: the training data.
       checkpoints: the run's `Checkpoints`.
       report: its `Reporter`.
       stop: a `StopSignal`.
@@ -107,14 +115,15 @@ def run_steps(setup, state, images, checkpoints, report, stop):
     Returns:
       The final state and the metrics of its validation.
     """
-    config, adversary, train_step = setup.config, setup.adversary, TrainStep(setup)
+    config = setup.config
     first, last = int(state.step), config.num_train_steps
-    stream = batches(config, images, first)
-    quality = report.validate(last, state) if first >= last else None
+    if stalled(config, checkpoints):
+        last = first
+    stream = batches(config, source, first)
+    quality = report.validate(first, state) if first >= last else None
     for step in range(first + 1, last + 1):
         batch = put_batch(next(stream), setup.mesh)
-        adversarial = adversary is not None and adversary.is_active(step)
-        state, metrics, reconstruction = train_step(state, batch, adversarial=adversarial)
+        state, metrics, reconstruction = train_step(state, batch, **setup.step_options(step))
         report.step(step, metrics)
         if step % config.log_every_steps == 0 or step == last:
             report.train(step, batch, reconstruction)
@@ -127,12 +136,26 @@ def run_steps(setup, state, images, checkpoints, report, stop):
             report.check_finite()
             report.flush()  # a run resumed from this checkpoint does not write these points again
             checkpoints.save(state, quality if validated else None)
+        if validated and step != last and stalled(config, checkpoints):
+            break
         if reason and step != last:
             raise Stopped(
                 f"stopped by {reason} after step {step}; the same command resumes from there, or "
                 f"python main.py --workdir={shlex.quote(str(report.workdir))}."
             )
     return state, quality
+
+
+def stalled(config, checkpoints):
+    """Returns whether `patience` validations in a row were no better than the best one."""
+    steps = checkpoints.steps_since_best()
+    if not config.patience or steps < config.patience * config.eval_every_steps:
+        return False
+    log.info(
+        "%s has not improved for %d steps; the run ends (patience %d validations).",
+        config.best_metric, steps, config.patience,
+    )  # fmt: skip
+    return True
 
 
 def store_config(workdir, config, step):
@@ -142,23 +165,17 @@ def store_config(workdir, config, step):
     wait_for_first_process("the config is stored")
 
 
-def wait_for_first_process(what):
-    """Blocks until every process reaches this point; `what` must be equal on all of them."""
-    if jax.process_count() > 1:
-        sync_global_devices(what)
-
-
 def batches(config, source, start_step):
     """Returns an endless iterator of this process's training batches, from a step on."""
     data = config.data
-    return train_batches(
-        source,
-        batch_size=data.batch_size,
-        seed=config.seed,
-        start_step=start_step,
-        flip=data.flip,
-        crop_padding=data.crop_padding,
-        num_threads=data.num_threads,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-    )
+    options = {
+        "batch_size": data.batch_size,
+        "seed": config.seed,
+        "start_step": start_step,
+        "num_threads": data.num_threads,
+        "process_index": jax.process_index(),
+        "process_count": jax.process_count(),
+    }
+    if isinstance(source, TokenSet):
+        return shuffled_batches(source, **options)
+    return train_batches(source, flip=data.flip, crop_padding=data.crop_padding, **options)

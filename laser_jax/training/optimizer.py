@@ -59,7 +59,8 @@ def build_optimizer(config, bottleneck, lengths=None):
 
     Args:
       config: the whole config.
-      bottleneck: defines whether its atoms are optimized, and their `learning_rate_scale`.
+      bottleneck: defines whether its atoms are optimized, and their `learning_rate_scale`; None:
+        there are no atoms.
       lengths: each `num_train_steps` of the run and the step it was set at, from
         `workdir.planned_lengths`; None: `config.num_train_steps` at step 0.
 
@@ -83,7 +84,7 @@ def build_optimizer(config, bottleneck, lengths=None):
         optax.adamw(schedule, b1=options.b1, b2=options.b2, weight_decay=options.weight_decay),
     )
     atoms = None
-    if bottleneck.learns_by_gradient:
+    if bottleneck is not None and bottleneck.learns_by_gradient:
         scale = bottleneck.learning_rate_scale
         atoms = optax.adam(lambda step: scale * schedule(step), b1=options.b1, b2=options.b2)
     return Optimizer(network, atoms, schedule)
@@ -131,3 +132,8 @@ def _stretched(schedule, segments):
 def update_average(average, new, decay):
     """Returns the exponential moving average of a pytree."""
     return jax.tree.map(lambda a, x: (decay * a + (1 - decay) * x).astype(a.dtype), average, new)
+
+
+def average_decay(ema_decay, step):
+    """Returns the decay of a step's moving average; the first averages have a short memory."""
+    return jnp.minimum(ema_decay, (1 + step) / (10 + step))

@@ -10,7 +10,7 @@ log = logging.getLogger("laser_jax")
 
 
 class Progress:
-    """Shows the step, the remaining time, the loss and the PSNR."""
+    """Shows the step, the remaining time, the loss and the quality."""
 
     def __init__(self, first_step, num_steps):
         self._num_steps = num_steps
@@ -28,20 +28,24 @@ class Progress:
 
     def report(self, step, scalars):
         """Shows the scalars of a logged step."""
-        loss, psnr = scalars["train/loss"], scalars["train/psnr"]
+        loss = scalars["train/loss"]
+        if "train/psnr" in scalars:
+            quality = f"PSNR {scalars['train/psnr']:.2f} dB"
+        else:
+            quality = f"{scalars['train/bits_per_token']:.3f} bits/token"
         if self._bar:
-            self._bar.set_postfix_str(f"loss {loss:.4f}, PSNR {psnr:.2f} dB")
+            self._bar.set_postfix_str(f"loss {loss:.4f}, {quality}")
             return
         # The first step compiles and is not timed, so a report of it alone has no speed.
         speed = scalars.get("train/images_per_second")
         first, begin = self._begin
         remaining = (time.monotonic() - begin) / max(step - first, 1) * (self._num_steps - step)
         log.info(
-            "step %d/%d  loss %.4f  PSNR %.2f dB  %s%s left",
+            "step %d/%d  loss %.4f  %s  %s%s left",
             step,
             self._num_steps,
             loss,
-            psnr,
+            quality,
             "" if speed is None else f"{speed:.0f} images/s  ",
             tqdm.tqdm.format_interval(remaining),
         )

@@ -45,15 +45,20 @@ class CurvesNotWritten(OSError):
 
 
 class Reporter:
-    """Collects and writes the metrics of a run; a context manager that closes its writers."""
+    """Collects and writes the metrics of a run; a context manager that closes its writers.
+
+    `PriorReporter` overrides what is measured and drawn.
+    """
+
+    _figure_name = "reconstructions.png"
+    _next = "python main.py --workdir={workdir} --mode=evaluate"
 
     def __init__(self, setup, workdir, images, validation, state):
         self.workdir, self._images, self._validation = workdir, images, validation
-        self._config, self._mesh, self._model = config, mesh, model = (
+        self._config, self._mesh, self._model = config, mesh, _ = (
             setup.config, setup.mesh, setup.model,
         )  # fmt: skip
-        self._eval_step = make_eval_step(model, setup.image_loss, setup.lpips_params)
-        self._ssim = jax.jit(lambda a, b: jnp.mean(ssim(to_unit(to_network(a)), b)))
+        self._compile(setup)
         self._is_main = jax.process_index() == 0
         # Steps that may be in flight. Virtual CPU devices share few threads, so that two steps
         # can deadlock.
@@ -80,6 +85,11 @@ class Reporter:
         if self._first == 0:
             log.info("%s", parameter_overview.get_parameter_overview(state.params))
         self._progress = Progress(self._first, config.num_train_steps)
+
+    def _compile(self, setup):
+        """Makes the jitted functions of the reports."""
+        self._eval_step = make_eval_step(setup.model, setup.image_loss, setup.lpips_params)
+        self._ssim = jax.jit(lambda a, b: jnp.mean(ssim(to_unit(to_network(a)), b)))
 
     def __enter__(self):
         return self
@@ -179,7 +189,7 @@ class Reporter:
         steps = [metrics for _, metrics in jax.device_get(self._metrics)]
         scalars = {"train/skipped_steps": float(self._skipped)}
         if steps[-1]["finite"]:
-            scalars["train/ssim"] = float(self._ssim(images, reconstruction))
+            scalars |= self._batch_scalars(images, reconstruction)
         steps = [metrics for metrics in steps if metrics.pop("finite")]
         if steps:
             scalars |= {  # a term that started since the last report has fewer values
@@ -197,12 +207,28 @@ class Reporter:
         self._metrics, self._checked = [], 0
         self._restart_clock()
 
+    def _batch_scalars(self, images, reconstruction):
+        """Returns further curves of the last batch."""
+        return {"train/ssim": float(self._ssim(images, reconstruction))}
+
     def validate(self, step, state):
-        """Writes the `val/` curves over the whole split, reconstructions and the atoms.
+        """Writes the `val/` curves over the whole split, and pictures.
 
         Returns:
           The metrics, a dict of floats.
         """
+        metrics = self._measure(step, state)
+        if step > self._first:  # otherwise the run had ended, and its points exist
+            pictures = self._pictures(state)
+            with self._writing():
+                self._writer.write_scalars(step, {f"val/{k}": v for k, v in metrics.items()})
+                self._writer.write_images(step, {k: v[None] for k, v in pictures.items()})
+                self._writer.flush()
+        self._restart_clock()
+        return metrics
+
+    def _measure(self, step, state):
+        """Returns the metrics of the validation split."""
         variables = state.eval_variables()
         metrics = evaluate_split(
             self._eval_step, self._model, variables, self._validation,
@@ -211,18 +237,15 @@ class Reporter:
         del metrics["images"]
         if self._config.eval.table_images:
             metrics["bits_per_pixel"] = self._rate(step, variables)
-        if step > self._first:  # otherwise the run had ended, and its points exist
-            original, reconstruction = self._samples(variables)
-            grid = reconstruction_grid(original, reconstruction)
-            atoms = atom_sheet(decode_atoms(self._model, variables))
-            with self._writing():
-                self._writer.write_scalars(step, {f"val/{k}": v for k, v in metrics.items()})
-                self._writer.write_images(
-                    step, {"val/reconstructions": grid[None], "atoms": atoms[None]}
-                )
-                self._writer.flush()
-        self._restart_clock()
         return metrics
+
+    def _pictures(self, state):
+        """Returns the pictures of a validation, `(H, W, 3)` by name."""
+        variables = state.eval_variables()
+        return {
+            "val/reconstructions": reconstruction_grid(*self._samples(variables)),
+            "atoms": atom_sheet(decode_atoms(self._model, variables)),
+        }
 
     def _rate(self, step, variables):
         """Returns the bits a pixel of the coded validation split; stores the last step's tables."""
@@ -245,13 +268,14 @@ class Reporter:
         return 8 * size / pixels
 
     def finish(self, state, quality):
-        """Writes `metrics.json` and `reconstructions.png`, and logs what to do next.
+        """Writes `metrics.json` and a figure, and logs what to do next.
 
         Args:
           state: the final state.
           quality: its validation metrics, from `validate`.
         """
         metrics = {"step": int(state.step), **{f"val/{k}": v for k, v in quality.items()}}
+        metrics |= self._final_metrics(quality)
         if self._speeds:
             metrics["images_per_second"] = float(np.median(self._speeds))
         self._progress.close()
@@ -260,19 +284,27 @@ class Reporter:
         shown = {name.removeprefix("val/"): value for name, value in metrics.items()}
         log.info("validation (%s)\n%s", self._validation.description, table(shown))
         write_json(self.workdir / "metrics.json", metrics)
-        figure = self.workdir / "reconstructions.png"
+        figure = self.workdir / self._figure_name
         with optional_file(figure):
-            reconstruction_figure(
-                *self._samples(state.eval_variables()), figure,
-                title=quality_title(self._validation, shown),
-            )  # fmt: skip
+            self._draw(figure, state, shown)
         workdir = shlex.quote(str(self.workdir))
         log.info(
             "Next:\n"
             "  %s\n"
-            "  python main.py --workdir=%s --mode=evaluate\n"
+            "  %s\n"
             "  tensorboard --logdir=%s",
-            figure, workdir, workdir,
+            figure, self._next.format(workdir=workdir), workdir,
+        )  # fmt: skip
+
+    def _final_metrics(self, quality):
+        """Returns further entries of `metrics.json`."""
+        return {}
+
+    def _draw(self, figure, state, shown):
+        """Writes the figure of the finished run."""
+        reconstruction_figure(
+            *self._samples(state.eval_variables()), figure,
+            title=quality_title(self._validation, shown),
         )  # fmt: skip
 
     def _samples(self, variables):

@@ -16,6 +16,7 @@ from laser_jax.models.bottlenecks import DictionaryLearning
 from laser_jax.models.build import BOTTLENECKS, config_keys
 from laser_jax.models.discriminator import PatchDiscriminator
 from laser_jax.models.precision import DTYPES
+from laser_jax.priors import KINDS, TokenTransformer
 from laser_jax.ranges import (
     COUNT,
     COUNT_OR_NONE,
@@ -49,6 +50,8 @@ SETTINGS = {
     "best_metric": Choice(tuple(BEST_METRICS)),
     "not_finite": Choice(("stop", "skip")),
     "max_skipped_steps": COUNT_OR_NONE,
+    "patience": COUNT_OR_NONE,
+    "autoencoder": Optional(Text()),
     "data.name": Text(),
     "data.data_dir": Optional(Text()),
     "data.image_size": Integer(11),  # SSIM's window
@@ -70,6 +73,11 @@ SETTINGS = {
     "adversarial.start_step": COUNT,
     "adversarial.warmup_steps": COUNT_OR_NONE,
     "adversarial.learning_rate": RATE,
+    "prior.kind": Optional(Choice(KINDS)),
+    "prior.copies": COUNT,
+    "prior.use_labels": Flag(),
+    "prior.dtype": Choice(DTYPES),
+    **_ranges("prior", TokenTransformer),
     "optimizer.learning_rate": RATE,
     "optimizer.warmup_steps": COUNT_OR_NONE,
     "optimizer.b1": SHARE,

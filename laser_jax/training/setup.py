@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from laser_jax.pretrained import load_lpips
 from laser_jax.sharding import data_mesh, replicated
 from laser_jax.training.adversary import build_adversary
 from laser_jax.training.optimizer import build_optimizer
+from laser_jax.training.state import init_dictionary
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +32,8 @@ class Setup:
     config: ConfigDict
     mesh: Mesh
     lengths: tuple | None = None
+
+    _kept: ClassVar[tuple[str, ...]] = ("model", "adversary", "image_loss", "lpips_params")
 
     @classmethod
     def from_config(cls, config, mesh=None):
@@ -73,9 +77,41 @@ class Setup:
         jax.eval_shape(self.image_loss, images, images, params)  # raises its errors early
         return params
 
+    def check(self):
+        """Raises the errors of inconsistent values, and of missing weights, before a run starts."""
+        check_best_metric(self.config.best_metric, ("psnr", "ssim", "loss"))
+        _ = self.adversary, self.optimizer  # raise if their values are inconsistent
+
+    def init(self, key):
+        """Returns the network's parameters, the dictionary, and the state of further losses."""
+        size = self.config.data.image_size
+        images = jnp.zeros((1, size, size, self.model.in_channels))
+        variables = self.model.init(key, images)
+        extra = {"discriminator": self.adversary.init(key, images)} if self.adversary else {}
+        return variables["params"], variables["dictionary"]["bottleneck"], extra
+
+    def training_data(self, workdir, images, validation):
+        """Returns what a run in a workdir trains on and validates on, given the images."""
+        return images, validation
+
+    def fit_start(self, state, source, stream):
+        """Returns the state at step 0 after its first look at the training data."""
+        return init_dictionary(self, state, stream)
+
+    def step_options(self, step):
+        """Returns the options of a step's call of the train step."""
+        adversary = self.adversary
+        return {"adversarial": adversary is not None and adversary.is_active(step)}
+
     def with_lengths(self, lengths):
         """Returns the setup with another schedule; only the optimizer is built again."""
         setup = dataclasses.replace(self, lengths=lengths)
-        kept = ("model", "adversary", "image_loss", "lpips_params")
-        vars(setup).update({name: getattr(self, name) for name in kept})
+        kept = {name: value for name, value in vars(self).items() if name in self._kept}
+        vars(setup).update(kept)
         return setup
+
+
+def check_best_metric(name, known):
+    """Raises ValueError unless a validation of this kind of run has the metric."""
+    if name not in known:
+        raise ValueError(f"best_metric of this run must be one of {', '.join(known)}, got {name}.")

@@ -19,7 +19,8 @@ class TrainState:
     Attributes:
       step: int32 scalar, the number of completed steps.
       params: the network's parameters.
-      dictionary: the collection of the bottleneck: atoms, usage, statistics of their update.
+      dictionary: the collection of the bottleneck: atoms, usage, statistics of their update. Empty
+        for a prior.
       opt_state: the states of the optimizers of `params` and of the `dictionary`.
       ema_params: moving averages of `params` and, if the optimizer updates them, of the `atoms`;
         empty without EMA.
@@ -37,9 +38,13 @@ class TrainState:
         """Returns the variables of the model for training."""
         return {"params": self.params, "dictionary": {"bottleneck": self.dictionary}}
 
+    def eval_params(self):
+        """Returns the parameters for evaluation: the moving averages if there are any."""
+        return self.ema_params.get("params", self.params)
+
     def eval_variables(self):
         """Returns the variables for evaluation: the moving averages if there are any."""
-        params = self.ema_params.get("params", self.params)
+        params = self.eval_params()
         atoms = self.ema_params.get("atoms", self.dictionary["atoms"])
         dictionary = {**self.dictionary, "atoms": atoms}
         return {"params": params, "dictionary": {"bottleneck": dictionary}}
@@ -89,25 +94,20 @@ def init_dictionary(setup, state, batches):
 
 
 def _init_state(setup):
-    config, model, adversary = setup.config, setup.model, setup.adversary
-    size, key = config.data.image_size, jax.random.key(config.seed)
-    images = jnp.zeros((1, size, size, model.in_channels))
-    variables = model.init(key, images)
-    dictionary = variables["dictionary"]["bottleneck"]
+    config, model = setup.config, setup.model
+    params, dictionary, extra = setup.init(jax.random.key(config.seed))
     # float32 if the network computes in bfloat16, float64 if in float64.
-    params = jax.tree.map(
-        lambda x: x.astype(jnp.promote_types(x.dtype, model.dtype)), variables["params"]
-    )
+    params = jax.tree.map(lambda x: x.astype(jnp.promote_types(x.dtype, model.dtype)), params)
     ema_params = {}
     if config.optimizer.ema_decay:
         ema_params["params"] = params
-        if model.bottleneck.learns_by_gradient:
+        if setup.optimizer.atoms:
             ema_params["atoms"] = dictionary["atoms"]
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         dictionary=dictionary,
-        opt_state=setup.optimizer.init(params, dictionary["atoms"]),
+        opt_state=setup.optimizer.init(params, dictionary.get("atoms")),
         ema_params=ema_params,
-        extra={"discriminator": adversary.init(key, images)} if adversary else {},
+        extra=extra,
     )

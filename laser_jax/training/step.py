@@ -9,7 +9,7 @@ from laser_jax.images import to_network, to_unit
 from laser_jax.metrics import active_atoms, psnr
 from laser_jax.sharding import replicated, split_batch
 from laser_jax.sparse import perplexity, usage
-from laser_jax.training.optimizer import update_average
+from laser_jax.training.optimizer import average_decay, update_average
 
 
 class TrainStep:
@@ -131,8 +131,7 @@ class TrainStep:
 
     def _averages(self, state, params, atoms, replaced):
         """Returns the new moving averages; that of a replaced atom is the new atom."""
-        t = state.step  # the number of averages so far; the first ones have a short memory
-        decay = jnp.minimum(self._config.optimizer.ema_decay, (1 + t) / (10 + t))
+        decay = average_decay(self._config.optimizer.ema_decay, state.step)
         new = {"params": params, "atoms": atoms}
         new = update_average(state.ema_params, {k: new[k] for k in state.ema_params}, decay)
         if "atoms" in new:

@@ -24,12 +24,13 @@ log = logging.getLogger("laser_jax")
 _MAY_CHANGE = (
     "num_train_steps", "log_every_steps", "eval_every_steps", "checkpoint_every_steps",
     "keep_checkpoints", "not_finite", "max_skipped_steps", "data.data_dir", "data.num_threads",
-    "eval", "weights",
+    "eval", "weights", "autoencoder", "patience",
 )  # fmt: skip
 _REMEDY = "Give the workdir of a run that main.py trained."
 # The files of a run, in the order in which they are moved: checkpoints first, config last.
 _RUN_FILES = (
     "checkpoints", "metrics.json", "evaluation*.json", "*reconstructions*.png", "tokens-*.npz",
+    "samples*.png", "tokens",
     "events.out.tfevents.*", "config_history.json", "config.json",
 )  # fmt: skip
 
@@ -90,6 +91,20 @@ _ADDED_KEYS = {
     "best_metric": "psnr",
     "not_finite": "stop",
     "max_skipped_steps": 10,
+    "patience": 0,
+    "autoencoder": None,
+    "prior": {
+        "kind": None,
+        "copies": 1,
+        "use_labels": False,
+        "width": 128,
+        "num_layers": 4,
+        "num_inner_layers": 2,
+        "num_heads": 4,
+        "dropout": 0.1,
+        "remat": False,
+        "dtype": "float32",
+    },
 }
 
 
@@ -163,7 +178,7 @@ def _stored_values(path):
     except ValueError as error:  # not JSON, or not UTF-8
         raise ValueError(f"{path} is not the config of a run: {error}.") from error
     groups = ("data", "model", "loss", "optimizer", "eval")
-    optional = ("adversarial", "weights")  # of later versions
+    optional = ("adversarial", "weights", "prior")  # of later versions
     if not isinstance(values, dict) or not all(
         isinstance(values.get(group, {} if group in optional else None), dict)
         for group in (*groups, *optional)
@@ -251,7 +266,7 @@ def check_same_model(workdir, config):
       ValueError: if a key of `model`, `seed` or `data.channels` differs.
     """
     stored, changes = resolve_config(read_config(workdir)), config_changes(workdir, config)
-    model_keys = ("model.", "seed", "data.channels")
+    model_keys = ("model.", "prior.", "seed", "data.channels")
     differ = {key: pair for key, pair in changes.items() if key.startswith(model_keys)}
     if differ:
         raise ValueError(

@@ -21,7 +21,8 @@ MAY_CHANGE = {
     "checkpoint_every_steps": 7, "keep_checkpoints": 7, "not_finite": "skip",
     "max_skipped_steps": 7, "data.data_dir": "/data", "data.num_threads": 7,
     "eval.batch_size": 32, "eval.coefficient_bits": 8, "eval.checkpoint": "best",
-    "eval.perceptual": False, "eval.split": "train", "eval.table_images": 0,
+    "eval.perceptual": False, "eval.split": "train", "eval.table_images": 0, "patience": 7,
+    "autoencoder": "/runs/vq",
     "weights.lpips": "/lpips", "weights.inception": "/inception",
 }  # fmt: skip
 OTHER = {int: 1, float: 0.5, bool: False, tuple: (8, 8), str: "other", type(None): "other"}

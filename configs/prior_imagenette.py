@@ -1,0 +1,19 @@
+"""A class-conditional prior of the tokens of an autoencoder, on Imagenette.
+
+python main.py --config=configs/prior_imagenette.py --config.autoencoder=runs/vqvae_imagenette
+"""
+
+from configs import datasets, default
+
+
+def get_config():
+    """Returns the configuration."""
+    config = default.get_config()
+    datasets.imagenette(config)
+    datasets.prior(config)
+    config.prior.use_labels = True
+    config.prior.copies = 2  # the second is flipped or shifted
+    config.prior.width = 256
+    config.prior.num_layers = 8
+    config.prior.num_heads = 8
+    return config

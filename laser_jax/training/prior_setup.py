@@ -1,0 +1,158 @@
+"""The setup of a prior: the tokens of an autoencoder, and a transformer over them."""
+
+import dataclasses
+import functools
+import logging
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from laser_jax.data import augment, num_classes
+from laser_jax.evaluation.codec import TokenCodec, missing_tables, read_tables
+from laser_jax.models.inference import atoms_of
+from laser_jax.models.precision import network_dtype
+from laser_jax.paths import resolve_workdir
+from laser_jax.priors import TokenTransformer, fitted_start
+from laser_jax.ranges import settings_of
+from laser_jax.sharding import data_mesh, replicated, wait_for_first_process
+from laser_jax.tokens import fingerprint_of
+from laser_jax.training.checkpoints import Checkpoints
+from laser_jax.training.optimizer import build_optimizer
+from laser_jax.training.setup import Setup, check_best_metric
+from laser_jax.training.state import abstract_state
+from laser_jax.training.token_set import read_about, read_tokens, write_tokens
+from laser_jax.training.workdir import read_config
+
+log = logging.getLogger("laser_jax")
+
+_FIRST_PICTURES = 2048  # whose symbols set the biases before training
+
+
+@dataclasses.dataclass(frozen=True)
+class PriorSetup(Setup):
+    """The parts of a prior's run. Each is built once, at its first use."""
+
+    _kept: ClassVar[tuple[str, ...]] = ("model", "codec")
+
+    @functools.cached_property
+    def codec(self):
+        """The `TokenCodec` of the autoencoder.
+
+        Raises:
+          ValueError: if `autoencoder` is not given, or is the run of a prior.
+          FileNotFoundError: if it holds no run, or no tables.
+        """
+        if self.config.autoencoder is None:
+            raise ValueError(
+                "a prior needs the run whose tokens it learns: --config.autoencoder=WORKDIR."
+            )
+        return restore_codec(self.config.autoencoder)
+
+    @functools.cached_property
+    def model(self):
+        """The `TokenTransformer`."""
+        config, autoencoder = self.config, self.codec.model
+        size, shape = config.data.image_size, autoencoder.signal_shape
+        if size % shape[0] or size % shape[1] or config.data.channels != autoencoder.in_channels:
+            raise ValueError(
+                f"data.image_size {size} must be divisible by the autoencoder's signals of "
+                f"{shape[0]}x{shape[1]} pixels, and data.channels {config.data.channels} be its "
+                f"{autoencoder.in_channels}."
+            )
+        classes = num_classes(config.data.name) if config.prior.use_labels else 0
+        if config.prior.use_labels and not classes:
+            raise ValueError(f"prior.use_labels needs classes; {config.data.name} has none.")
+        return TokenTransformer(
+            layout=self.codec.tables.layout,
+            grid=(size // shape[0], size // shape[1]),
+            num_classes=classes,
+            dtype=network_dtype(config.prior.dtype),
+            **{name: config.prior[name] for name in settings_of(TokenTransformer)},
+        )
+
+    @functools.cached_property
+    def optimizer(self):
+        """The `Optimizer` of the transformer."""
+        return build_optimizer(self.config, None, self.lengths)
+
+    @property
+    def fingerprint(self):
+        """Text that other autoencoders, or other tables of their tokens, do not have."""
+        return fingerprint_of(self.codec.fingerprint, self.codec.tables.fingerprint).hex()
+
+    def check(self):
+        check_best_metric(self.config.best_metric, ("loss", "bits_per_token"))
+        _ = self.model, self.optimizer
+
+    def init(self, key):
+        symbols = jnp.zeros((1, self.model.num_positions, self.model.vocabulary.places), jnp.int32)
+        labels = jnp.zeros(1, jnp.int32)
+        return self.model.init(key, symbols, labels)["params"], {}, {}
+
+    def check_tokens(self, workdir):
+        """Raises ValueError if a workdir has the tokens of another autoencoder."""
+        about = read_about(workdir)
+        if about is not None and about["fingerprint"] != self.fingerprint:
+            raise ValueError(
+                f"the prior in {workdir} learned the tokens of an autoencoder with the fingerprint "
+                f"{about['fingerprint']}; {self.config.autoencoder} has {self.fingerprint}. Give "
+                "the former, unchanged, with --config.autoencoder."
+            )
+
+    def training_data(self, workdir, images, validation):
+        """Returns the `TokenSet`s of images; they are made at the first start in a workdir."""
+        vocabulary = self.model.vocabulary
+        sources = {"train": images, "validation": validation}
+        if jax.process_index() == 0 and read_about(workdir) is None:
+            workdir.mkdir(parents=True, exist_ok=True)
+            write_tokens(
+                workdir, sources, lambda x: vocabulary.symbols(self.codec.to_tokens(x)),
+                {"fingerprint": self.fingerprint, "autoencoder": self.config.autoencoder},
+                batch_size=self.config.eval.batch_size, copies=self.config.prior.copies,
+                augmented=self._augmented,
+            )  # fmt: skip
+        wait_for_first_process("the tokens are made")
+        self.check_tokens(workdir)
+        return tuple(
+            read_tokens(workdir, split, vocabulary, source.description)
+            for split, source in sources.items()
+        )
+
+    def _augmented(self, images, batch):
+        """Flips and shifts images as `data` says; the batch seeds the random numbers."""
+        data, rng = self.config.data, np.random.default_rng((self.config.seed, *batch))
+        options = {"flip": data.flip, "crop_padding": data.crop_padding}
+        return [augment(image, rng, **options) for image in images]
+
+    def fit_start(self, state, source, stream):
+        symbols = source.symbols[:: max(1, len(source) // _FIRST_PICTURES)]
+        atoms = jax.device_get(atoms_of(self.codec.variables))
+        params = fitted_start(self.model, jax.device_get(state.params), symbols, atoms)
+        # Separate copies, because a step cannot donate one buffer twice.
+        params, averages = jax.jit(lambda: (params, params), out_shardings=replicated(self.mesh))()
+        averages = {"params": averages} if state.ema_params else {}
+        return state.replace(params=params, ema_params=averages)
+
+    def step_options(self, step):
+        return {}
+
+
+def restore_codec(workdir):
+    """Returns the `TokenCodec` of the newest checkpoint of an autoencoder's workdir.
+
+    Raises:
+      ValueError: if the workdir holds a prior.
+      FileNotFoundError: if it holds no run, or no tables for its newest checkpoint.
+    """
+    config = read_config(workdir)
+    if config.prior.kind is not None:
+        raise ValueError(f"{workdir} holds a prior; autoencoder must be the run of an autoencoder.")
+    setup = Setup.from_config(config, data_mesh(jax.local_devices()[:1]))
+    with Checkpoints(workdir, best_metric=config.best_metric) as checkpoints:
+        state = checkpoints.restore(abstract_state(setup))
+    tables = read_tables(resolve_workdir(workdir), int(state.step))
+    if tables is None:
+        raise FileNotFoundError(missing_tables(workdir, int(state.step)))
+    return TokenCodec(setup.model, jax.device_get(state.eval_variables()), tables)
