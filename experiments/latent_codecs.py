@@ -17,7 +17,7 @@ from absl import app
 import laser_jax
 from configs import datasets, default
 from experiments import results
-from experiments.latent_report import PARTS, SPARSE_PATCHES, report
+from experiments.latent_report import PARTS, SPARSE, SPARSE_PATCHES, report
 from experiments.photographs import as_bytes, photographs, source_settings
 from laser_jax.data import open_split
 from laser_jax.evaluate import token_codec
@@ -101,13 +101,31 @@ SIZES = {
     ),
     "full": Size(
         steps=1200, num_hiddens=64, windows=4096, every=1, seeds=3,
-        front=(SPARSE_PATCHES,),
+        front=("VQ", "residual VQ, 2x2", SPARSE_PATCHES),
         points={
-            "VQ": _vq(1024, 4096),
-            "VQ, 2x2": _vq(4096, patch_size=2),
+            "VQ": _vq(512, 1024, 4096), "VQ, 2x2": _vq(1024, 4096, patch_size=2),
+            "VQ, cosine of 8 channels": _vq(1024, 4096, distance="cosine", embedding_dim=8),
+            "VQ, rotation trick": _vq(1024, 4096, gradient_estimator="rotation"),
+            "residual VQ": _rvq(2, 4, atoms=256),
+            "residual VQ, 2x2": _rvq(2, 4, 8, atoms=256, patch_size=2),
+            "residual VQ by rate, 2x2": _stages_by_rate(
+                0.12, 0.04, 0.015, stages=16, atoms=256, patch_size=2
+            ),
+            "FSQ": _fsq((5, 5, 5), (8, 5, 5, 5)),
+            "FSQ, 2x2": _fsq((5,) * 8, (5,) * 16, patch_size=2),
+            SPARSE: _sparse(0.1, 0.03, 0.01, patch_size=1),
             SPARSE_PATCHES: _sparse(0.12, 0.04, 0.015, patch_size=2),
         },
-        ideas={},
+        ideas={
+            "rate_weight 1e-4": _sparse(0.04, 0.02, patch_size=2, rate_weight=1e-4),
+            "rate_weight 3e-4": _sparse(0.04, patch_size=2, rate_weight=3e-4),
+            "the price rises from 0 in 400 steps": _sparse(
+                0.04, patch_size=2, price_warmup_steps=400
+            ),
+            "a step of 0.3 for 0.5": _sparse(0.04, patch_size=2, step=0.3),
+            "online update": _sparse(0.04, patch_size=2, dictionary_update="online"),
+            "2,048 atoms": _sparse(0.04, patch_size=2, num_embeddings=2048),
+        },
     ),
 }  # fmt: skip
 
