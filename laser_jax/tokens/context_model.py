@@ -233,7 +233,7 @@ class _Wave:
         if self.layout.full:
             self.counts[:] = self.layout.width
             return
-        scores = _scores(
+        scores = self.coder.scores(
             _relu(self.hidden), self.tables["count_weights"], self.tables["count_bias"]
         )
         self.counts[:] = self.coder("counts", self.at[0], _weights(scores), self.counts)
@@ -260,7 +260,9 @@ class _Wave:
     def _pass_place(self, place, rows, left, units):
         start, size = self._alphabet(place)
         columns = slice(start, start + size)
-        scores = _scores(units, self.atom_columns[:, columns], self.tables["atom_bias"][columns])
+        scores = self.coder.scores(
+            units, self.atom_columns[:, columns], self.tables["atom_bias"][columns]
+        )
         weights = _weights(scores)
         pictures = self.at[0][rows]
         strength, prior = self.tables["adapt"]
@@ -300,7 +302,7 @@ class _Wave:
             units += tables["level_sent"][np.minimum(sent[rows], SENT)]
             for sign, row in zip((1, -1), tables["level_sign"], strict=True):
                 units += (np.maximum(sign * agreed, 0)[:, None] * row // UNIT).astype(np.int32)
-            scores = _scores(_relu(units), tables["level_weights"], tables["level_bias"])
+            scores = self.coder.scores(_relu(units), tables["level_weights"], tables["level_bias"])
             shown = np.minimum(np.abs(known), MAGNITUDES + 1) - 1
             size = 1 + self.coder("levels", pictures, _weights(scores), shown)
             escaped = np.flatnonzero(size > MAGNITUDES)
@@ -317,6 +319,14 @@ def _relu(units):
 def _scores(units, weights, bias):
     """units @ weights // UNIT + bias. The product in float64 is exact, and far faster."""
     total = (units.astype(np.float64) @ weights).astype(np.int32)
+    total >>= 8
+    total += bias
+    return total
+
+
+def _quick_scores(units, weights, bias):
+    """`_scores` by floats, for sizes alone: integers below 2^53 are exact in every order."""
+    total = (units.astype(np.float64) @ weights.astype(np.float64)).astype(np.int32)
     total >>= 8
     total += bias
     return total
@@ -352,7 +362,7 @@ def _next_of_set(weights, first, left):
 class _Meter:
     """Sums the bits of known symbols."""
 
-    reads = False
+    reads, scores = False, staticmethod(_quick_scores)
 
     def __init__(self, pictures):
         self.parts = {part: np.zeros(pictures) for part in ("counts", "atoms", "levels")}
@@ -371,7 +381,7 @@ class _Meter:
 class _Writer:
     """Writes known symbols to a `RangeEncoder`."""
 
-    reads = False
+    reads, scores = False, staticmethod(_scores)
 
     def __init__(self, encoder):
         self._encoder = encoder
@@ -395,7 +405,7 @@ class _Writer:
 class _Reader:
     """Reads symbols from a `RangeDecoder`."""
 
-    reads = True
+    reads, scores = True, staticmethod(_scores)
 
     def __init__(self, decoder):
         self._decoder = decoder

@@ -12,6 +12,7 @@ from laser_jax.tokens import (
     RangeDecoder,
     RangeEncoder,
     Tokens,
+    context_model,
     fit_context_model,
     fitting,
 )
@@ -121,6 +122,16 @@ def test_payload_is_the_same_on_every_machine():
     tokens = Tokens(*(x.astype(np.int32) for x in (counts, atoms, levels)))
     data = coded(integer_model(SET), tokens)
     assert hashlib.sha256(data).hexdigest()[:16] == "933523679271bb6a"
+
+
+def test_sizes_have_the_very_scores_of_files():
+    rng = np.random.default_rng(0)
+    units = rng.choice([0, 1, context_model.HIDDEN], (9, 32)).astype(np.int32)
+    weights = rng.integers(-(2**12), 2**12, (32, 7), np.int32)
+    bias = rng.integers(-3000, 0, 7, np.int32)
+    expected = np.int32((units.astype(object) @ weights.astype(object)) // 256) + bias
+    for scores in (context_model._scores, context_model._quick_scores):
+        np.testing.assert_array_equal(scores(units, weights, bias), expected)
 
 
 def test_context_saves_bits_of_each_part_of_held_out_tokens(fitted):
