@@ -56,10 +56,7 @@ def decode(
     """
     code, dictionary = check_code(code), check_dictionary(dictionary)
     if atoms_axis is not None:
-        m = dictionary.shape[0]
-        place = code.indices - lax.axis_index(atoms_axis) * m
-        own = (place >= 0) & (place < m)
-        part = SparseCode(jnp.where(own, place, 0), jnp.where(own, code.coefficients, 0))
+        part = own_part(code, dictionary.shape[0], atoms_axis)
         return lax.psum(decode(part, dictionary), atoms_axis)
 
     @jax.checkpoint  # the reverse mode would store the k atoms of all signals
@@ -74,6 +71,31 @@ def decode(
     dtype = jnp.result_type(coefficients, dictionary)
     zeros = jnp.zeros((*indices.shape[1:], dictionary.shape[-1]), dtype)
     return scan(add_atom, zeros, (indices, coefficients))[0]
+
+
+def own_part(code, num_atoms, atoms_axis):
+    """Returns the part of a code that is in this device's atoms, with indices among those.
+
+    The code itself where `atoms_axis` is None.
+    """
+    if atoms_axis is None:
+        return code
+    place, own = _own_place(code.indices, num_atoms, atoms_axis)
+    return SparseCode(place, jnp.where(own, code.coefficients, 0))
+
+
+def take_rows(rows, indices, atoms_axis):
+    """Returns the rows `(..., w)` of a matrix that has one for each atom, `(m, w)`, sharded too."""
+    if atoms_axis is None:
+        return rows[indices]
+    place, own = _own_place(indices, len(rows), atoms_axis)
+    return lax.psum(jnp.where(own[..., None], rows[place], 0), atoms_axis)
+
+
+def _own_place(indices, num_atoms, atoms_axis):
+    place = indices - lax.axis_index(atoms_axis) * num_atoms
+    own = (place >= 0) & (place < num_atoms)
+    return jnp.where(own, place, 0), own
 
 
 @entry(static=("num_atoms",), like="code")
@@ -169,14 +191,14 @@ def sum_over_signals(function, code, signals, num_atoms):
     )
 
 
-def drop_nonfinite(signals, dictionary, code):
+def drop_nonfinite(signals, dictionary, code, atoms_axis=None):
     """Returns all three with zeros where a signal, its coefficients or an atom is not finite.
 
     Sums over signals outlive a batch as statistics: one NaN would stay in them for ever.
     """
     signal_finite = is_finite(signals) & is_finite(code.coefficients)
     atom_finite = is_finite(dictionary)
-    used = signal_finite & atom_finite[code.indices, 0]
+    used = signal_finite & (take_rows(atom_finite, code.indices, atoms_axis)[..., 0] > 0)
     return (
         jnp.where(signal_finite, signals, 0),
         jnp.where(atom_finite, dictionary, 0),
@@ -184,9 +206,9 @@ def drop_nonfinite(signals, dictionary, code):
     )
 
 
-def squared_errors(signals, dictionary, code, weights=None):
+def squared_errors(signals, dictionary, code, weights=None, atoms_axis=None):
     """Returns sum w (y - x D)^2 of each signal, `(...,)`; 0 for one that is not finite."""
-    squares = _errors(signals, dictionary, code) ** 2
+    squares = _errors(signals, dictionary, code, atoms_axis) ** 2
     return jnp.sum(squares if weights is None else weights * squares, axis=-1)
 
 
@@ -196,9 +218,9 @@ def scaled_errors(signals, dictionary, code):
     return jnp.sum((errors / power_scales(errors.ravel())[0]) ** 2, axis=-1)
 
 
-def _errors(signals, dictionary, code):
-    signals, dictionary, code = drop_nonfinite(signals, dictionary, code)
-    return signals - decode(code, dictionary)
+def _errors(signals, dictionary, code, atoms_axis=None):
+    signals, dictionary, code = drop_nonfinite(signals, dictionary, code, atoms_axis)
+    return signals - decode(code, dictionary, atoms_axis=atoms_axis)
 
 
 def is_finite(vectors):

@@ -33,7 +33,8 @@ from laser_jax.checks import (
     check_statistics,
 )
 from laser_jax.sparse.atom_rules import PlainRule, WeightedRule
-from laser_jax.sparse.code import SparseCode, decode, drop_nonfinite, is_finite
+from laser_jax.sparse.atoms import num_shards
+from laser_jax.sparse.code import SparseCode, decode, drop_nonfinite, is_finite, own_part
 from laser_jax.sparse.entry import entry
 from laser_jax.sparse.ksvd_sweeps import all_moments, one_by_one, sort_pairs
 from laser_jax.sparse.linalg import power_scales
@@ -50,7 +51,7 @@ NONNEGATIVE = {
 }
 
 
-@entry(static=("method", "nonnegative"), like=("dictionary", "code"))
+@entry(static=("method", "nonnegative", "atoms_axis"), like=("dictionary", "code"))
 def ksvd_sweep(
     signals: Float[Array, "*batch d"],
     dictionary: Float[Array, "m d"],
@@ -59,6 +60,7 @@ def ksvd_sweep(
     method: str = "exact",
     mask: Real[Array, "*#batch #d"] | Bool[Array, "*#batch #d"] | None = None,
     nonnegative: bool | str = False,
+    atoms_axis: str | None = None,
 ) -> tuple[Float[Array, "m d"], SparseCode]:
     """Updates every atom once, with the coefficients of its users.
 
@@ -71,6 +73,8 @@ def ksvd_sweep(
         mean of what its users see there, and one that no user sees stays. Not for "exact".
       nonnegative: True keeps atoms and coefficients >= 0, "dictionary" atoms, "code" coefficients,
         which must be so at the start. Only for "approximate". Static.
+      atoms_axis: as for `omp`: the mesh axis over which the dictionary is sharded. The code is that
+        of all atoms. Only for "parallel", as the others exchange errors at every atom.
 
     Returns:
       `(dictionary, code)`. Atoms that were used have unit norm and point to the old
@@ -89,14 +93,14 @@ def ksvd_sweep(
       Irofti and Dumitrescu, GPU parallel implementation of the approximate K-SVD
       algorithm using OpenCL, 2014 ("parallel").
     """
-    signals, dictionary, code = _checked(signals, dictionary, code, method)
+    signals, dictionary, code = _checked(signals, dictionary, code, method, atoms_axis)
     mask = check_mask(mask, signals)
     kept = check_nonnegative(nonnegative)
     if (mask is not None and method == "exact") or (any(kept) and method != "approximate"):
         what = "a mask" if mask is not None else "nonnegative atoms or coefficients"
         raise ValueError(f"method {method!r} does not take {what}; use method='approximate'.")
     rule = (PlainRule if mask is None else WeightedRule)(method, *kept)
-    _, dictionary, code = _sweep(None, signals, dictionary, code, rule, mask)
+    _, dictionary, code = _sweep(None, signals, dictionary, code, rule, mask, atoms_axis)
     return dictionary, code
 
 
@@ -123,7 +127,7 @@ def ksvd_statistics(
     return PlainRule(method).empty(dictionary)
 
 
-@entry(static=("method",), like=("statistics", "dictionary", "code"))
+@entry(static=("method", "atoms_axis"), like=("statistics", "dictionary", "code"))
 def ksvd_update(
     statistics: Float[Array, "m d"] | Float[Array, "m d d"] | None,
     signals: Float[Array, "*batch d"],
@@ -132,6 +136,7 @@ def ksvd_update(
     *,
     method: str,
     decay: Real[ArrayLike, ""],
+    atoms_axis: str | None = None,
 ) -> tuple[Float[Array, "..."], Float[Array, "m d"], SparseCode]:
     """One sweep in which each atom's moment is that of these signals plus the decayed past.
 
@@ -140,7 +145,8 @@ def ksvd_update(
 
     Args:
       statistics: array from `ksvd_statistics` or the last update; None for an empty one.
-      decay: share of the past kept, in [0, 1). The others as for `ksvd_sweep`.
+      decay: share of the past kept, in [0, 1). The others as for `ksvd_sweep`; with `atoms_axis`
+        the statistics are those of the device's atoms.
 
     Returns:
       `(statistics, dictionary, code)`.
@@ -148,22 +154,27 @@ def ksvd_update(
     Raises:
       ValueError: if the shapes do not match or `method` is unknown.
     """
-    signals, dictionary, code = _checked(signals, dictionary, code, method)
+    signals, dictionary, code = _checked(signals, dictionary, code, method, atoms_axis)
     check_scalars(decay=decay)
     empty = ksvd_statistics(dictionary, method=method)
     statistics = empty if statistics is None else statistics
     check_statistics(statistics, empty.shape)
     memory = jnp.asarray(decay, dictionary.dtype) * statistics
-    return _sweep(memory, signals, dictionary, code, PlainRule(method))
+    return _sweep(memory, signals, dictionary, code, PlainRule(method), atoms_axis=atoms_axis)
 
 
-def _checked(signals, dictionary, code, method):
+def _checked(signals, dictionary, code, method, atoms_axis):
     signals, dictionary = check_signals(signals, dictionary)
     check_choice("method", method, METHODS)
+    if atoms_axis is not None and method != "parallel":
+        raise ValueError(
+            f"method {method!r} does not take atoms_axis, as it updates atom after atom; use "
+            "method='parallel'."
+        )
     return signals, dictionary, check_code(code, signals)
 
 
-def _sweep(memory, signals, dictionary, code, rule, mask=None):
+def _sweep(memory, signals, dictionary, code, rule, mask=None, atoms_axis=None):
     """Returns memory with these signals' moments added, None if it is None, and the results."""
     (m, d), k = dictionary.shape, code.indices.shape[-1]
     if signals.size == 0:
@@ -174,20 +185,21 @@ def _sweep(memory, signals, dictionary, code, rule, mask=None):
         flat, weights = hide(flat, mask.reshape(-1, d))
         weights = weights / power_scales(weights.ravel())[0]
     flat, dictionary, flat_code = drop_nonfinite(
-        flat, dictionary, SparseCode(*(x.reshape(-1, k) for x in code))
+        flat, dictionary, SparseCode(*(x.reshape(-1, k) for x in code)), atoms_axis
     )
     # Directions do not depend on the scale; the moments of a memory do.
     scale = power_scales(flat.ravel())[0] if memory is None else 1
     flat, flat_code = flat / scale, flat_code._replace(coefficients=flat_code.coefficients / scale)
-    errors = flat - decode(flat_code, dictionary)
+    errors = flat - decode(flat_code, dictionary, atoms_axis=atoms_axis)
     if rule.method == "parallel":
+        own = own_part(flat_code, m, atoms_axis)
         if weights is None:
-            moments = all_moments(errors, dictionary, flat_code)
+            moments = all_moments(errors, dictionary, own, num_shards(atoms_axis))
         else:
-            moments = rule.all_moments(errors, weights, dictionary, flat_code)
+            moments = rule.all_moments(errors, weights, dictionary, own)
         memory = moments if memory is None else memory + moments
         new = rule.direction(memory, dictionary)
-        new_code = least_squares(flat, new, flat_code, mask=weights)
+        new_code = least_squares(flat, new, flat_code, mask=weights, atoms_axis=atoms_axis)
     else:
         pairs = sort_pairs(flat_code, m)
         memory, new, coefficients = one_by_one(memory, errors, weights, dictionary, pairs, rule)

@@ -89,7 +89,7 @@ def one_by_one(memory, errors, weights, dictionary, pairs, rule):
     return memory, dictionary, coefficients
 
 
-def all_moments(errors, dictionary, code):
+def all_moments(errors, dictionary, code, atom_shards=1):
     """Every atom's E^T E, `(m, d, d)`, each device's signals by themselves and then summed.
 
     Sorting all of a sharded batch would gather it on every device.
@@ -98,7 +98,7 @@ def all_moments(errors, dictionary, code):
     def share_moments(errors, code):
         return _restricted_moments(errors, dictionary, sort_pairs(code, dictionary.shape[0]))
 
-    n, devices = errors.shape[0], jax.device_count()
+    n, devices = errors.shape[0], jax.device_count() // atom_shards
     if devices == 1 or n % devices:
         return share_moments(errors, code)
     split = jax.tree.map(lambda x: x.reshape(devices, n // devices, -1), (errors, code))

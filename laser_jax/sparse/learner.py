@@ -23,6 +23,7 @@ from laser_jax.sparse.learner_state import (
     compiled_error,
     compiled_init,
     compiled_update,
+    mesh_of,
     placement_of,
 )
 from laser_jax.sparse.omp import omp
@@ -56,6 +57,10 @@ class DictionaryLearner:
       min_usage: an atom used less than this multiple of the mean use is replaced.
       replace_every: steps between replacements of such atoms; 0: never.
       coder: of the batches; a function `(signals, dictionary, *, sparsity)` to a `SparseCode`.
+      atoms_axis: the axis of a mesh over which the atoms and their statistics are sharded, so that
+        there may be more of them than one device holds; signals on that mesh, or a dictionary on
+        it, name the mesh. With "online", "parallel" and "residual". A `coder` other than `omp` must
+        take `atoms_axis` too. Replacements gather all atoms on each device for a moment.
 
     Raises:
       ValueError: if a number is out of range or `method` is unknown.
@@ -76,6 +81,7 @@ class DictionaryLearner:
     min_usage: float = 0.05
     replace_every: int = 20
     coder: Callable = omp
+    atoms_axis: str | None = None
 
     def __post_init__(self):
         for name in ("num_atoms", "sparsity", "batch_size", "replace_every"):
@@ -83,6 +89,11 @@ class DictionaryLearner:
         check_at_least("num_atoms", self.num_atoms, 1)
         check_sparsity(self.sparsity, self.num_atoms)
         check_choice("method", self.method, METHODS)
+        if self.atoms_axis is not None and self.method in ("exact", "approximate"):
+            raise ValueError(
+                f"method {self.method!r} does not take atoms_axis, as it updates atom after atom; "
+                "use 'parallel', 'online' or 'residual'."
+            )
         check_at_least("batch_size", self.batch_size, 1)
         check_at_least("replace_every", self.replace_every, 0)
         for name in ("decay", "learning_rate", "max_coherence", "min_usage"):
@@ -111,8 +122,9 @@ class DictionaryLearner:
         """
         if signals is None and dictionary is None:
             raise ValueError("init needs signals to take atoms from, or a dictionary.")
-        state = compiled_init(self)(key=key, signals=signals, dictionary=dictionary)
-        return state if signals is None else beside(state, signals)
+        init = compiled_init(self, mesh_of(self, signals, dictionary))
+        state = init(key=key, signals=signals, dictionary=dictionary)
+        return state if signals is None else beside(self, state, signals)
 
     def update(self, state: LearnerState, signals: Float[ArrayLike, "*batch d"]) -> LearnerState:
         """Returns the state after one batch.
@@ -132,7 +144,7 @@ class DictionaryLearner:
             raise ValueError(
                 f"signals must have width {d}, as the atoms, got {jnp.shape(signals)}."
             )
-        state = beside(state, signals)
+        state = beside(self, state, signals)
         return compiled_update(self, placement_of(state))(state, signals)
 
     def mean_error(
@@ -140,7 +152,7 @@ class DictionaryLearner:
     ) -> Float[Array, ""]:
         """Returns the mean of ||y - x D||^2 over `(..., d)` signals that are finite, a scalar."""
         check_signals(signals, state.dictionary)
-        return compiled_error(self)(dictionary=state.dictionary, signals=signals)
+        return compiled_error(self, mesh_of(self, state.dictionary))(state=state, signals=signals)
 
     def fit(
         self,

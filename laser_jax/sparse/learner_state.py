@@ -15,7 +15,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int32, UInt32
 
 from laser_jax.checks import check_floats, check_rows
-from laser_jax.sparse.code import is_finite, squared_errors, usage
+from laser_jax.sparse.code import is_finite, own_part, squared_errors, usage
 from laser_jax.sparse.dictionary import replace_atoms, unit_norm
 from laser_jax.sparse.entry import entry
 from laser_jax.sparse.fit import start_dictionary
@@ -58,8 +58,55 @@ class LearnerState(NamedTuple):
 
 
 @functools.lru_cache(maxsize=64)
-def compiled_init(learner):
-    return entry()(functools.partial(_init, learner))
+def compiled_init(learner, mesh=None):
+    init = functools.partial(_init, learner)
+    if mesh is None:
+        return entry()(init)
+    places = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs_of(learner))
+    return jax.jit(entry(compiled=False)(init), out_shardings=places)
+
+
+def specs_of(learner):
+    """Returns over which axis of a mesh a state is sharded, as a prefix of its tree."""
+    whole, atoms = PartitionSpec(), PartitionSpec(learner.atoms_axis)
+    return LearnerState(atoms, atoms, atoms, *5 * [whole])
+
+
+def over_atoms(learner, function, mesh, outputs):
+    """Returns a function of state and signals with each device's part of the atoms.
+
+    Other axes of the mesh stay with the compiler: signals may be sharded over them.
+    """
+    if learner.atoms_axis is None:
+        return function
+    return jax.shard_map(
+        function, mesh=mesh, in_specs=(specs_of(learner), PartitionSpec()), out_specs=outputs,
+        axis_names={learner.atoms_axis},
+    )  # fmt: skip
+
+
+def mesh_of(learner, *arrays):
+    """Returns the mesh over which the atoms are sharded, None if they are not.
+
+    Raises:
+      ValueError: if no array lies on a mesh with that axis, or it does not divide the atoms.
+    """
+    axis = learner.atoms_axis
+    if axis is None:
+        return None
+    places = [getattr(x, "sharding", None) for x in arrays]
+    found = [x.mesh for x in places if isinstance(x, NamedSharding) and axis in x.mesh.shape]
+    if not found:
+        raise ValueError(
+            f"atoms_axis {axis!r} needs signals or a dictionary on a mesh that has it; use "
+            "jax.device_put(signals, NamedSharding(mesh, PartitionSpec()))."
+        )
+    if learner.num_atoms % found[0].shape[axis]:
+        raise ValueError(
+            f"num_atoms {learner.num_atoms} must be a multiple of the {found[0].shape[axis]} "
+            f"devices of the axis {axis!r}."
+        )
+    return found[0]
 
 
 def _init(learner, key, signals, dictionary):
@@ -100,7 +147,10 @@ def _scale_of(signals):
 @functools.lru_cache(maxsize=64)
 def compiled_update(learner, placement):
     """The compiled update of a learner; its result has the shardings of the state."""
-    update = entry(compiled=False, like="state")(functools.partial(_update, learner))
+    function = functools.partial(_update, learner)
+    if learner.atoms_axis is not None:
+        function = over_atoms(learner, function, placement.dictionary.mesh, specs_of(learner))
+    update = entry(compiled=False, like="state")(lambda state, signals: function(state, signals))
     return jax.jit(update, donate_argnums=0, out_shardings=placement)
 
 
@@ -115,23 +165,31 @@ def placement_of(state):
     return None
 
 
-def beside(state, signals):
-    """Returns the state, replicated over the mesh of the signals unless it is on that mesh."""
+def beside(learner, state, signals):
+    """Returns the state, on the mesh of the signals unless it is on that mesh."""
     there = getattr(signals, "sharding", None)
     here = getattr(state.dictionary, "sharding", None)
     if not isinstance(there, NamedSharding) or not isinstance(signals, jax.Array):
         return state
     if isinstance(here, NamedSharding) and here.mesh == there.mesh:
         return state
-    return jax.device_put(state, NamedSharding(there.mesh, PartitionSpec()))
+    if learner.atoms_axis is None:
+        return jax.device_put(state, NamedSharding(there.mesh, PartitionSpec()))
+    mesh = mesh_of(learner, signals)
+    places = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs_of(learner))
+    return LearnerState(*map(jax.device_put, state, places))
 
 
 @functools.lru_cache(maxsize=64)
-def compiled_error(learner):
-    return entry()(functools.partial(_mean_error, learner))
+def compiled_error(learner, mesh=None):
+    function = over_atoms(
+        learner, functools.partial(_mean_error, learner), mesh, outputs=PartitionSpec()
+    )
+    return entry()(lambda state, signals: function(state, signals))
 
 
-def _mean_error(learner, dictionary, signals):
+def _mean_error(learner, state, signals):
+    dictionary = state.dictionary
     signals = check_rows(signals, learner.num_atoms).astype(dictionary.dtype)
     scale = _scale_of(signals)
     error = _error_of(signals / scale, dictionary, learner)[1]
@@ -139,9 +197,10 @@ def _mean_error(learner, dictionary, signals):
 
 
 def _error_of(signals, dictionary, learner):
-    code = learner.coder(signals, dictionary, sparsity=learner.sparsity)
+    options = {} if learner.atoms_axis is None else {"atoms_axis": learner.atoms_axis}
+    code = learner.coder(signals, dictionary, sparsity=learner.sparsity, **options)
     coded = is_finite(signals) & is_finite(code.coefficients)
-    total = jnp.sum(squared_errors(signals, dictionary, code))
+    total = jnp.sum(squared_errors(signals, dictionary, code, **options))
     return code, total / jnp.maximum(jnp.sum(coded), 1)
 
 
@@ -154,8 +213,12 @@ def _update(learner, state, signals):
     age = state.step.astype(dictionary.dtype)
     keep = jnp.minimum(learner.decay, (age / (age + 1)) ** _FORGETTING)
     statistics, dictionary = _learn(learner, state.statistics, signals, dictionary, code, keep)
-    counts = usage(code, m).astype(dictionary.dtype)
-    share = counts / jnp.maximum(jnp.mean(counts), 1e-12)
+    own = own_part(code, len(dictionary), learner.atoms_axis)
+    counts = usage(own, len(dictionary)).astype(dictionary.dtype)
+    total = jnp.sum(counts)
+    if learner.atoms_axis is not None:
+        total = lax.psum(total, learner.atoms_axis)
+    share = counts / jnp.maximum(total / m, 1e-12)
     keep = jnp.minimum(learner.decay, (age + 1) / (age + 2))  # initial usage: one batch
     state = state._replace(
         dictionary=dictionary,
@@ -172,31 +235,44 @@ def _update(learner, state, signals):
 
 
 def _learn(learner, statistics, signals, dictionary, code, keep):
+    axis = learner.atoms_axis
     if learner.method == "online":
-        return online_update(statistics, signals, dictionary, code, decay=keep)
+        return online_update(statistics, signals, dictionary, code, decay=keep, atoms_axis=axis)
     if learner.method == "residual":
         squares = jnp.where(jnp.isfinite(code.coefficients), code.coefficients, 0) ** 2
         square = jnp.sum(squares) / jnp.maximum(jnp.sum(squares > 0), 1)
         rate = learner.learning_rate / jnp.where(square > 0, square, 1)
-        return (), unit_norm(residual_update(signals, dictionary, code, learning_rate=rate))
-    return ksvd_update(statistics, signals, dictionary, code, method=learner.method, decay=keep)[:2]
+        options = {"learning_rate": rate, "atoms_axis": axis}
+        return (), unit_norm(residual_update(signals, dictionary, code, **options))
+    options = {"method": learner.method, "decay": keep, "atoms_axis": axis}
+    return ksvd_update(statistics, signals, dictionary, code, **options)[:2]
 
 
 def _replace(learner, state, signals, code):
-    """Replaces atoms and resets their statistics."""
+    """Replaces atoms and resets their statistics.
+
+    Each device looks at all atoms, which are gathered for it.
+    """
+    axis, before = learner.atoms_axis, state.dictionary
+    everything = (before, state.usage) if axis is None else lax.all_gather(
+        (before, state.usage), axis, tiled=True
+    )  # fmt: skip
     atoms = replace_atoms(
         signals,
-        state.dictionary,
+        everything[0],
         code,
         max_coherence=learner.max_coherence,
         key=jax.random.fold_in(jax.random.key(state.seed), state.step),
-        counts=state.usage,
+        counts=everything[1],
         min_count=learner.min_usage,
     )
-    old = jnp.all(atoms == state.dictionary, axis=-1)
+    old = every_old = jnp.all(atoms == everything[0], axis=-1)
+    if axis is not None:
+        first = lax.axis_index(axis) * len(before)
+        atoms, old = (lax.dynamic_slice_in_dim(x, first, len(before)) for x in (atoms, every_old))
     kept = jax.tree.map(
         lambda x: jnp.where(old.reshape(-1, *[1] * (x.ndim - 1)), x, 0), state.statistics
     )
     if isinstance(kept, OnlineStatistics):
-        kept = kept._replace(code_moment=jnp.where(old[None, :], kept.code_moment, 0))
+        kept = kept._replace(code_moment=jnp.where(every_old, kept.code_moment, 0))
     return state._replace(dictionary=atoms, statistics=kept, usage=jnp.where(old, state.usage, 1))

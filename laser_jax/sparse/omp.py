@@ -43,7 +43,7 @@ from laser_jax.sparse.code import SparseCode
 from laser_jax.sparse.coder import run_coder
 from laser_jax.sparse.entry import entry
 from laser_jax.sparse.loops import fori_loop
-from laser_jax.sparse.support import optimal_coefficients
+from laser_jax.sparse.support import held, optimal_coefficients
 
 _STATIC = "sparsity", "selection", "block_size", "gram_bytes", "atoms_axis"
 
@@ -106,23 +106,9 @@ def omp(
         options=(selection,), atoms_axis=atoms_axis,
     )  # fmt: skip
     if atoms_axis is not None:
-        return code._replace(coefficients=_held(code.coefficients, signals, dictionary))
+        return code._replace(coefficients=held("omp", code.coefficients, signals, dictionary))
     mask = check_mask(mask, signals)
     return code._replace(coefficients=optimal_coefficients(signals, dictionary, code, mask))
-
-
-@jax.custom_jvp
-def _held(coefficients, signals, dictionary):
-    """Returns the coefficients, whose derivative would need the atoms of other devices."""
-    del signals, dictionary
-    return coefficients
-
-
-@_held.defjvp
-def _held_jvp(primals, tangents):
-    raise ValueError(
-        "omp with atoms_axis has no derivative; code lax.stop_gradient of signals and dictionary."
-    )
 
 
 class _Step(NamedTuple):

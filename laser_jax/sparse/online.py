@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
 from laser_jax.checks import (
@@ -14,11 +15,13 @@ from laser_jax.checks import (
     check_signals,
     check_statistics,
 )
+from laser_jax.sparse.atoms import num_shards
 from laser_jax.sparse.code import (
     SparseCode,
     decode,
     drop_nonfinite,
     is_finite,
+    own_part,
     sum_over_signals,
     usage,
 )
@@ -39,11 +42,20 @@ class OnlineStatistics(NamedTuple):
 def online_statistics(dictionary: Float[Array, "m d"]) -> OnlineStatistics:
     """Returns the empty `OnlineStatistics` of a `(m, d)` dictionary."""
     dictionary = check_dictionary(dictionary)
-    m, d = dictionary.shape
-    return OnlineStatistics(*(jnp.zeros(shape, dictionary.dtype) for shape in ((m, m), (m, d))))
+    m = dictionary.shape[0]
+    return _empty(m, m, dictionary)
 
 
-@entry(static=("nonnegative",), like=("statistics", "dictionary"))
+def _empty(rows, columns, dictionary):
+    shapes = (rows, columns), dictionary.shape
+    return OnlineStatistics(*(jnp.zeros(shape, dictionary.dtype) for shape in shapes))
+
+
+# Atoms whose steps take one product: as fast as larger blocks, and little of it is to be corrected.
+_BLOCK = 64
+
+
+@entry(static=("nonnegative", "atoms_axis"), like=("statistics", "dictionary"))
 def online_update(
     statistics: OnlineStatistics | None,
     signals: Float[Array, "*batch d"],
@@ -53,6 +65,7 @@ def online_update(
     decay: Real[ArrayLike, ""],
     mask: Real[Array, "*#batch #d"] | Bool[Array, "*#batch #d"] | None = None,
     nonnegative: bool = False,
+    atoms_axis: str | None = None,
 ) -> tuple[OnlineStatistics, Float[Array, "m d"]]:
     """Moves each atom to its best place given all codes so far, the old ones decayed.
 
@@ -73,6 +86,8 @@ def online_update(
       mask: weights of the signals' entries as for `omp`. The signals then count as `impute` makes
         them: what is hidden is what the code says it is, so a step of the pass is shorter.
       nonnegative: whether atoms stay >= 0. Static.
+      atoms_axis: as for `omp`: the mesh axis over which the dictionary is sharded, and both moments
+        by their rows. The code is that of all atoms. 64 atoms a step exchange a product.
 
     Returns:
       `(statistics, dictionary)`.
@@ -86,54 +101,91 @@ def online_update(
     """
     signals, dictionary = check_signals(signals, dictionary)
     code = check_code(code, signals)
-    m, d = dictionary.shape
-    statistics = online_statistics(dictionary) if statistics is None else statistics
-    check_statistics(statistics, (m, m), (m, d))
+    (m, d), shards = dictionary.shape, num_shards(atoms_axis)
+    if statistics is None:
+        statistics = _empty(m, shards * m, dictionary)
+    check_statistics(statistics, (m, shards * m), (m, d))
     check_scalars(decay=decay)
     decay = jnp.asarray(decay, dictionary.dtype)
     old, finite = dictionary, is_finite(dictionary)
-    dictionary, moments = _moments(signals, dictionary, code, check_mask(mask, signals))
+    mask = check_mask(mask, signals)
+    dictionary, moments = _moments(signals, dictionary, code, mask, atoms_axis)
     statistics = jax.tree.map(lambda old, new: decay * old + new, statistics, moments)
-    return statistics, jnp.where(finite, _descend(statistics, dictionary, nonnegative), old)
+    new = _descend(statistics, dictionary, nonnegative, atoms_axis)
+    return statistics, jnp.where(finite, new, old)
 
 
-def _moments(signals, dictionary, code, mask):
+def _moments(signals, dictionary, code, mask, atoms_axis):
     """Returns the dictionary without what is not finite, and the moments of the signals."""
     if mask is not None:
         signals, weights = hide(signals, mask)
-    signals, dictionary, code = drop_nonfinite(signals, dictionary, code)
+    signals, dictionary, code = drop_nonfinite(signals, dictionary, code, atoms_axis)
     if mask is not None:
-        signals, weight = impute(signals, weights, decode(code, dictionary))
+        approximation = decode(code, dictionary, atoms_axis=atoms_axis)
+        signals, weight = impute(signals, weights, approximation)
         signals = jnp.sqrt(weight) * signals
         code = code._replace(coefficients=jnp.sqrt(weight) * code.coefficients)
 
+    m = dictionary.shape[0]
+
     def moments(x, y):
-        return OnlineStatistics(matmul(x.T, x), matmul(x.T, y))
+        own = x
+        if atoms_axis is not None:
+            own = lax.dynamic_slice_in_dim(x, lax.axis_index(atoms_axis) * m, m, axis=1)
+        return OnlineStatistics(matmul(own.T, x), matmul(own.T, y))
 
-    return dictionary, sum_over_signals(moments, code, (signals,), dictionary.shape[0])
-
-
-def _descend(statistics, dictionary, nonnegative):
-    """One pass of block coordinate descent; every atom used gets norm 1."""
-
-    def update_atom(j, dictionary):
-        row = statistics.code_moment[j]
-        step = statistics.cross_moment[j] - matmul(row, dictionary)
-        new = dictionary[j] + step / jnp.where(row[j] > 0, row[j], 1)
-        new = unit_norm(jnp.maximum(new, 0) if nonnegative else new)
-        usable = (row[j] > 0) & jnp.any(new != 0) & jnp.all(jnp.isfinite(new))
-        return dictionary.at[j].set(jnp.where(usable, new, dictionary[j]))
-
-    return fori_loop(0, dictionary.shape[0], update_atom, dictionary)
+    return dictionary, sum_over_signals(moments, code, (signals,), m * num_shards(atoms_axis))
 
 
-@entry(like="dictionary")
+def _descend(statistics, dictionary, nonnegative, atoms_axis):
+    """One pass of block coordinate descent; every atom used gets norm 1.
+
+    A product gives the steps of a block of atoms from the dictionary before it. Within the block
+    the change of each atom corrects the steps of the later ones.
+    """
+    m, size = dictionary.shape[0], min(_BLOCK, dictionary.shape[0])
+    blocks = -(-m // size)
+    place = jnp.arange(size)
+
+    def update_block(i, dictionary):
+        owner, start = i // blocks, i % blocks * size
+        first = jnp.minimum(start, m - size)  # the last block may hold atoms of the one before
+        own = place >= start - first
+        # The moment is symmetric: these are the block's rows, as far as they are of atoms here.
+        moment = lax.dynamic_slice(statistics.code_moment, (0, owner * m + first), (m, size))
+        moved = matmul(moment.T, dictionary)
+        if atoms_axis is not None:
+            moved = lax.psum(moved, atoms_axis)
+            own = own & (lax.axis_index(atoms_axis) == owner)
+        cross, atoms, moment = (
+            lax.dynamic_slice_in_dim(x, first, size)
+            for x in (statistics.cross_moment, dictionary, moment)
+        )
+
+        def update_atom(j, state):
+            atoms, steps = state
+            square = moment[j, j]
+            new = atoms[j] + steps[j] / jnp.where(square > 0, square, 1)
+            new = unit_norm(jnp.maximum(new, 0) if nonnegative else new)
+            usable = own[j] & (square > 0) & jnp.any(new != 0) & jnp.all(jnp.isfinite(new))
+            change = jnp.where(usable, new - atoms[j], 0)
+            steps = steps - moment[:, j, None] * change[None, :]
+            return atoms.at[j].set(jnp.where(usable, new, atoms[j])), steps
+
+        atoms = fori_loop(0, size, update_atom, (atoms, cross - moved))[0]
+        return lax.dynamic_update_slice_in_dim(dictionary, atoms, first, axis=0)
+
+    return fori_loop(0, blocks * num_shards(atoms_axis), update_block, dictionary)
+
+
+@entry(static=("atoms_axis",), like="dictionary")
 def residual_update(
     signals: Float[Array, "*batch d"],
     dictionary: Float[Array, "m d"],
     code: SparseCode,
     *,
     learning_rate: Real[ArrayLike, ""],
+    atoms_axis: str | None = None,
 ) -> Float[Array, "m d"]:
     """Moves each atom along the mean residual of its users, weighted by their coefficients.
 
@@ -146,6 +198,8 @@ def residual_update(
       dictionary: `(m, d)` float array.
       code: `SparseCode` of the signals.
       learning_rate: step, > 0; 1 over the mean squared coefficient is a full step.
+      atoms_axis: as for `omp`: the mesh axis over which the dictionary is sharded. The code is that
+        of all atoms.
 
     Returns:
       `(m, d)` float array, not normalised.
@@ -158,8 +212,9 @@ def residual_update(
     check_scalars(learning_rate=learning_rate)
     learning_rate = jnp.asarray(learning_rate, dictionary.dtype)
     m, old, finite = dictionary.shape[0], dictionary, is_finite(dictionary)
-    signals, dictionary, code = drop_nonfinite(signals, dictionary, code)
-    residual = signals - decode(code, dictionary)
+    signals, dictionary, code = drop_nonfinite(signals, dictionary, code, atoms_axis)
+    residual = signals - decode(code, dictionary, atoms_axis=atoms_axis)
+    code = own_part(code, m, atoms_axis)
     gradient = sum_over_signals(lambda x, r: matmul(x.T, r), code, (residual,), m)
     new = dictionary + learning_rate * gradient / jnp.maximum(usage(code, m), 1)[:, None]
     return jnp.where(finite, new, old)

@@ -13,6 +13,7 @@ Memory: signals are taken in blocks, in derivatives too: no array holds the atom
 Derivatives under `vmap` are the exception: each call's blocks are mapped, all at once.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -21,7 +22,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Real
 
 from laser_jax.checks import check_at_least, check_code, check_mask, check_signals
-from laser_jax.sparse.code import SparseCode, drop_nonfinite
+from laser_jax.sparse.code import SparseCode, drop_nonfinite, take_rows
 from laser_jax.sparse.entry import entry
 from laser_jax.sparse.linalg import (
     default_block_size,
@@ -35,7 +36,7 @@ from laser_jax.sparse.loops import fori_loop
 from laser_jax.sparse.masked import apply_weights
 
 
-@entry(static=("block_size",), like="signals")
+@entry(static=("block_size", "atoms_axis"), like="signals")
 def least_squares(
     signals: Float[Array, "*batch d"],
     dictionary: Float[Array, "m d"],
@@ -43,6 +44,7 @@ def least_squares(
     *,
     block_size: int | None = None,
     mask: Real[Array, "*#batch #d"] | Bool[Array, "*#batch #d"] | None = None,
+    atoms_axis: str | None = None,
 ) -> SparseCode:
     """Returns the code with least-squares coefficients over the atoms it uses.
 
@@ -56,6 +58,8 @@ def least_squares(
       code: `SparseCode` of shape `(..., k)`.
       block_size: signals taken together; None chooses it.
       mask: weights of the entries as for `omp`.
+      atoms_axis: as for `omp`: the mesh axis over which the dictionary is sharded. A block's atoms
+        are then exchanged; not differentiable.
 
     Raises:
       ValueError: if the shapes do not match.
@@ -71,13 +75,15 @@ def least_squares(
     def solve(dictionary, *rows):
         def solve_block(block):
             signal, indices, coefficients, *roots = block
-            signal, atoms = _weighted(roots, signal, dictionary[indices])
+            signal, atoms = _weighted(roots, signal, take_rows(dictionary, indices, atoms_axis))
             return within_range(_orthonormalise(atoms, coefficients != 0).fit(signal))
 
         return _map_signals(solve_block, rows, k, block_size)
 
     rows = dictionary, seen, *code, *roots
     code = code._replace(coefficients=one_batch(solve, *lax.stop_gradient(rows)))
+    if atoms_axis is not None:
+        return code._replace(coefficients=held("least_squares", code[1], signals, dictionary))
     return code._replace(coefficients=optimal_coefficients(signals, dictionary, code, mask))
 
 
@@ -85,6 +91,21 @@ def optimal_coefficients(signals, dictionary, code, mask=None):
     """Returns `code.coefficients`, the least-squares ones, with their gradient attached."""
     signals, *roots = (signals,) if mask is None else apply_weights(signals, mask)[:2]
     return _optimal_coefficients(signals, dictionary, code, tuple(roots))
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def held(name, coefficients, signals, dictionary):
+    """Returns the coefficients, whose derivative would need the atoms of other devices."""
+    del name, signals, dictionary
+    return coefficients
+
+
+@held.defjvp
+def _held_jvp(name, primals, tangents):
+    raise ValueError(
+        f"{name} with atoms_axis has no derivative; use lax.stop_gradient of signals and "
+        "dictionary."
+    )
 
 
 def _weighted(roots, signals, atoms):
