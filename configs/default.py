@@ -50,6 +50,9 @@ def _run(config):
     config.patience = 0
     # A prior: directory of the run whose tokens it learns. It may move; its weights are compared
     config.autoencoder = config_dict.placeholder(str)
+    # Workdir of another run, or exported weights, whose weights a new run takes where they fit
+    config.init_from = config_dict.placeholder(str)
+    config.profile_step = 0  # step after which 5 steps are profiled for TensorBoard; 0: none
 
 
 def _data(config):
@@ -216,6 +219,8 @@ def _optimizers(config):
     config.optimizer.weight_decay = 1e-4  # of the network only, not of the atoms
     config.optimizer.grad_clip_norm = 1.0  # largest global norm, network only; inf: no clipping
     config.optimizer.ema_decay = 0.0  # moving average of the weights for evaluation; 0: none
+    # parts of a batch whose gradients are computed one after the other: less memory, same update
+    config.optimizer.accumulate_steps = 1
 
 
 def _evaluation(config):

@@ -82,6 +82,8 @@ def resolve_config(config):
         config.data.name = f"folder:{resolve_path(folder, 'folder:')}"
     if config.autoencoder is not None:
         config.autoencoder = str(resolve_workdir(config.autoencoder))
+    if config.init_from is not None:
+        config.init_from = str(resolve_path(config.init_from, "init_from"))
     for key in _WEIGHTS:
         if config.weights[key] is not None:
             config.weights[key] = str(resolve_path(config.weights[key], f"weights.{key}"))

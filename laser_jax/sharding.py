@@ -82,11 +82,12 @@ def split_batch(mesh):
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
-def check_batch_size(name, batch_size, mesh):
-    """Raises ValueError unless a batch divides evenly over the devices."""
-    if batch_size < 1 or batch_size % mesh.size:
+def check_batch_size(name, batch_size, mesh, parts=1):
+    """Raises ValueError unless a batch divides evenly over the devices, in parts one by one."""
+    if batch_size < 1 or batch_size % (parts * mesh.size):
+        times = f", times optimizer.accumulate_steps {parts}" if parts > 1 else ""
         raise ValueError(
-            f"{name} must be a positive multiple of the number of devices, {mesh.size}, "
+            f"{name} must be a positive multiple of the number of devices, {mesh.size}{times}, "
             f"got {batch_size}."
         )
 

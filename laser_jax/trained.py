@@ -21,6 +21,7 @@ from laser_jax.tokens import Tokens
 from laser_jax.trained_prior import TrainedPrior
 from laser_jax.training.restored import restore_run
 from laser_jax.training.state import TrainState
+from laser_jax.training.weights import write_weights
 
 
 class TrainedAutoencoder:
@@ -167,6 +168,17 @@ class TrainedAutoencoder:
         """
         return self.codec.decompress(files)
 
+    def save(self, directory: str | os.PathLike) -> None:
+        """Writes the weights alone, without the optimizer and the discriminator; `load` reads them.
+
+        Args:
+          directory: where they go, with the config and the tables of tokens; new or empty.
+
+        Raises:
+          ValueError: if the directory holds something.
+        """
+        write_weights(directory, self.workdir, self.config, self.state)
+
     def _check_tokens(self):
         if not self.model.bottleneck.has_indices:
             raise ValueError(
@@ -187,7 +199,7 @@ def load(
     """Returns the `TrainedAutoencoder`, or `TrainedPrior`, of a checkpoint of a workdir.
 
     Args:
-      workdir: directory of a run.
+      workdir: directory of a run, or of weights written by `save`.
       mesh: the devices that hold the model; None: the first device.
       checkpoint: `newest`, or `best` by the validation metric `best_metric`.
       autoencoder: for a prior, where its autoencoder's run is now; None: where it was.

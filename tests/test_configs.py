@@ -31,6 +31,7 @@ def test_every_bottleneck_has_every_data_set():
         for d in ("photos", "cifar10", "celeba", "imagenette")
     }
     names |= {"tiny", "laser_photos", "vqvae_digits", "prior_digits", "prior_photos"}
+    names |= {"vqgan_imagenette", "laser_imagenette"}
     assert set(CONFIGS) == names | {"prior_cifar10", "prior_imagenette"}
 
 

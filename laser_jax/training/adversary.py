@@ -13,6 +13,7 @@ import optax
 
 from laser_jax.losses import discriminator_hinge_loss, generator_hinge_loss
 from laser_jax.models.discriminator import PatchDiscriminator
+from laser_jax.training.gradients import over_parts
 
 # Upper bound of the adaptive weight, and the term that avoids a division by zero in it.
 _MAX_WEIGHT, _EPSILON = 1e4, 1e-4
@@ -39,39 +40,46 @@ class Adversary(NamedTuple):
         """Returns whether a step (an int, from 1) trains the discriminator."""
         return step >= self.start_step - self.warmup_steps
 
-    def generator_gradient(self, state, step, reconstruction, image_grad, last_layer_grad):
-        """Returns the loss of the term, its weight, and its weighted gradient.
-
-        The gradient is with respect to the reconstruction.
+    def generator_loss(self, state, reconstruction):
+        """Returns the loss of the term, and its gradient with respect to the reconstruction.
 
         Args:
           state: the state of the discriminator.
-          step: int scalar, the current step, from 1.
           reconstruction: `(b, H, W, C)` in about [-1, 1].
-          image_grad: gradient of all other image losses, of the same shape.
-          last_layer_grad: function from such a gradient to that of the decoder's last layer.
+        """
+        return jax.value_and_grad(lambda x: generator_hinge_loss(self._logits(state["params"], x)))(
+            reconstruction
+        )
+
+    def term_weight(self, step, image_norm, own_norm):
+        """Returns the weight of the term.
+
+        Args:
+          step: int scalar, the current step, from 1.
+          image_norm: norm of the gradient of all other image losses at the decoder's last layer.
+          own_norm: norm of that of the term.
 
         References:
           Esser, Rombach and Ommer, Taming transformers for high-resolution image
           synthesis, 2021, equation 7 (the adaptive weight).
         """
-        loss, grad = jax.value_and_grad(
-            lambda x: generator_hinge_loss(self._logits(state["params"], x))
-        )(reconstruction)
-        norms = [optax.global_norm(last_layer_grad(g)) for g in (image_grad, grad)]
-        adaptive = jnp.clip(norms[0] / (norms[1] + _EPSILON), 0, _MAX_WEIGHT)
+        adaptive = jnp.clip(image_norm / (own_norm + _EPSILON), 0, _MAX_WEIGHT)
         growth = jnp.clip((step + 1 - self.start_step) / max(self.warmup_steps, 1), 0, 1)
-        weight = self.weight * growth * adaptive
-        return loss, weight, weight * grad
+        return self.weight * growth * adaptive
 
-    def update(self, state, images, reconstruction):
-        """Returns the state of the discriminator after one optimizer step, and its loss."""
+    def update(self, state, images, reconstruction, parts=1):
+        """Returns the state of the discriminator after one optimizer step, and its loss.
 
-        def loss_of(params):
-            logits = (self._logits(params, x) for x in (images, reconstruction))
-            return discriminator_hinge_loss(*logits)
+        `parts` are those of the batch that are computed one after the other.
+        """
 
-        loss, grads = jax.value_and_grad(loss_of)(state["params"])
+        def loss_of(params, *batch):
+            return discriminator_hinge_loss(*(self._logits(params, x) for x in batch))
+
+        def of_part(*batch):
+            return jax.value_and_grad(loss_of)(state["params"], *batch), ()
+
+        (loss, grads), _ = over_parts(of_part, parts, images, reconstruction)
         updates, opt_state = self.optimizer.update(grads, state["opt_state"])
         return {
             "params": optax.apply_updates(state["params"], updates),

@@ -160,7 +160,8 @@ class Checkpoints:
         `damaged/`, because their steps will be written again. Nothing is deleted.
 
         Args:
-          abstract_state: shapes, dtypes and shardings of the state.
+          abstract_state: shapes, dtypes and shardings of the state. Its `extra` is empty in the
+            result if the checkpoint has none.
           which: one of `WHICH`.
 
         Raises:
@@ -208,6 +209,10 @@ class Checkpoints:
         return sorted(good, key=lambda step: (good[step], step), reverse=True)
 
     def _read(self, step, abstract_state):
+        # A discriminator that was added later is not in the checkpoints before it.
+        extra = getattr(abstract_state, "extra", None)
+        if extra and not self._manager.item_metadata(step).tree.get("extra"):
+            abstract_state = abstract_state.replace(extra={})
         state = self._manager.restore(step, args=ocp.args.StandardRestore(abstract_state))
         metadata = self._manager.metadata(step)
         if metadata.init_timestamp_nsecs is None:

@@ -16,9 +16,10 @@ from laser_jax.training.prior_step import PriorStep
 from laser_jax.training.reporter import Reporter
 from laser_jax.training.restored import setup_of
 from laser_jax.training.settings import check_config
-from laser_jax.training.state import abstract_state, initial_state
+from laser_jax.training.state import abstract_state, initial_state, with_discriminator
 from laser_jax.training.step import TrainStep
 from laser_jax.training.token_set import TokenSet
+from laser_jax.training.warm_start import take_weights
 from laser_jax.training.workdir import (
     archive_unstarted_run,
     check_same_run,
@@ -57,7 +58,8 @@ def train(config, workdir):
     check_config(config)
     workdir, config = resolve_workdir(workdir), resolve_config(config)
     setup, trains_prior = setup_of(config).from_config(config), config.prior.kind is not None
-    check_batch_size("data.batch_size", config.data.batch_size, setup.mesh)
+    parts = config.optimizer.accumulate_steps
+    check_batch_size("data.batch_size", config.data.batch_size, setup.mesh, parts)
     check_batch_size("eval.batch_size", config.eval.batch_size, setup.mesh)
     setup.check()
     check_same_run(workdir, config)
@@ -88,11 +90,15 @@ def start_or_resume(setup, workdir, checkpoints, source, stream):
     """Stores the config and returns the state of the newest checkpoint, or an initial state."""
     config = setup.config
     if checkpoints.latest_step() is None:
-        state = setup.fit_start(initial_state(setup), source, stream)
+        state, has_atoms = initial_state(setup), False
+        if config.init_from is not None:
+            state, has_atoms = take_weights(setup, state, config.init_from)
+        if not has_atoms:
+            state = setup.fit_start(state, source, stream)
         store_config(workdir, config, 0)  # last: a failed start leaves no config behind
         checkpoints.save(state)
     else:
-        state = checkpoints.restore(abstract_state(setup))
+        state = with_discriminator(setup, checkpoints.restore(abstract_state(setup)))
         log.info("resuming from step %d of %s", state.step, workdir)
         store_config(workdir, config, int(state.step))
     return state

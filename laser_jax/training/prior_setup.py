@@ -18,11 +18,10 @@ from laser_jax.priors import TokenTransformer, fitted_start
 from laser_jax.ranges import settings_of
 from laser_jax.sharding import data_mesh, replicated, wait_for_first_process
 from laser_jax.tokens import fingerprint_of
-from laser_jax.training.checkpoints import Checkpoints
 from laser_jax.training.optimizer import build_optimizer
 from laser_jax.training.setup import Setup, check_best_metric
-from laser_jax.training.state import abstract_state
 from laser_jax.training.token_set import read_about, read_tokens, write_tokens
+from laser_jax.training.weights import read_state
 from laser_jax.training.workdir import read_config
 
 log = logging.getLogger("laser_jax")
@@ -84,6 +83,10 @@ class PriorSetup(Setup):
 
     def check(self):
         check_best_metric(self.config.best_metric, ("loss", "bits_per_token"))
+        if self.config.init_from is not None or self.config.optimizer.accumulate_steps > 1:
+            raise ValueError(
+                "init_from and optimizer.accumulate_steps are for autoencoders, not for priors."
+            )
         _ = self.model, self.optimizer
 
     def init(self, key):
@@ -150,8 +153,7 @@ def restore_codec(workdir):
     if config.prior.kind is not None:
         raise ValueError(f"{workdir} holds a prior; autoencoder must be the run of an autoencoder.")
     setup = Setup.from_config(config, data_mesh(jax.local_devices()[:1]))
-    with Checkpoints(workdir, best_metric=config.best_metric) as checkpoints:
-        state = checkpoints.restore(abstract_state(setup))
+    state = read_state(workdir, setup)
     tables = read_tables(resolve_workdir(workdir), int(state.step))
     if tables is None:
         raise FileNotFoundError(missing_tables(workdir, int(state.step)))

@@ -27,6 +27,7 @@ from laser_jax.images import to_network, to_unit
 from laser_jax.metrics import ssim
 from laser_jax.models.inference import decode_atoms, reconstruct
 from laser_jax.paths import printable
+from laser_jax.training.profiling import Profile
 from laser_jax.training.progress import Progress, table
 from laser_jax.training.workdir import flat_config
 
@@ -85,6 +86,7 @@ class Reporter:
         if self._first == 0:
             log.info("%s", parameter_overview.get_parameter_overview(state.params))
         self._progress = Progress(self._first, config.num_train_steps)
+        self._profile = Profile(workdir, config.profile_step)
 
     def _compile(self, setup):
         """Makes the jitted functions of the reports."""
@@ -98,6 +100,7 @@ class Reporter:
         self._progress.close()
         try:
             with self._writing():
+                self._profile.close()
                 self._writer.close()
         except CurvesNotWritten as second:
             if error is None:
@@ -145,6 +148,8 @@ class Reporter:
         """Records the metrics of a step that may still be running."""
         self._metrics.append((step, metrics))
         self._progress.advance()
+        with self._writing():
+            self._profile.step(step)
         if self._clock is None:
             self.check_finite()  # the first step compiles and is not timed
             self._clock = time.monotonic()
@@ -200,6 +205,7 @@ class Reporter:
         if self._timed_steps:
             self._speeds.append(self._timed_steps * self._config.data.batch_size / seconds)
             scalars["train/images_per_second"] = self._speeds[-1]
+            scalars["train/device_images_per_second"] = self._speeds[-1] / self._mesh.size
         with self._writing():
             self._writer.write_scalars(step, scalars)
         if steps:
@@ -278,6 +284,7 @@ class Reporter:
         metrics |= self._final_metrics(quality)
         if self._speeds:
             metrics["images_per_second"] = float(np.median(self._speeds))
+            metrics["device_images_per_second"] = metrics["images_per_second"] / self._mesh.size
         self._progress.close()
         if not self._is_main:
             return

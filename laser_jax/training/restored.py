@@ -5,10 +5,10 @@ import jax
 from laser_jax.checks import check_choice
 from laser_jax.paths import resolve_workdir
 from laser_jax.sharding import data_mesh
-from laser_jax.training.checkpoints import WHICH, Checkpoints
+from laser_jax.training.checkpoints import WHICH
 from laser_jax.training.prior_setup import PriorSetup
 from laser_jax.training.setup import Setup
-from laser_jax.training.state import abstract_state
+from laser_jax.training.weights import read_state
 from laser_jax.training.workdir import read_config
 
 
@@ -24,8 +24,7 @@ def restore_run(workdir, *, mesh=None, checkpoint="newest", autoencoder=None):
             config.autoencoder = str(resolve_workdir(autoencoder))
     setup = setup_of(config).from_config(config, mesh or data_mesh(jax.local_devices()[:1]))
     _ = setup.model  # a prior's reads the autoencoder, which must not happen while tracing
-    with Checkpoints(workdir, best_metric=config.best_metric) as checkpoints:
-        return setup, checkpoints.restore(abstract_state(setup), checkpoint)
+    return setup, read_state(workdir, setup, checkpoint)
 
 
 def setup_of(config):

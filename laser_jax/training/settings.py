@@ -52,6 +52,8 @@ SETTINGS = {
     "max_skipped_steps": COUNT_OR_NONE,
     "patience": COUNT_OR_NONE,
     "autoencoder": Optional(Text()),
+    "init_from": Optional(Text()),
+    "profile_step": COUNT_OR_NONE,
     "data.name": Text(),
     "data.data_dir": Optional(Text()),
     "data.image_size": Integer(11),  # SSIM's window
@@ -85,6 +87,7 @@ SETTINGS = {
     "optimizer.weight_decay": WEIGHT,
     "optimizer.grad_clip_norm": Real(above=0, most=math.inf),
     "optimizer.ema_decay": SHARE,
+    "optimizer.accumulate_steps": COUNT,
     "eval.batch_size": COUNT,
     "eval.coefficient_bits": Integer(1, 64),
     "eval.table_images": COUNT_OR_NONE,

@@ -1,6 +1,7 @@
 """The state of a training run: arrays only, so it can be jitted, sharded and stored."""
 
 import functools
+import logging
 from typing import Any
 
 import flax
@@ -10,6 +11,8 @@ import jax.numpy as jnp
 from laser_jax import compiler
 from laser_jax.images import to_network
 from laser_jax.sharding import put_batch, replicated
+
+log = logging.getLogger("laser_jax")
 
 
 @flax.struct.dataclass
@@ -63,6 +66,26 @@ def abstract_state(setup):
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere),
         jax.eval_shape(functools.partial(_init_state, setup)),
     )
+
+
+def with_discriminator(setup, state):
+    """Returns a state with a new discriminator, if the run has one and the state does not.
+
+    Raises:
+      ValueError: if its term acts before it has learned for its warm-up.
+    """
+    if state.extra or not abstract_state(setup).extra:
+        return state
+    options, step = setup.config.adversarial, int(state.step)
+    if options.start_step <= step + options.warmup_steps:
+        raise ValueError(
+            f"the discriminator is new at step {step}: adversarial.start_step must be above that "
+            f"step + adversarial.warmup_steps = {step + options.warmup_steps}, got "
+            f"{options.start_step}."
+        )
+    new = jax.jit(lambda: _init_state(setup).extra, out_shardings=replicated(setup.mesh))
+    log.info("a discriminator is added after step %d", step)
+    return state.replace(extra=new())
 
 
 def init_dictionary(setup, state, batches):

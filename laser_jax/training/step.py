@@ -9,6 +9,7 @@ from laser_jax.images import to_network, to_unit
 from laser_jax.metrics import active_atoms, psnr
 from laser_jax.sharding import replicated, split_batch
 from laser_jax.sparse import perplexity, usage
+from laser_jax.training.gradients import Gradients
 from laser_jax.training.optimizer import average_decay, update_average
 
 
@@ -25,8 +26,8 @@ class TrainStep:
 
     def __init__(self, setup):
         self._config, self._mesh, self._model = setup.config, setup.mesh, setup.model
-        self._optimizer, self._adversary = setup.optimizer, setup.adversary
-        self._image_loss, self._lpips_params = setup.image_loss, setup.lpips_params
+        self._optimizer, self._lpips_params = setup.optimizer, setup.lpips_params
+        self._gradients = Gradients(setup)
         everywhere = replicated(setup.mesh)
         self._jitted = compiler.jit(
             self._step,
@@ -48,7 +49,7 @@ class TrainStep:
 
     def _step(self, state, images, lpips_params, adversarial=False):
         inputs = to_network(images)
-        terms, grads, output, extra = self._differentiate(state, inputs, lpips_params, adversarial)
+        terms, grads, output, extra = self._gradients(state, inputs, lpips_params, adversarial)
         params, atoms, opt_state = self._optimizer.update(
             grads, state.opt_state, state.params, state.dictionary["atoms"]
         )
@@ -76,44 +77,6 @@ class TrainStep:
         metrics["finite"] = all_finite((terms["loss"], metrics["grad_norm"], dictionary, extra))
         new = jax.tree.map(lambda new, old: jnp.where(metrics["finite"], new, old), new, state)
         return new.replace(step=state.step + 1), metrics, reconstruction
-
-    def _differentiate(self, state, inputs, lpips_params, adversarial):
-        """Returns the loss terms, the gradients, the model's output and the new `extra`."""
-
-        def forward(params, atoms):
-            dictionary = {**state.dictionary, "atoms": atoms}
-            variables = state.replace(params=params, dictionary=dictionary).variables()
-            output = self._model.apply(variables, inputs, step=state.step)
-            return (output.reconstruction, output.loss), output
-
-        # The image losses are differentiated with respect to the reconstruction first: the
-        # adversarial term's weight is adapted to that gradient.
-        (reconstruction, bottleneck_loss), backward, output = jax.vjp(
-            forward, state.params, state.dictionary["atoms"], has_aux=True
-        )
-        (loss, terms), image_grad = jax.value_and_grad(self._image_loss, argnums=1, has_aux=True)(
-            inputs, reconstruction, lpips_params
-        )
-        extra = dict(state.extra)
-        if adversarial:
-            adversarial_loss, weight, adversarial_grad = self._adversary.generator_gradient(
-                extra["discriminator"], state.step + 1, reconstruction, image_grad,
-                lambda grad: self._model.last_layer(
-                    backward((grad, jnp.zeros_like(bottleneck_loss)))[0]
-                ),
-            )  # fmt: skip
-            image_grad += adversarial_grad
-            loss += weight * adversarial_loss
-            extra["discriminator"], discriminator_loss = self._adversary.update(
-                extra["discriminator"], inputs, reconstruction
-            )
-            terms |= {
-                "adversarial_loss": adversarial_loss,
-                "adversarial_weight": weight,
-                "discriminator_loss": discriminator_loss,
-            }
-        terms |= {"loss": loss + bottleneck_loss, "bottleneck_loss": bottleneck_loss}
-        return terms, backward((image_grad, jnp.ones_like(bottleneck_loss))), output, extra
 
     def _adapt(self, state, atoms, output):
         """Returns the new dictionary, which atoms were replaced, and the replicated code."""

@@ -23,9 +23,11 @@ log = logging.getLogger("laser_jax")
 # workdir holds. A change of num_train_steps stretches the schedule (`optimizer.build_optimizer`).
 _MAY_CHANGE = (
     "num_train_steps", "log_every_steps", "eval_every_steps", "checkpoint_every_steps",
-    "keep_checkpoints", "not_finite", "max_skipped_steps", "data.data_dir", "data.num_threads",
+    "keep_checkpoints", "init_from", "profile_step", "not_finite", "max_skipped_steps",
+    "data.data_dir", "data.num_threads", "model.remat", "optimizer.accumulate_steps",
     "eval", "weights", "autoencoder", "patience",
 )  # fmt: skip
+WEIGHTS = "weights.npz"  # of an export, which has no checkpoints
 _REMEDY = "Give the workdir of a run that main.py trained."
 # The files of a run, in the order in which they are moved: checkpoints first, config last.
 _RUN_FILES = (
@@ -86,12 +88,15 @@ _ADDED_KEYS = {
         "num_downsamples": 2,
         "learning_rate": 2e-4,
     },
+    "optimizer": {"accumulate_steps": 1},
     "eval": {"table_images": 4096, "perceptual": True, "checkpoint": "newest", "split": "test"},
     "weights": {"lpips": None, "inception": None},
     "best_metric": "psnr",
     "not_finite": "stop",
     "max_skipped_steps": 10,
     "patience": 0,
+    "init_from": None,
+    "profile_step": 0,
     "autoencoder": None,
     "prior": {
         "kind": None,
@@ -239,6 +244,11 @@ def check_same_run(workdir, config):
       ValueError: if a key outside `_MAY_CHANGE` differs, or `config.json` is missing or not the
         config of a run.
     """
+    if (resolve_workdir(workdir) / WEIGHTS).exists():
+        raise ValueError(
+            f"the workdir {workdir} holds exported weights, which cannot be trained further. Start "
+            f"from them in another --workdir with --config.init_from={shlex.quote(str(workdir))}."
+        )
     if not has_steps(workdir):
         config_changes(workdir, config)  # raises if another program wrote it
         return
@@ -250,6 +260,8 @@ def check_same_run(workdir, config):
     keep_split_rule(workdir, config)
     changes = config_changes(workdir, config)
     differ = {key: pair for key, pair in changes.items() if not _may_change(key, pair)}
+    if not read_config(workdir).adversarial.weight:  # a discriminator may be added
+        differ = {key: pair for key, pair in differ.items() if not key.startswith("adversarial.")}
     if differ:
         raise ValueError(
             f"the workdir {workdir} holds a different run:\n{_lines(differ, 'stored', 'given')}\n"
@@ -267,7 +279,11 @@ def check_same_model(workdir, config):
     """
     stored, changes = resolve_config(read_config(workdir)), config_changes(workdir, config)
     model_keys = ("model.", "prior.", "seed", "data.channels")
-    differ = {key: pair for key, pair in changes.items() if key.startswith(model_keys)}
+    differ = {
+        key: pair
+        for key, pair in changes.items()
+        if key.startswith(model_keys) and not _may_change(key, pair)
+    }
     if differ:
         raise ValueError(
             f"the workdir {workdir} holds a different model:\n{_lines(differ, 'stored', 'given')}\n"

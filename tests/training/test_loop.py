@@ -122,6 +122,7 @@ def test_workdir_has_the_documented_metrics_figures_and_curves(runs):
     tags |= {
         "train/learning_rate",
         "train/images_per_second",
+        "train/device_images_per_second",
         "val/psnr_pooled",
         "val/bits_per_pixel_fixed",
     }
@@ -642,10 +643,9 @@ def test_workdir_of_another_architecture_raises_and_is_unchanged(runs, tmp_path)
     other = config.copy_and_resolve_references()
     other.optimizer.ema_decay = 0.5
     other.adversarial.update(weight=0.1, start_step=20, warmup_steps=10)
-    with pytest.raises(
-        ValueError, match=r"adversarial.weight: 0.0 stored, 0.1(.|\n)*ema_decay: 0.0 stored, 0.5"
-    ):
+    with pytest.raises(ValueError, match=r"ema_decay: 0.0 stored, 0.5") as caught:
         loop.train(other, workdir)
+    assert "adversarial" not in str(caught.value)  # a discriminator may be added
     assert_same_state(laser_jax.load(workdir).state, state)
 
 

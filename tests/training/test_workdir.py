@@ -20,6 +20,7 @@ MAY_CHANGE = {
     "num_train_steps": 4000, "log_every_steps": 7, "eval_every_steps": 7,
     "checkpoint_every_steps": 7, "keep_checkpoints": 7, "not_finite": "skip",
     "max_skipped_steps": 7, "data.data_dir": "/data", "data.num_threads": 7,
+    "init_from": "/run", "profile_step": 7, "model.remat": True, "optimizer.accumulate_steps": 7,
     "eval.batch_size": 32, "eval.coefficient_bits": 8, "eval.checkpoint": "best",
     "eval.perceptual": False, "eval.split": "train", "eval.table_images": 0, "patience": 7,
     "autoencoder": "/runs/vq",
@@ -39,11 +40,13 @@ def workdir(tmp_path):
 # Without data.split_rule: a resumed run keeps its own.
 @pytest.mark.parametrize("key", sorted(SETTINGS.keys() - MAY_CHANGE.keys() - {"data.split_rule"}))
 def test_changed_key_raises_an_error_with_its_values_and_the_remedy(key, workdir):
+    own = {"adversarial.weight": 1.0} if key.startswith("adversarial.") else {}
+    write_config(workdir, with_values(default.get_config(), own))
     stored = (workdir / "config.json").read_text()
-    old = flat_config(default.get_config())[key]
+    old = flat_config(read_config(workdir))[key]
     new = OTHER[type(old)] if old != OTHER[type(old)] else old + 1
     with pytest.raises(ValueError) as caught:
-        check_same_run(workdir, with_values(default.get_config(), {key: new}))
+        check_same_run(workdir, with_values(default.get_config(), own | {key: new}))
     for part in (f"{key}: {old} stored, {new} given", "--workdir", str(workdir)):
         assert part in str(caught.value)
     assert (workdir / "config.json").read_text() == stored
