@@ -11,6 +11,7 @@ import sys
 from laser_jax import allocator
 
 COMPRESSED = ".laser"
+QUALITIES = "qualities.csv"
 
 
 def main(argv=None):
@@ -18,12 +19,16 @@ def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m laser_jax", description="Uses a trained run.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     in_directories = "Those in a directory keep their path below it."
-    _add_command(
+    command = _add_command(
         commands, reconstruct, "IMAGE_OR_DIR", "JPEG, PNG or WebP",
         summary="encode and decode pictures",
         details="Writes DIR/NAME.png for each picture, in its own size, after encoding and "
-        f"decoding it. {in_directories}",
+        f"decoding it, and {QUALITIES} with the PSNR and SSIM of each. {in_directories} Pictures "
+        "of more than a million pixels are taken in tiles that pass into each other.",
     )  # fmt: skip
+    command.add_argument(
+        "--side-by-side", action="store_true", help="write the original left of each result"
+    )
     _add_command(
         commands, compress, "IMAGE_OR_DIR", "JPEG, PNG or WebP",
         summary="write pictures as small files",
@@ -54,6 +59,7 @@ def _add_command(commands, run, kind, kinds, *, summary, details):
     command.add_argument("--overwrite", action="store_true", help="replace existing results")
     command.add_argument("pictures", nargs="+", metavar=kind, help=kinds)
     command.set_defaults(run=run)
+    return command
 
 
 def _add_codec(command, run):
@@ -125,19 +131,47 @@ def sample(arguments):
 
 
 def reconstruct(arguments):
-    """Writes the reconstructions; returns 1 if a picture could not be read."""
+    """Writes the reconstructions and their qualities; returns 1 if a picture cannot be read."""
     results = new_results(arguments, pictures_below, ".png")
 
-    from laser_jax.metrics import psnr
+    from laser_jax.paths import printable, resolve_path
 
-    model = load_run(arguments)
+    qualities = resolve_path(arguments.out, "--out") / QUALITIES
+    if qualities.exists() and not arguments.overwrite:
+        raise ValueError(f"{qualities} exists; choose another --out, or give --overwrite.")
+
+    import csv
+
+    import numpy as np
+
+    from laser_jax.evaluation.any_size import reconstruct_any_size
+    from laser_jax.files import whole_file
+    from laser_jax.metrics import ssim
+
+    model, rows = load_run(arguments), []
 
     def write(result, image):
-        found = reconstruct_any_size(model, image)
-        write_picture(result, found)
-        return f"{float(psnr(image[None], found[None])[0]):.2f} dB"
+        found = reconstruct_any_size(model.model, model.variables, image)
+        found = np.round(255 * found).astype(np.uint8)
+        sides = (image, found) if arguments.side_by_side else (found,)
+        write_picture(result, np.concatenate(sides, axis=1))
+        height, width, _ = image.shape
+        decibels = float(picture_psnr(image, found))
+        # SSIM's window has 11 pixels.
+        likeness = float(ssim(image[None], found[None])[0]) if min(height, width) > 10 else None
+        names = (printable(os.fspath(path)) for path in (results[result], result))
+        rows.append((*names, width, height, round(decibels, 4), likeness and round(likeness, 5)))
+        return f"{decibels:.2f} dB"
 
-    return convert_all(results, lambda path: read_picture(path, model), write, "pictures")
+    failed = convert_all(results, lambda path: read_picture(path, model), write, "pictures")
+    if rows:
+        with whole_file(qualities) as partial, open(partial, "w", newline="") as file:
+            lines = csv.writer(file)
+            lines.writerow(("picture", "result", "width", "height", "psnr", "ssim"))
+            lines.writerows(rows)
+        mean = sum(row[4] for row in rows) / len(rows)
+        print(f"{qualities}  {len(rows)} pictures, mean PSNR {mean:.2f} dB")
+    return failed
 
 
 def compress(arguments):
@@ -363,20 +397,6 @@ def name_results(pictures, out, files_below, suffix):
             )
         results[result] = picture
     return results
-
-
-def reconstruct_any_size(model, image):
-    """Returns the reconstruction of one image, uint8 `(H, W, C)` as the image.
-
-    The image is extended by reflection to a size that the model takes, and cropped back.
-    """
-    import numpy as np
-
-    from laser_jax.images import extended
-
-    height, width, _ = image.shape
-    found = model.reconstruct(extended(image, model.model.signal_shape)[None])[0, :height, :width]
-    return np.round(255 * found).astype(np.uint8)
 
 
 if __name__ == "__main__":

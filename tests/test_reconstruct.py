@@ -1,5 +1,6 @@
 """python -m laser_jax reconstruct, on a stored run."""
 
+import csv
 import pathlib
 import tarfile
 
@@ -52,7 +53,25 @@ def test_pictures_are_reconstructed_in_their_own_size(workdir, pictures, capsys)
     np.testing.assert_allclose(
         np.asarray(Image.open(out / "square.png")), 255 * expected, atol=0.51
     )
-    assert capsys.readouterr().out.count(" dB\n") == 3
+    assert capsys.readouterr().out.count(" dB\n") == 4  # and their mean
+    with open(out / "qualities.csv", newline="") as file:
+        rows = {pathlib.Path(row["picture"]).name: row for row in csv.DictReader(file)}
+    assert set(rows) == {"odd size.png", "square.JPG", "gray.webp"}
+    row = rows["odd size.png"]
+    assert (row["width"], row["height"]) == ("50", "37") and row["result"].endswith("odd size.png")
+    original, found = (
+        np.asarray(Image.open(path), float) / 255
+        for path in (pictures / "odd size.png", out / "odd size.png")
+    )
+    psnr = -10 * np.log10(np.mean((original - found) ** 2))
+    assert float(row["psnr"]) == pytest.approx(psnr, abs=1e-3) and -1 < float(row["ssim"]) < 1
+
+
+def test_originals_stand_left_of_results_side_by_side(workdir, pictures):
+    assert run(workdir, pictures, "odd size.png", flags=["--side-by-side"]) == 0
+    found = np.asarray(Image.open(pictures / "out" / "odd size.png"))
+    assert found.shape == (37, 100, 3)
+    np.testing.assert_array_equal(found[:, :50], np.asarray(Image.open(pictures / "odd size.png")))
 
 
 def test_existing_result_is_kept_unless_overwrite_is_given(workdir, pictures, capsys):

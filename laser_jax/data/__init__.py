@@ -11,7 +11,7 @@ from laser_jax.data.batches import augment, eval_batches, shuffled_batches, trai
 from laser_jax.data.digits import NUM_CLASSES as NUM_DIGITS
 from laser_jax.data.digits import open_digits
 from laser_jax.data.folder import SPLIT_RULE, open_folder
-from laser_jax.data.images import CHANNELS
+from laser_jax.data.images import CHANNELS, as_size
 from laser_jax.data.source import SPLITS, DataUnavailable, ImageSource
 from laser_jax.data.tfds_sets import TFDS_SETS, open_tfds
 from laser_jax.paths import resolve_data_dir
@@ -38,17 +38,18 @@ def open_source(name, *, split, image_size, channels=3, data_dir=None, split_rul
     """Returns the images of one split of a data set, prepared if they were not.
 
     Args:
-      name: one of `DATASETS`; `folder:PATH` reads the images under PATH.
+      name: one of `DATASETS`, or any image set of TFDS, such as `oxford_flowers102`; either with a
+        version of TFDS, as in `imagenet2012:5.1.0`. `folder:PATH` reads the images under PATH.
       split: `train`, `validation` or `test`.
-      image_size: side of the square images returned, in pixels. `photo_patches`
-        and `cifar10` have 32 only.
+      image_size: side of the square images returned, in pixels, or (height, width).
+        `photo_patches` and `cifar10` have 32 only.
       channels: 3 for RGB, 1 for gray (the luma of ITU-R 601).
       data_dir: where prepared sets live; None is TFDS's own default
         (`~/tensorflow_datasets`, or `$TFDS_DATA_DIR`). Not used by folders.
       split_rule: version of the rule that divides a folder; see `laser_jax.data.folder`.
 
     Returns:
-      An `ImageSource` of uint8 `(image_size, image_size, channels)` images.
+      An `ImageSource` of uint8 `(height, width, channels)` images.
 
     Raises:
       ValueError: if the name, the split, the size or the number of channels is not
@@ -57,7 +58,7 @@ def open_source(name, *, split, image_size, channels=3, data_dir=None, split_rul
     """
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}; choose from {', '.join(SPLITS)}.")
-    if image_size < 1:
+    if min(as_size(image_size)) < 1:
         raise ValueError(f"image_size must be at least 1 pixel, got {image_size}.")
     if channels not in CHANNELS:
         raise ValueError(f"channels must be 1 (gray) or 3 (RGB), got {channels}.")
@@ -66,8 +67,6 @@ def open_source(name, *, split, image_size, channels=3, data_dir=None, split_rul
         return open_folder(name.removeprefix(_FOLDER), split=split, split_rule=split_rule, **shape)
     if name == "digits":
         return open_digits(split=split, **shape)
-    if name not in TFDS_SETS:
-        raise ValueError(f"unknown data set {name!r}; choose from {', '.join(DATASETS)}.")
     return open_tfds(name, split=split, data_dir=resolve_data_dir(data_dir), **shape)
 
 

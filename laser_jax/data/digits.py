@@ -9,6 +9,7 @@ import functools
 import numpy as np
 from PIL import Image
 
+from laser_jax.data.images import as_size
 from laser_jax.data.source import DataUnavailable, ImageSource
 
 NUM_CLASSES = 10
@@ -24,7 +25,7 @@ def open_digits(*, split, image_size, channels=3):
       ValueError: if `image_size` is below 8.
       DataUnavailable: if scikit-learn is not installed.
     """
-    if image_size < 8:
+    if min(as_size(image_size)) < 8:
         raise ValueError(f"digits are at least 8 pixels, got image_size={image_size}.")
     try:
         from sklearn.datasets import load_digits
@@ -40,7 +41,7 @@ def open_digits(*, split, image_size, channels=3):
         name="digits",
         split=split,
         description=f"digits {split}: {len(rows)} of 1,797 of scikit-learn's digits; bicubic from "
-        f"8x8 to {image_size}x{image_size}",
+        f"8x8 to {'x'.join(map(str, as_size(image_size)[::-1]))}",
         records=rows,
         load=functools.partial(_load, images, image_size=image_size, channels=channels),
         remember=True,
@@ -51,5 +52,5 @@ def open_digits(*, split, image_size, channels=3):
 
 def _load(images, row, *, image_size, channels):
     gray = np.rint(images[row].reshape(8, 8) * (255 / 16)).astype(np.uint8)
-    enlarged = Image.fromarray(gray).resize((image_size,) * 2, Image.Resampling.BICUBIC)
+    enlarged = Image.fromarray(gray).resize(as_size(image_size)[::-1], Image.Resampling.BICUBIC)
     return np.repeat(np.asarray(enlarged)[..., None], channels, -1)

@@ -1,5 +1,6 @@
 """folder:PATH, the images under a directory as a data set."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -12,9 +13,9 @@ from pathlib import Path
 import PIL
 from PIL import Image, ImageOps
 
-from laser_jax.data.images import DESCRIBED, FORMATS, load_square
+from laser_jax.data.images import DESCRIBED, FORMATS, describe_crop, load_image, load_square
 from laser_jax.data.index import find_faults
-from laser_jax.data.scan import Scan, folder_split, normal_name, scan
+from laser_jax.data.scan import Scan, folder_split, is_split_folder, normal_name, scan
 from laser_jax.data.source import ImageSource
 from laser_jax.paths import resolve_path
 
@@ -40,13 +41,17 @@ def open_folder(path, *, split, image_size, channels=3, split_rule=SPLIT_RULE):
     to train (90%), validation (5%) or test (5%) by a hash of its name relative to `path`:
     adding files moves none.
 
+    If every file is in a folder that is not a split, and there are two or more of them, the
+    topmost one on its path is the file's class: `PATH/train/cat/1.jpg` and `PATH/cat/1.jpg` are of
+    class `cat`. Classes are numbered in the order of their names.
+
     Images are decoded when they are read. Files that cannot be decoded are found once, named in
     the log and left out; `laser_jax.data.index` remembers them.
 
     Args:
       path: directory of JPEG, PNG and WebP files.
       split: `train`, `validation` or `test`.
-      image_size: side in pixels; smaller images are enlarged to it.
+      image_size: side in pixels, or (height, width); smaller images are enlarged to it.
       channels: 3 for RGB, 1 for gray.
       split_rule: one of `SPLIT_RULES`.
 
@@ -83,13 +88,17 @@ def open_folder(path, *, split, image_size, channels=3, split_rule=SPLIT_RULE):
         remedy = "" if how == _BY_HASH else f" To have some, name a folder {split!r}."
         raise ValueError(f"too few images for {split} in folder {root}: {counts}.{remedy}")
     log.info("folder %s %s: %s", root, split, counts)
-    how_loaded = f"centre square, bicubic to {image_size}x{image_size}{DESCRIBED[channels]}"
+    how_loaded = f"{describe_crop(image_size)}{DESCRIBED[channels]}"
+    classes = _Classes.of(root, splits, by_folder=how != _BY_HASH)
     return ImageSource(
         name=f"folder:{path}",
         split=split,
         description=f"folder:{path} {split}: {counts}; {how_loaded}",
         records=readable,
         load=functools.partial(_load, image_size=image_size, channels=channels),
+        load_whole=functools.partial(_load_whole, channels=channels),
+        label_of=classes,
+        num_classes=len(classes.numbers) if classes else 0,
     )
 
 
@@ -114,6 +123,32 @@ def _split_all(names, split_rule):
         return {name: split_of(name) for name in names}, _BY_HASH
     how = "folder" if all(named.values()) else "folder, or hash of name outside of split folders"
     return {name: split or split_of(name) for name, split in named.items()}, how
+
+
+@dataclasses.dataclass(frozen=True)
+class _Classes:
+    """The classes of a folder: the topmost folder of each file that is no split."""
+
+    root: Path
+    numbers: dict[str, int]
+    by_folder: bool  # whether folders are splits
+
+    @classmethod
+    def of(cls, root, names, by_folder):
+        """Returns the classes of all files; None if some have none, or all have the same."""
+        classes = cls(root, {}, by_folder)
+        found = {classes.folder(name) for name in names}
+        if None in found or len(found) < 2:
+            return None
+        classes.numbers.update({folder: number for number, folder in enumerate(sorted(found))})
+        return classes
+
+    def folder(self, name):
+        folders = name.split("/")[:-1]
+        return next((f for f in folders if not (self.by_folder and is_split_folder(f))), None)
+
+    def __call__(self, path):
+        return self.numbers[self.folder(path.relative_to(self.root).as_posix())]
 
 
 def _check(root, name):
@@ -156,7 +191,18 @@ class _Paths(Sequence):
 
 
 def _load(file, image_size, channels):
-    try:
+    with _readable(file):
         return load_square(file, image_size, channels)
+
+
+def _load_whole(file, channels):
+    with _readable(file):
+        return load_image(file, channels)
+
+
+@contextlib.contextmanager
+def _readable(file):
+    try:
+        yield
     except Exception as error:
         raise OSError(f"image {file} was readable at the start and is not now: {error}") from error

@@ -1,4 +1,4 @@
-"""From an encoded image to the square array that a model takes."""
+"""From an encoded image to the array that a model takes."""
 
 import io
 import pathlib
@@ -14,6 +14,8 @@ FORMATS = ("JPEG", "PNG", "WEBP")
 DESCRIBED = {3: "", 1: "; gray (luma of ITU-R 601)"}
 CHANNELS = tuple(DESCRIBED)
 
+_LOG_RATIO = np.log(4 / 3)  # of the sides of a random crop, either way
+
 _ORIENTATION = 0x0112  # the EXIF tag; its values -> what shows the image upright
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -26,30 +28,78 @@ _UPRIGHT = {
 }
 
 
+def as_size(image_size):
+    """Returns an image size, the side of a square or (height, width), as `(height, width)`."""
+    return (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+
+
+def describe_crop(image_size):
+    """Returns what `load_square` does, for the description of a data set."""
+    height, width = as_size(image_size)
+    square = "square" if height == width else f"{width}:{height}"
+    return f"centre {square}, bicubic to {width}x{height}"
+
+
 def load_square(file, image_size, channels=3, *, reduced=False):
-    """Decodes an image, crops its centre to a square and resizes it.
+    """Decodes an image, crops its centre to a square, or to another shape, and resizes it.
 
     The resize is Pillow's bicubic, whose support grows with the reduction (antialiased); an
     image of the wanted size is returned as it is, a smaller one enlarged.
 
     Args:
       file, channels: as for `load_image`.
-      image_size: side of the result in pixels.
+      image_size: side of the result in pixels, or (height, width).
       reduced: decodes a JPEG at an eighth of its size: faster, and enough to find damage.
 
     Returns:
-      uint8 `(image_size, image_size, channels)` array.
+      uint8 `(height, width, channels)` array.
 
     Raises:
       Exception: as `load_image`.
     """
     image = _open(file, channels, reduced)
-    width, height = image.size
-    side = min(width, height)
-    left, top = (width - side) // 2, (height - side) // 2
-    box = (left, top, left + side, top + side)
-    image = image.resize((image_size, image_size), Image.Resampling.BICUBIC, box=box)
-    return np.asarray(image).reshape(image_size, image_size, channels)
+    (width, height), (rows, columns) = image.size, as_size(image_size)
+    across, down = min(width, height * columns // rows), min(height, width * rows // columns)
+    left, top = (width - across) // 2, (height - down) // 2
+    box = (left, top, left + max(across, 1), top + max(down, 1))
+    image = image.resize((columns, rows), Image.Resampling.BICUBIC, box=box)
+    return np.asarray(image).reshape(rows, columns, channels)
+
+
+def random_crop(image, rng, image_size, least_area):
+    """Returns a random part of an image, resized: crop and size as in Inception's training.
+
+    The part has `least_area` to all of the image's area, and a side ratio of 3/4 to 4/3 times
+    that of the result. If ten draws do not fit into the image, it is the centre.
+
+    Args:
+      image: uint8 `(H, W, C)`.
+      rng: a NumPy generator.
+      image_size: side of the result in pixels, or (height, width).
+      least_area: share of the area in (0, 1].
+
+    Returns:
+      uint8 `(height, width, C)` array.
+
+    References:
+      Szegedy et al., Going deeper with convolutions, 2014.
+    """
+    (height, width, channels), (rows, columns) = image.shape, as_size(image_size)
+    for _ in range(10):
+        area = height * width * rng.uniform(least_area, 1)
+        ratio = columns / rows * np.exp(rng.uniform(-_LOG_RATIO, _LOG_RATIO))
+        across, down = round((area * ratio) ** 0.5), round((area / ratio) ** 0.5)
+        if 0 < across <= width and 0 < down <= height:
+            left, top = rng.integers(width - across + 1), rng.integers(height - down + 1)
+            break
+    else:
+        across = max(1, min(width, height * columns // rows))
+        down = max(1, min(height, width * rows // columns))
+        left, top = (width - across) // 2, (height - down) // 2
+    box = (int(left), int(top), int(left) + across, int(top) + down)
+    whole = Image.fromarray(image.squeeze(-1) if channels == 1 else image)
+    part = whole.resize((columns, rows), Image.Resampling.BICUBIC, box=box)
+    return np.asarray(part).reshape(rows, columns, channels)
 
 
 def load_image(file, channels=3):

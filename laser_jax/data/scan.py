@@ -61,6 +61,11 @@ def folder_split(name):
     return _path_split(name.rpartition("/")[0])
 
 
+def is_split_folder(name):
+    """Returns whether a folder of this name is a split."""
+    return name.casefold() in _SPLIT_FOLDERS
+
+
 @functools.lru_cache(10_000)
 def _path_split(path):
     folders = path.casefold().split("/")

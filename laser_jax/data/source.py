@@ -1,4 +1,4 @@
-"""The interface of data sets: a sequence of square images with random access."""
+"""The interface of data sets: a sequence of images of one size, with random access."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -22,11 +22,13 @@ class ImageSource(Sequence):
       split: `train`, `validation` or `test`.
       description: one line for reports, how split and crop were made.
       records: what is stored, one entry an image.
-      load: makes a uint8 `(image_size, image_size, channels)` array of an entry.
+      load: makes a uint8 `(height, width, channels)` array of an entry.
       remember: keeps each image once loaded. Worth its memory for small images,
         whose decoding costs more than all the rest of making a batch.
       label_of: the class of an entry, an int in [0, num_classes); None: there are no classes.
       num_classes: how many classes the data set has; 0: none.
+      load_whole: makes a uint8 array of the whole image of an entry, in its own size; None: that
+        is what `load` makes.
     """
 
     name: str
@@ -37,6 +39,7 @@ class ImageSource(Sequence):
     remember: bool = dataclasses.field(default=False, repr=False)
     label_of: Callable[[Any], int] | None = dataclasses.field(default=None, repr=False)
     num_classes: int = 0
+    load_whole: Callable[[Any], np.ndarray] | None = dataclasses.field(default=None, repr=False)
     _loaded: dict[int, np.ndarray] = dataclasses.field(default_factory=dict, init=False, repr=False)
 
     def __len__(self):
@@ -51,6 +54,10 @@ class ImageSource(Sequence):
             if self.remember:
                 self._loaded[index] = image
         return image
+
+    def whole(self, index):
+        """Returns an image in its own size."""
+        return self[index] if self.load_whole is None else self.load_whole(self.records[index])
 
     def label(self, index):
         """Returns the class of an image, an int in [0, num_classes).

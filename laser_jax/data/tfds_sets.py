@@ -1,7 +1,7 @@
 """Data sets of tensorflow-datasets, prepared as array_record and read at random.
 
-Reading needs no TensorFlow; TFDS itself imports it to download and unpack the three
-public sets.
+Reading needs no TensorFlow; TFDS itself imports it to download and unpack public sets. A name
+that is not in `TFDS_SETS` is a builder of TFDS whose images have one feature.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ import operator
 import os
 import sys
 
-from laser_jax.data.images import DESCRIBED, load_square
+from laser_jax.data.images import DESCRIBED, as_size, describe_crop, load_image, load_square
 from laser_jax.data.source import DataUnavailable, ImageSource
 
 log = logging.getLogger("laser_jax")
@@ -31,6 +31,7 @@ class TfdsSet:
       files: what TFDS downloads, by the names it looks for in `downloads/manual`.
       source: where a person finds those files.
       num_classes: labels of the records; 0: they have none.
+      image, label: names of the two features.
     """
 
     builder: str
@@ -39,6 +40,8 @@ class TfdsSet:
     files: tuple[str, ...] = ()
     source: str = ""
     num_classes: int = 0
+    image: str = "image"
+    label: str = "label"
 
 
 TFDS_SETS = {
@@ -77,48 +80,103 @@ TFDS_SETS = {
         source="https://s3.amazonaws.com/fast-ai-imageclas/imagenette2-320.tgz",
         num_classes=10,
     ),
+    # Its own test images have no public labels, so `validation` is the test split, as in papers.
+    "imagenet2012": TfdsSet(
+        builder="imagenet2012",
+        splits={"train": "train[:-10000]", "validation": "train[-10000:]", "test": "validation"},
+        num_classes=1000,
+    ),
 }
 
 
 def open_tfds(name, *, split, image_size, channels=3, data_dir=None):
-    """Returns a split of `TFDS_SETS[name]`, prepared first if it was not.
+    """Returns a split of an image set of TFDS, prepared first if it was not.
 
     Args, Returns, Raises: as `laser_jax.data.open_source`.
     """
-    spec = TFDS_SETS[name]
-    if spec.size not in (None, image_size):
+    spec = _spec(name)
+    if spec.size is not None and as_size(image_size) != as_size(spec.size):
         raise ValueError(f"{name} has images of {spec.size} pixels only, got {image_size=}.")
     import tensorflow_datasets as tfds
 
     builder = _prepared_builder(name, data_dir)
+    spec = spec if spec.splits else _described_by(builder.info, spec)
     # Only the image, still encoded: Pillow decodes it below.
-    decoders = {"image": tfds.decode.SkipDecoding()}
+    decoders = {spec.image: tfds.decode.SkipDecoding()}
     records = builder.as_data_source(spec.splits[split], decoders=decoders)
     return ImageSource(
         name=name,
         split=split,
-        description=_describe(name, split, image_size) + DESCRIBED[channels],
+        description=_describe(name, spec, split, image_size) + DESCRIBED[channels],
         records=records,
-        load=functools.partial(_load_record, image_size=image_size, channels=channels),
+        load=functools.partial(
+            _load_record, feature=spec.image, image_size=image_size, channels=channels
+        ),
+        load_whole=functools.partial(_load_whole, feature=spec.image, channels=channels),
         remember=spec.size is not None,  # 32 pixels: 21 MB of photo_patches, 140 MB of CIFAR-10
-        label_of=operator.itemgetter("label") if spec.num_classes else None,
+        label_of=operator.itemgetter(spec.label) if spec.num_classes else None,
         num_classes=spec.num_classes,
     )
 
 
-def _load_record(record, image_size, channels):
-    return load_square(io.BytesIO(record["image"]), image_size, channels)
+def _spec(name):
+    """Returns the `TfdsSet` of a name; one without splits if only TFDS knows the set."""
+    base, colon, version = name.partition(":")
+    if base not in TFDS_SETS:
+        return TfdsSet(builder=name, splits={})
+    spec = TFDS_SETS[base]
+    return dataclasses.replace(spec, builder=f"{spec.builder}:{version}") if colon else spec
 
 
-def _describe(name, split, image_size):
+def _described_by(info, spec):
+    """Returns a `TfdsSet` with the features and the splits that TFDS describes.
+
+    Splits that the set lacks are cut from `train`: a twentieth of it each. With `train` and
+    `validation` alone, that is the test split, and our validation is cut from `train`.
+    """
+    import tensorflow_datasets as tfds
+
+    images = [key for key, x in info.features.items() if isinstance(x, tfds.features.Image)]
+    if len(images) != 1 or "train" not in info.splits:
+        raise ValueError(
+            f"{spec.builder} of TFDS is no set of images: it needs one feature of images and a "
+            f"split 'train', got the features {sorted(info.features)} and the splits "
+            f"{sorted(info.splits)}."
+        )
+    labels = [key for key, x in info.features.items() if isinstance(x, tfds.features.ClassLabel)]
+    label = "label" if "label" in labels or not labels else labels[0]
+    return dataclasses.replace(
+        spec, splits=_splits(info.splits), image=images[0], label=label,
+        num_classes=info.features[label].num_classes if labels else 0,
+    )  # fmt: skip
+
+
+def _splits(own):
+    """Returns our split -> TFDS's slice, for the splits that a set has."""
+    if "validation" in own and "test" in own:
+        return {split: split for split in ("train", "validation", "test")}
+    if "validation" not in own and "test" not in own:
+        return {"train": "train[:90%]", "validation": "train[90%:95%]", "test": "train[95%:]"}
+    test = "test" if "test" in own else "validation"
+    return {"train": "train[:95%]", "validation": "train[95%:]", "test": test}
+
+
+def _load_record(record, feature, image_size, channels):
+    return load_square(io.BytesIO(record[feature]), image_size, channels)
+
+
+def _load_whole(record, feature, channels):
+    return load_image(io.BytesIO(record[feature]), channels)
+
+
+def _describe(name, spec, split, image_size):
     if name == "photo_patches":
         from laser_jax.data.photo_patches import PHOTOGRAPHS
 
         photographs = ", ".join(PHOTOGRAPHS[split])
         return f"{name} {split}: {photographs}; 32x32 windows area-resized from 32/64/128"
-    spec = TFDS_SETS[name]
     if spec.size is None:
-        crop = f"centre square, bicubic to {image_size}x{image_size}"
+        crop = describe_crop(image_size)
     else:
         crop = f"{spec.size}x{spec.size} as they are"
     return f"{name} {split}: {spec.splits[split]} of TFDS {spec.builder}; {crop}"
@@ -160,7 +218,13 @@ def _builder(name, data_dir):
         from laser_jax.data.photo_patches import PhotoPatches
 
         return PhotoPatches(data_dir=data_dir)
-    return tfds.builder(TFDS_SETS[name].builder, data_dir=data_dir)
+    try:
+        return tfds.builder(_spec(name).builder, data_dir=data_dir)
+    except tfds.core.DatasetNotFoundError as error:
+        raise ValueError(
+            f"unknown data set {name!r}; choose from {', '.join(TFDS_SETS)}, digits, folder:PATH, "
+            "or an image set of TFDS by its name, as in oxford_flowers102 or cifar100:3.0.2."
+        ) from error
 
 
 def _prepare(name, builder):
@@ -170,7 +234,7 @@ def _prepare(name, builder):
     root = os.path.expanduser(builder.data_dir_root)
     try:
         os.makedirs(root, exist_ok=True)
-        with _locked(os.path.join(root, f".{name}.lock")), _quiet():
+        with _locked(os.path.join(root, f".{name.replace('/', '.')}.lock")), _quiet():
             if builder.data_path.exists():  # another process was first
                 return
             log.info("preparing data set %s in %s, once.", name, builder.data_path)
@@ -187,10 +251,10 @@ def _prepare(name, builder):
 
 def _check_source_answers(name, builder):
     """Raises within seconds where there is no internet; TFDS would retry for minutes."""
-    spec = TFDS_SETS[name]
+    spec = _spec(name)
     by_hand = _manual_dir(builder)
     if all(os.path.exists(os.path.join(by_hand, file)) for file in spec.files):
-        return
+        return  # there, or unknown
     import requests
 
     urls = [url for url, info in builder.url_infos.items() if info.filename in spec.files]
@@ -202,13 +266,14 @@ def _manual_dir(builder):
 
 
 def _advice(name, builder, error):
-    spec = TFDS_SETS[name]
+    spec = _spec(name)
     lines = [
         f"data set {name!r} is not in {builder.data_path} and could not be prepared there.",
         f"Cause: {type(error).__name__}: {error}",
     ]
-    if spec.files:
+    if name != "photo_patches":
         lines.append("With internet: python main.py --config=... --mode=prepare")
+    if spec.files:
         lines.append(
             f"By hand: put {', '.join(spec.files)} (from {spec.source}), unpacked no further and "
             f"under these names, into {_manual_dir(builder)}, then the same command."

@@ -18,6 +18,7 @@ def test_data_sets_have_their_documented_names():
         "cifar10",
         "celeb_a",
         "imagenette",
+        "imagenet2012",
         "digits",
         "folder:PATH",
     )

@@ -1,0 +1,92 @@
+"""Reconstructions of pictures of any size, whole or in tiles.
+
+A tile is taken with a margin around it that does not count, and passes into its neighbours over a
+ramp, so that no border shows. Without attention and group normalisation, whose results depend on
+all of a tile, the margin covers what a pixel of the result depends on, and tiles change nothing.
+"""
+
+import itertools
+
+import numpy as np
+
+from laser_jax.images import extended
+from laser_jax.models import inference
+
+MOST_PIXELS = 2**20  # of a picture, or of a tile of a larger one
+
+_MARGIN = 6  # positions of the latents, beyond those of the residual blocks
+_RAMP = 4  # positions over which a tile passes into the next
+
+
+def reconstruct_any_size(model, variables, image, *, most_pixels=MOST_PIXELS):
+    """Returns the reconstruction `(H, W, C)`, float32 in [0, 1], of one image.
+
+    Args:
+      model: the `Autoencoder`.
+      variables: its variables for evaluation.
+      image: `(H, W, C)`, uint8 or float in [0, 1]. It is extended by reflection to a size that
+        the model takes, and the result cropped back.
+      most_pixels: bound of what is computed at once.
+
+    Raises:
+      ValueError: if tiles of so few pixels would be all margin.
+    """
+    height, width, _ = image.shape
+    whole = extended(image, model.signal_shape)
+    if whole[..., 0].size <= most_pixels:
+        found = inference.reconstruct(model, variables, whole[None])
+        return np.asarray(found)[0, :height, :width]
+    margin, ramp = overlap(model)
+    axes = _tiles(whole.shape[:2], model.signal_shape, most_pixels, 2 * margin + ramp)
+    total = np.zeros(whole.shape, np.float32)
+    weight = np.zeros((*whole.shape[:2], 1), np.float32)
+    for (top, down), (left, across) in itertools.product(*axes):
+        part = np.s_[top : top + down, left : left + across]
+        found = np.asarray(inference.reconstruct(model, variables, whole[part][None]))[0]
+        ends = ((top, down, whole.shape[0]), (left, across, whole.shape[1]))
+        rows, columns = (_weights(*end, margin, ramp) for end in ends)
+        weights = (rows[:, None] * columns)[..., None]
+        total[part] += weights * found
+        weight[part] += weights
+    return (total / weight)[:height, :width]
+
+
+def overlap(model):
+    """Returns the margin of a tile and the ramp between two, in pixels."""
+    # Before and after the bottleneck, each block and its convolutions reach this far.
+    positions = 2 * model.num_residual_blocks + _MARGIN
+    return positions * 2**model.num_downsamples, _RAMP * 2**model.num_downsamples
+
+
+def _tiles(shape, unit, most_pixels, shared):
+    """Returns (start, length) of the tiles of each axis; all tiles have one shape.
+
+    Args:
+      shape: of the picture.
+      unit: what starts and lengths are multiples of, for each axis.
+      most_pixels: of a tile.
+      shared: pixels that two neighbours share, at least.
+    """
+    across = min(shape[1], max(int(most_pixels**0.5), most_pixels // shape[0]))
+    across -= across % unit[1]
+    down = min(shape[0], most_pixels // max(across, 1))
+    lengths = (down - down % unit[0], across)
+    axes = []
+    for size, length, step in zip(shape, lengths, unit, strict=True):
+        stride = length - shared - (length - shared) % step
+        if length < size and stride < step:
+            raise ValueError(
+                f"tiles of {most_pixels} pixels would be all overlap, {shared} pixels; give more."
+            )
+        count = 1 if length >= size else -(-(size - length) // stride) + 1
+        axes.append([(min(i * stride, size - length), length) for i in range(count)])
+    return axes
+
+
+def _weights(start, length, size, margin, ramp):
+    """Returns the weights of a tile's pixels along an axis; they are 1 up to a picture's border."""
+    place = np.arange(length)
+    before = place if start > 0 else np.full(length, np.inf)
+    after = place[::-1] if start + length < size else np.full(length, np.inf)
+    inside = np.minimum(before, after) - margin
+    return np.clip((inside + 1) / (ramp + 1), 0, 1).astype(np.float32)

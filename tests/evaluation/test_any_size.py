@@ -1,0 +1,70 @@
+"""Pictures of any size: extended, cropped back, and in tiles without borders between them."""
+
+import jax
+import numpy as np
+import pytest
+
+from laser_jax.evaluation import any_size
+from laser_jax.evaluation.any_size import overlap, reconstruct_any_size
+from laser_jax.images import extended
+from laser_jax.models import Autoencoder, DictionaryLearning, VectorQuantizer, inference
+
+SMALL = {"num_downsamples": 1, "num_hiddens": 4, "num_residual_blocks": 1}
+SPARSE = DictionaryLearning(num_embeddings=16, embedding_dim=4, sparsity_level=2, patch_size=(1, 2))
+
+
+def built(bottleneck):
+    model = Autoencoder(bottleneck=bottleneck, **SMALL)
+    init = jax.jit(model.init)
+    return model, init(jax.random.key(0), np.zeros((1, 8, 8, 3), np.float32))
+
+
+@pytest.fixture(scope="module")
+def picture():
+    rows, columns = np.mgrid[:101, :131] / 20
+    waves = [np.sin(rows), np.cos(columns + rows), np.sin(2 * columns)]
+    noise = np.random.default_rng(0).random((101, 131, 3)) / 10
+    return (np.stack(waves, -1) * 0.4 + 0.5 + noise - 0.05).astype(np.float32).clip(0, 1)
+
+
+def test_tiles_of_a_convolutional_model_change_nothing(picture, monkeypatch):
+    model, variables = built(SPARSE)
+    whole = reconstruct_any_size(model, variables, picture)
+    assert whole.shape == picture.shape
+    unit = extended(picture, model.signal_shape)
+    expected = np.asarray(inference.reconstruct(model, variables, unit[None]))[0, :101, :131]
+    np.testing.assert_array_equal(whole, expected)
+    shapes, real = set(), inference.reconstruct
+
+    def counted(model, variables, images):
+        shapes.add(images.shape[1:3])
+        return real(model, variables, images)
+
+    monkeypatch.setattr(any_size.inference, "reconstruct", counted)
+    tiled = reconstruct_any_size(model, variables, picture, most_pixels=4096)
+    assert len(shapes) == 1 and np.prod(shapes.pop()) <= 4096  # one shape is compiled
+    np.testing.assert_allclose(tiled, whole, atol=2e-5)
+
+
+def test_tiles_pass_into_each_other_without_a_step(picture, monkeypatch):
+    """As with attention and group normalisation, all of a tile changes all of its result."""
+    model, _ = built(VectorQuantizer(16, 4))
+    tiles = []
+
+    def of_whole_tile(model, variables, images):
+        tiles.append(images.mean())
+        return np.full_like(images, tiles[-1])
+
+    monkeypatch.setattr(any_size.inference, "reconstruct", of_whole_tile)
+    found = reconstruct_any_size(model, None, picture, most_pixels=4096)
+    ramp = overlap(model)[1]
+    assert ramp == 8 and len(tiles) >= 9 and np.ptp(found) > 0.5 * np.ptp(tiles)
+    for axis in (0, 1):
+        steps = np.abs(np.diff(found, axis=axis))
+        assert 0 < steps.max() < 1.01 * np.ptp(tiles) / (ramp + 1)
+
+
+def test_tiles_without_room_for_their_overlap_raise(picture):
+    model, variables = built(SPARSE)
+    with pytest.raises(ValueError, match="tiles of 400 pixels would be all overlap, 40 pixels"):
+        reconstruct_any_size(model, variables, picture, most_pixels=400)
