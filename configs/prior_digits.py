@@ -15,7 +15,4 @@ def get_config():
     config.eval_every_steps = config.checkpoint_every_steps = 200
     config.prior.use_labels = True
     config.prior.copies = 8  # few pictures: their shifts too
-    config.prior.width = 64
-    config.prior.num_layers = 3
-    config.prior.dropout = 0.2
     return config

@@ -20,7 +20,7 @@ def fitted_start(
       symbols: `(b, n, s)` of training tokens.
       dictionary: `(m, d)` atoms of the code.
     """
-    vocabulary, new = model.vocabulary, dict(params)
+    vocabulary, new = model.for_symbols(symbols).vocabulary, dict(params)
     used = np.asarray(vocabulary.used(symbols))
     for group in vocabulary.groups:
         classes = np.asarray(vocabulary.classes(group, symbols[..., group.places]))

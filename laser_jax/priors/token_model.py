@@ -50,11 +50,12 @@ class TokenModel:
         labels = self._labels(labels, len(symbols))
         if self.model.num_classes and labels is None:
             raise ValueError("the prior has classes, so bits need the labels of the pictures.")
-        parts = [
-            picture_bits(self.model, self.variables, *part)[:size]
-            for size, part in self._batches(symbols, labels)
-        ]
-        return np.concatenate([np.zeros(0), *parts])
+        parts = [np.zeros(0)]
+        for size, (batch, *label) in self._batches(symbols, labels):
+            batch = self.model.vocabulary.trimmed(batch)
+            model = self.model.for_symbols(batch)
+            parts.append(picture_bits(model, self.variables, batch, *label)[:size])
+        return np.concatenate(parts)
 
     def sample(
         self,

@@ -51,6 +51,7 @@ class Block(nn.Module):
     """Causal attention and a perceptron, each behind a layer norm and beside a residual path.
 
     With a cache it takes the rows from `index` on; the cache has the keys and values of all rows.
+    `shown` `(b, rows)` says which rows the others see; None: all.
     Dropout acts where the random stream `dropout` is given.
     """
 
@@ -59,7 +60,7 @@ class Block(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x, query_angles, key_angles, cache=None, index=0):
+    def __call__(self, x, query_angles, key_angles, cache=None, index=0, shown=None):
         drop = nn.Dropout(self.dropout, deterministic=not self.has_rng("dropout"))
         b, n, c = x.shape
         y = nn.LayerNorm(use_bias=False, dtype=self.dtype)(x)
@@ -73,7 +74,8 @@ class Block(nn.Module):
             )
         scores = jnp.einsum("bqhe,bkhe->bhqk", query, key) / np.sqrt(query.shape[-1])
         seen = jnp.arange(key.shape[1])[None] <= index + jnp.arange(n)[:, None]
-        weights = jax.nn.softmax(jnp.where(seen[None, None], scores.astype(jnp.float32), -1e30))
+        seen = seen[None, None] if shown is None else seen[None, None] & shown[:, None, None]
+        weights = jax.nn.softmax(jnp.where(seen, scores.astype(jnp.float32), -1e30))
         y = jnp.einsum("bhqk,bkhe->bqhe", drop(weights).astype(self.dtype), value)
         x = x + drop(nn.Dense(c, use_bias=False, dtype=self.dtype, name="out")(y.reshape(b, n, c)))
         y = nn.LayerNorm(use_bias=False, dtype=self.dtype)(x)
@@ -97,6 +99,8 @@ class TokenTransformer(nn.Module):
       num_heads: of each block.
       dropout: share of the activations that are dropped in training.
       dtype: of the computation; scores are float32.
+      most_atoms: places of atoms in the symbols of sparse codes; see `Vocabulary`. The parameters
+        do not depend on it.
       remat: whether activations are computed again in the backward pass, to save memory.
     """
 
@@ -109,6 +113,7 @@ class TokenTransformer(nn.Module):
     num_heads: int = setting(4, COUNT)
     dropout: float = setting(0.1, SHARE)
     dtype: Any = jnp.float32
+    most_atoms: int | None = None
     remat: bool = setting(False, Flag())
 
     def __post_init__(self) -> None:
@@ -122,7 +127,13 @@ class TokenTransformer(nn.Module):
     @property
     def vocabulary(self) -> Vocabulary:
         """The symbols of the layout."""
-        return Vocabulary(self.layout)
+        return Vocabulary(self.layout, self.most_atoms)
+
+    def for_symbols(self, symbols) -> "TokenTransformer":
+        """Returns the same model for symbols of so many places; see `Vocabulary.trimmed`."""
+        if self.layout.alphabets:
+            return self
+        return self.clone(most_atoms=symbols.shape[-1] // 2)
 
     @property
     def num_positions(self) -> int:
@@ -145,7 +156,11 @@ class TokenTransformer(nn.Module):
         if "levels" in self.tables:
             self.gates = self.param("gates", _signed_magnitudes, (2 * MAGNITUDES + 2, c))
         self.start = self.param("start", normal, (1, 1, c))
-        self.place = self.param("place", normal, (vocabulary.places, c))
+        # Of all places, though rows may have fewer.
+        self.place = {
+            g.name: self.param(f"{g.name}_place", normal, (g.length, c))
+            for g in Vocabulary(self.layout).groups
+        }
         self.row = self.param("row", nn.initializers.zeros, (self.grid[0], 1, c))
         self.column = self.param("column", nn.initializers.zeros, (1, self.grid[1], c))
         if self.num_classes:
@@ -226,11 +241,14 @@ class TokenTransformer(nn.Module):
         x = hidden[:, None]
         if places > 1:
             x = x + self._before_places(rows).astype(x.dtype)
-        angles: Any = rotary_angles(np.arange(places)[:, None], self.width // self.num_heads)
+        place = [(i, j) for i, g in enumerate(self.vocabulary.groups) for j in range(g.length)]
+        angles: Any = rotary_angles(np.array(place), self.width // self.num_heads)
         if cache is not None:
             x = lax.dynamic_slice_in_dim(x, index, 1, 1)
             angles = lax.dynamic_slice_in_dim(angles, index, 1)
-        x, cache = _run(self.inner, x, angles, angles, cache, index)
+        # Places that are not part of the code are hidden: rows may leave them out.
+        shown = self.vocabulary.used(rows)
+        x, cache = _run(self.inner, x, angles, angles, cache, index, shown)
         return self.inner_norm(x), cache
 
     def scores(self, group: Group, x, rows, order) -> Float[Array, "b n classes"]:
@@ -290,20 +308,23 @@ class TokenTransformer(nn.Module):
         return self.content(content)
 
     def _before_places(self, rows):
-        """What each place sees of the place before it; a level also sees its atom."""
+        """What each place sees of the one before it in its group; a level also sees its atom."""
         embedded = self._embedded(rows)
-        x = jnp.pad(embedded[:, :-1], ((0, 0), (1, 0), (0, 0))) + self.place[None]
+        x = jnp.pad(embedded[:, :-1], ((0, 0), (1, 0), (0, 0)))
+        groups = self.vocabulary.groups
+        x += jnp.concatenate([self.place[g.name][: g.length] for g in groups])[None]
         if "levels" in self.tables:
-            groups = self.vocabulary.group
-            x = x.at[:, groups["levels"].places].add(embedded[:, groups["atoms"].places])
+            group = self.vocabulary.group
+            x = x.at[:, group["levels"].first].add(-embedded[:, group["atoms"].places][:, -1])
+            x = x.at[:, group["levels"].places].add(embedded[:, group["atoms"].places])
         return x
 
 
-def _run(blocks, x, query_angles, key_angles, cache, index):
+def _run(blocks, x, query_angles, key_angles, cache, index, shown=None):
     """Runs blocks and returns their output and caches."""
     new = []
     for block, old in zip(blocks, cache or [None] * len(blocks), strict=True):
-        x, kept = block(x, query_angles, key_angles, old, index)
+        x, kept = block(x, query_angles, key_angles, old, index, shown)
         new.append(kept)
     return x, new
 

@@ -47,13 +47,16 @@ class Vocabulary:
 
     Attributes:
       layout: the `Layout`.
+      most_atoms: places of atoms, and of levels, in a row of a sparse code; `layout.width` by
+        default. Fewer make rows of codes that use no more shorter.
       groups: the `Group`s, in the order of their places.
       places: s, symbols of a position.
     """
 
-    def __init__(self, layout: Layout) -> None:
-        self.layout, k = layout, layout.width
-        sizes: list = [] if layout.full else [("counts", k + 1, 1)]
+    def __init__(self, layout: Layout, most_atoms: int | None = None) -> None:
+        self.layout = layout
+        self.most_atoms = k = layout.width if most_atoms is None else most_atoms
+        sizes: list = [] if layout.full else [("counts", layout.width + 1, 1)]
         self._one_point = layout.grid and math.prod(layout.alphabets or ()) <= LARGEST_POINTS
         if self._one_point:
             sizes.append(("points", math.prod(layout.alphabets or ()), 1))
@@ -91,12 +94,23 @@ class Vocabulary:
         else:
             parts += [atoms, levels]
         rows = np.concatenate(parts, -1).astype(np.int32)
-        return rows.reshape(len(rows), -1, self.places)
+        return rows.reshape(len(rows), -1, rows.shape[-1])
+
+    def trimmed(self, symbols: np.ndarray) -> np.ndarray:
+        """Returns symbols with as few places of atoms as their codes need, a power of 2."""
+        if self.layout.alphabets:
+            return symbols
+        needed = int(symbols[..., 0].max(initial=1))
+        short = Vocabulary(self.layout, min(1 << (needed - 1).bit_length(), self.most_atoms))
+        parts = [symbols[..., g.first : g.first + s.length]
+                 for g, s in zip(self.groups, short.groups, strict=True)]  # fmt: skip
+        return np.concatenate(parts, -1)
 
     def tokens(self, symbols: np.ndarray, grid: tuple[int, int]) -> Tokens:
         """Returns the tokens `(b, h, w)` of symbols; the inverse of `symbols`."""
         layout = self.layout
-        rows = np.asarray(symbols, np.int64).reshape(-1, *grid, self.places)
+        rows = np.asarray(symbols, np.int64)
+        rows = rows.reshape(-1, *grid, rows.shape[-1])
         counts = np.full(rows.shape[:3], layout.width) if layout.full else rows[..., 0]
         rows = rows if layout.full else rows[..., 1:]
         used = np.arange(layout.width) < counts[..., None]
@@ -106,7 +120,9 @@ class Vocabulary:
                 entries = rows // self._radix % np.array(layout.alphabets)
             atoms, levels = entries + layout.starts, np.ones_like(entries)
         else:
-            atoms, levels = np.split(rows, 2, -1)
+            missing = layout.width - rows.shape[-1] // 2
+            padding = (*3 * [(0, 0)], (0, missing))
+            atoms, levels = (np.pad(x, padding) for x in np.split(rows, 2, -1))
         parts = counts, np.where(used, atoms, 0), np.where(used, levels, 0)
         return Tokens(*(x.astype(np.int32) for x in parts))
 

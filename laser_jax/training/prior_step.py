@@ -34,8 +34,10 @@ class PriorStep:
     def _step(self, state, symbols, labels):
         key = jax.random.fold_in(jax.random.key(self._config.seed), state.step)
 
+        model = self._model.for_symbols(symbols)
+
         def loss_of(params):
-            bits = self._model.apply({"params": params}, symbols, labels, rngs={"dropout": key})
+            bits = model.apply({"params": params}, symbols, labels, rngs={"dropout": key})
             return LN2 * jnp.mean(jnp.sum(bits, -1))  # nats a token
 
         loss, grads = jax.value_and_grad(loss_of)(state.params)

@@ -112,6 +112,6 @@ def read_tokens(workdir, split, vocabulary, description):
         records = np.stack([np.frombuffer(x, np.int32) for x in reader.read_all()])
     finally:
         reader.close()
-    symbols = records[:, 1:].reshape(len(records), -1, vocabulary.places)
+    symbols = vocabulary.trimmed(records[:, 1:].reshape(len(records), -1, vocabulary.places))
     small = np.int16 if np.abs(symbols).max(initial=0) < 2**15 else np.int32
     return TokenSet(symbols.astype(small), records[:, 0].copy(), description)

@@ -87,6 +87,21 @@ def test_symbols_are_tokens_in_another_order(name):
         np.testing.assert_array_equal(found, expected)
 
 
+def test_shorter_rows_have_the_same_bits_and_tokens(prior_of):
+    prior = prior_of("sparse")
+    tokens = pairs(prior.model.layout, 64)
+    few = np.max(tokens.counts, (1, 2)) < 3
+    tokens = Tokens(*(x[few][:8] for x in tokens))
+    vocabulary = prior.model.vocabulary
+    symbols = vocabulary.symbols(tokens)
+    short = vocabulary.trimmed(symbols)
+    assert short.shape[-1] == 5 and symbols.shape[-1] == 7
+    for found, expected in zip(vocabulary.tokens(short, GRID), tokens, strict=True):
+        np.testing.assert_array_equal(found, expected)
+    expected = bits_of(prior, symbols).sum((1, 2))
+    np.testing.assert_allclose(prior.bits(tokens), expected, rtol=1e-5)
+
+
 def test_grid_of_many_points_has_a_symbol_for_each_channel():
     layout = Layout.of_grid((42, 42, 42))
     atoms = np.array([[[[3, 42, 125]]]])
