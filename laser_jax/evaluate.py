@@ -9,6 +9,7 @@ import re
 import jax
 
 from laser_jax.data import DataUnavailable, open_split
+from laser_jax.evaluate_prior import evaluate_prior
 from laser_jax.evaluation.codec import TokenCodec, fit_codec, read_tables, write_tables
 from laser_jax.evaluation.formats import FORMATS, nearest_rate
 from laser_jax.evaluation.network_metrics import compute_network_metrics, load_networks
@@ -36,7 +37,8 @@ MOST_PIXELS = 2**22  # of the mosaic that is stored as files
 def evaluate(config, workdir):
     """Evaluates the checkpoint `eval.checkpoint` of a workdir on the split `eval.split`.
 
-    Logs a table and writes `evaluation.json` and `test_reconstructions.png` in the workdir. The
+    Logs a table and writes `evaluation.json` and `test_reconstructions.png` in the workdir, for a
+    prior `samples_nearest.png`. The
     best checkpoint, and other data sets, sizes and splits, have separate files,
     `evaluation-NAME.json`.
 
@@ -61,6 +63,8 @@ def evaluate(config, workdir):
         keep_split_rule(workdir, config)  # or training images could be in the split
     check_batch_size("eval.batch_size", config.eval.batch_size, mesh)
     networks = load_networks(config) if config.eval.perceptual else {}
+    if stored.prior.kind is not None:
+        return evaluate_prior(config, workdir, networks, evaluation_name(stored, config))
     trained = load(workdir, mesh=mesh, checkpoint=config.eval.checkpoint)
     model, variables = trained.model, trained.variables
     eval_step = make_eval_step(model, setup.image_loss, setup.lpips_params)

@@ -29,6 +29,7 @@ LAYERS = (
     ("training",),
     ("trained_prior",),
     ("trained",),
+    ("evaluate_prior",),
     ("evaluate",),
     ("__main__",),
 )

@@ -12,6 +12,7 @@ from PIL import Image
 
 import laser_jax
 from laser_jax import __main__ as command
+from laser_jax import evaluate
 from laser_jax.data import open_split
 from laser_jax.evaluation.codec import fit_codec, write_tables
 from laser_jax.tokens import Tokens, check_tokens
@@ -124,6 +125,19 @@ def test_loaded_prior_samples_images_and_counts_bits(run, prior):
     bits = prior.bits(np.stack(list(source)), labels=labels)
     metrics = json.loads((workdir / "metrics.json").read_text())
     assert np.mean(bits) / 16 == pytest.approx(metrics["val/bits_per_token"], rel=1e-5)
+
+
+def test_evaluation_reports_bits_their_gap_and_the_nearest_training_pictures(run):
+    config, workdir, _ = run
+    config = config.copy_and_resolve_references()
+    config.eval.split, config.eval.perceptual = "validation", False
+    metrics = evaluate.evaluate(config, workdir)
+    found = json.loads((workdir / "metrics.json").read_text())
+    for name in ("bits_per_token", "bits_per_pixel", "bits_per_pixel_context_model"):
+        assert metrics[name] == pytest.approx(found[f"val/{name}"], rel=1e-5)
+    assert metrics["samples_per_second"] > 0
+    assert json.loads((workdir / "evaluation-validation.json").read_text()) == metrics
+    assert Image.open(workdir / "samples_nearest-validation.png").size == (2 * 4 * 18, 3 * 18)
 
 
 def test_sample_command_writes_a_grid_and_replaces_nothing(run, tmp_path, capsys):

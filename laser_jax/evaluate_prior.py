@@ -1,0 +1,152 @@
+"""Evaluates a prior: held-out bits, and samples beside the training pictures nearest to them."""
+
+import logging
+import time
+
+import jax
+import numpy as np
+from PIL import Image
+
+from laser_jax import compiler
+from laser_jax.data import open_split
+from laser_jax.figures import atom_sheet
+from laser_jax.files import optional_file, write_json
+from laser_jax.images import to_network
+from laser_jax.metrics import GaussianStatistics, frechet_distance
+from laser_jax.pretrained import vgg16_features
+from laser_jax.trained import load
+from laser_jax.training.progress import table
+from laser_jax.training.token_set import read_tokens
+
+log = logging.getLogger("laser_jax")
+
+MOST_PICTURES = 2048  # samples of a Fréchet distance, and training pictures searched
+SHOWN = 12  # samples in the figure
+
+
+def evaluate_prior(config, workdir, networks, name):
+    """Evaluates the prior of a workdir on a split; see `laser_jax.evaluate.evaluate`.
+
+    Writes `evaluationNAME.json`, and `samples_nearestNAME.png`: samples, and beside them the
+    training pictures nearest to each, so that copies show.
+
+    Args:
+      config: the config of the evaluation.
+      workdir: directory of the run.
+      networks: of `load_networks`; without VGG16 there are no Fréchet distances.
+      name: suffix of the files.
+
+    Returns:
+      The metrics, a dict.
+    """
+    prior = load(workdir, checkpoint=config.eval.checkpoint, autoencoder=config.autoencoder)
+    source = open_split(config.data, config.eval.split)
+    metrics = {
+        "step": int(prior.state.step),
+        "protocol": source.description,
+        **held_out_bits(prior, source, workdir, config),
+    }
+    number = min(len(source), MOST_PICTURES)
+    start = time.perf_counter()
+    samples = prior.sample(jax.random.key(config.seed), number, labels=labels_of(prior, source))
+    metrics["samples_per_second"] = number / (time.perf_counter() - start)
+    if "vgg" in networks and number > 1:
+        metrics |= distances(prior, source, samples, networks["vgg"])
+    if jax.process_index() == 0:
+        log.info("%s\n%s", config.eval.split, table(metrics))
+        write_json(workdir / f"evaluation{name}.json", metrics)
+        figure = workdir / f"samples_nearest{name}.png"
+        with optional_file(figure):
+            draw_nearest(samples[:SHOWN], open_split(config.data, "train"), figure)
+            log.info("written: %s", figure)
+    return metrics
+
+
+def labels_of(prior, source, rows=None):
+    """Returns the classes of pictures, by default of the first; None for a prior without any."""
+    if not prior.tokens.model.num_classes:
+        return None
+    rows = range(min(len(source), MOST_PICTURES)) if rows is None else rows
+    return np.array([source.label(i) for i in rows])
+
+
+def held_out_bits(prior, source, workdir, config):
+    """Returns the bits of a split under the prior and the tables, and of training tokens."""
+    model, codec = prior.tokens.model, prior.codec
+    bits = {"prior": 0.0, "tables": 0.0}
+    for rows, images in batches(source, config.eval.batch_size):
+        tokens, labels = prior.encode_to_tokens(images), labels_of(prior, source, rows)
+        bits["prior"] += float(np.sum(prior.tokens.bits(tokens, labels=labels)))
+        bits["tables"] += float(np.sum(codec.tables.bits(tokens)))
+    positions = len(source) * model.num_positions
+    train = read_tokens(workdir, "train", model.vocabulary, "")
+    rows = np.linspace(0, len(train) - 1, min(len(train), MOST_PICTURES)).astype(int)
+    labels = train.labels[rows] if model.num_classes else None
+    trained = float(np.mean(prior.tokens.symbol_bits(train.symbols[rows].astype(np.int32), labels)))
+    trained /= model.num_positions
+    pixels = codec.model.signal_pixels
+    return {
+        "bits_per_token": bits["prior"] / positions,
+        "bits_per_pixel": bits["prior"] / positions / pixels,
+        "bits_per_pixel_context_model": bits["tables"] / positions / pixels,
+        "train_bits_per_token": trained,
+        "gap_bits_per_token": bits["prior"] / positions - trained,
+    }
+
+
+def distances(prior, source, samples, vgg):
+    """Returns Fréchet distances of VGG16 features to the split: of samples and reconstructions.
+
+    The second is the floor that the autoencoder sets.
+    """
+    features = compiler.jit(lambda images: vgg16_features(vgg, to_network(images)))
+    size = prior.tokens.batch_size
+
+    def moments(images):
+        statistics = None
+        for start in range(0, len(images), size):
+            part = np.stack([images[i] for i in range(start, min(start + size, len(images)))])
+            filled = np.pad(part, ((0, size - len(part)), *3 * [(0, 0)]), mode="edge")
+            rows = np.asarray(features(filled))[: len(part)]
+            statistics = statistics or GaussianStatistics(rows.shape[-1])
+            statistics.add(rows)
+        return statistics.moments()
+
+    parts = [
+        prior.codec.to_images(prior.encode_to_tokens(images))
+        for _, images in batches(source, size, len(samples))
+    ]
+    original = moments(source)
+    found = {"samples": samples, "reconstructions": np.concatenate(parts)}
+    return {
+        **{
+            f"fd_vgg16_{name}": frechet_distance(*moments(to_uint8(images)), *original)
+            for name, images in found.items()
+        },
+        "fd_vgg16_protocol": f"{len(samples)} samples, or reconstructions, rounded to uint8, "
+        f"against {len(source)} pictures; VGG16 relu5_3, mean over positions",
+    }
+
+
+def to_uint8(images):
+    """Returns images in [0, 1] as in an image file."""
+    return np.round(255 * images).astype(np.uint8)
+
+
+def batches(source, size, number=None):
+    """Yields the rows of each batch, and its images."""
+    number = len(source) if number is None else number
+    for start in range(0, number, size):
+        rows = range(start, min(start + size, number))
+        yield rows, np.stack([source[i] for i in rows])
+
+
+def draw_nearest(samples, source, path):
+    """Writes samples, and beside them the pictures with the smallest squared error to each."""
+    rows = np.linspace(0, len(source) - 1, min(len(source), MOST_PICTURES)).astype(int)
+    pictures = np.stack([source[int(i)] for i in rows]).astype(np.float32) / 255
+    flat, wanted = (x.reshape(len(x), -1) for x in (pictures, samples))
+    errors = np.sum(flat**2, 1)[None] - 2 * wanted @ flat.T
+    pairs = samples, pictures[np.argmin(errors, 1)]
+    sheet = np.concatenate([atom_sheet(images) for images in pairs], 1)
+    Image.fromarray(to_uint8(sheet)).save(path)
