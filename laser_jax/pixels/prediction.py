@@ -8,6 +8,7 @@ all machines agree.
 import numpy as np
 
 from laser_jax.pixels.units import FINE, PATCH, WEIGHT
+from laser_jax.tokens.products import exact_product
 
 REACH = 2  # decoded pixels above and to the left
 _ABOVE = [(i, j) for i in range(-REACH, 0) for j in range(-REACH, 2 * PATCH)]
@@ -77,7 +78,7 @@ class Canvas:
           matrix: `(INPUTS, WIDTH)` float64 of integers in units of 1/4096.
         """
         found, middle = self.inputs(rows, columns)
-        change = np.floor(found.astype(np.float64) @ matrix / WEIGHT).astype(np.int64)
+        change = np.floor(exact_product(found, matrix) / WEIGHT).astype(np.int64)
         predicted = change + np.tile(middle, PATCH**2)
         return np.clip(predicted, 0, 255 * FINE)
 

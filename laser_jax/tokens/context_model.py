@@ -23,6 +23,7 @@ import json
 import numpy as np
 
 from laser_jax.tokens.layout import LARGEST_LEVEL, Layout, Tokens, check_tokens
+from laser_jax.tokens.products import exact_product
 
 UNIT = 256  # of scores, hidden units and embeddings: 1.0
 FEATURE = 64  # of features: 1.0
@@ -233,7 +234,7 @@ class _Wave:
         if self.layout.full:
             self.counts[:] = self.layout.width
             return
-        scores = self.coder.scores(
+        scores = _scores(
             _relu(self.hidden), self.tables["count_weights"], self.tables["count_bias"]
         )
         self.counts[:] = self.coder("counts", self.at[0], _weights(scores), self.counts)
@@ -260,9 +261,7 @@ class _Wave:
     def _pass_place(self, place, rows, left, units):
         start, size = self._alphabet(place)
         columns = slice(start, start + size)
-        scores = self.coder.scores(
-            units, self.atom_columns[:, columns], self.tables["atom_bias"][columns]
-        )
+        scores = _scores(units, self.atom_columns[:, columns], self.tables["atom_bias"][columns])
         weights = _weights(scores)
         pictures = self.at[0][rows]
         strength, prior = self.tables["adapt"]
@@ -302,7 +301,7 @@ class _Wave:
             units += tables["level_sent"][np.minimum(sent[rows], SENT)]
             for sign, row in zip((1, -1), tables["level_sign"], strict=True):
                 units += (np.maximum(sign * agreed, 0)[:, None] * row // UNIT).astype(np.int32)
-            scores = self.coder.scores(_relu(units), tables["level_weights"], tables["level_bias"])
+            scores = _scores(_relu(units), tables["level_weights"], tables["level_bias"])
             shown = np.minimum(np.abs(known), MAGNITUDES + 1) - 1
             size = 1 + self.coder("levels", pictures, _weights(scores), shown)
             escaped = np.flatnonzero(size > MAGNITUDES)
@@ -317,16 +316,8 @@ def _relu(units):
 
 
 def _scores(units, weights, bias):
-    """units @ weights // UNIT + bias. The product in float64 is exact, and far faster."""
-    total = (units.astype(np.float64) @ weights).astype(np.int32)
-    total >>= 8
-    total += bias
-    return total
-
-
-def _quick_scores(units, weights, bias):
-    """`_scores` by floats, for sizes alone: integers below 2^53 are exact in every order."""
-    total = (units.astype(np.float64) @ weights.astype(np.float64)).astype(np.int32)
+    """units @ weights // UNIT + bias."""
+    total = exact_product(units, weights).astype(np.int32)
     total >>= 8
     total += bias
     return total
@@ -362,7 +353,7 @@ def _next_of_set(weights, first, left):
 class _Meter:
     """Sums the bits of known symbols."""
 
-    reads, scores = False, staticmethod(_quick_scores)
+    reads = False
 
     def __init__(self, pictures):
         self.parts = {part: np.zeros(pictures) for part in ("counts", "atoms", "levels")}
@@ -381,7 +372,7 @@ class _Meter:
 class _Writer:
     """Writes known symbols to a `RangeEncoder`."""
 
-    reads, scores = False, staticmethod(_scores)
+    reads = False
 
     def __init__(self, encoder):
         self._encoder = encoder
@@ -405,7 +396,7 @@ class _Writer:
 class _Reader:
     """Reads symbols from a `RangeDecoder`."""
 
-    reads, scores = True, staticmethod(_scores)
+    reads = True
 
     def __init__(self, decoder):
         self._decoder = decoder
