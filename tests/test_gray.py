@@ -21,7 +21,7 @@ def test_gray_run_trains_evaluates_and_loads(tiny_config, tmp_path):
     tiny_config.loss.update(
         perceptual_weight=0.1, perceptual_net="alex", mr_dct_weight=0.1, mr_grad_weight=0.1
     )
-    tiny_config.adversarial.update(weight=0.1, start_step=2, warmup_steps=1, num_hiddens=8)
+    tiny_config.adversarial.update(weight=0.1, start_step=1, warmup_steps=0, num_hiddens=8)
     tiny_config.optimizer.warmup_steps = 1
     state = loop.train(tiny_config, tmp_path)
     assert state.params["encoder"]["DownConv_0"]["kernel"].shape[2] == 1

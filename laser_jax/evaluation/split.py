@@ -32,7 +32,7 @@ def quality_title(source, metrics):
 
 
 def make_eval_step(model, image_loss, lpips_params=None):
-    """Returns the jitted evaluation of one batch.
+    """Returns the jitted evaluation of one batch; equal models and losses share its programs.
 
     It maps `(variables, images uint8 (b, H, W, C), mask (b,))` to two dicts: sums of each metric
     over the images whose mask is True, and the uses and the energy of each entry of the
@@ -44,35 +44,34 @@ def make_eval_step(model, image_loss, lpips_params=None):
       lpips_params: from `load_lpips`, if `image_loss` has such a term.
     """
     image_loss = dataclasses.replace(image_loss, perceptual_precision="highest")
+    return functools.partial(_eval_step, model, image_loss, lpips_params)
 
-    @compiler.jit
-    def eval_step(variables, images, mask, lpips_params):
-        inputs = to_network(images)
-        output = model.apply(variables, inputs)
-        original, reconstruction = to_unit(inputs), to_unit(output.reconstruction)
-        loss, terms = _each(lambda a, b: image_loss(a, b, lpips_params))(
-            inputs, output.reconstruction
-        )
-        bottleneck_loss = _each(lambda *x: model.bottleneck.loss(*x, atoms_of(variables)))(
-            output.latents, output.approximation, output.code
-        )
-        per_image = {
-            "loss": loss + bottleneck_loss,
-            **terms,
-            "bottleneck_loss": bottleneck_loss,
-            "squared_error": jnp.mean((original - reconstruction) ** 2, axis=(1, 2, 3)),
-            "psnr": psnr(original, reconstruction),
-            "ssim": ssim(original, reconstruction),
-            "active_atoms": jnp.mean(active_atoms(output.code) * 1.0, axis=(1, 2)),
-            "images": jnp.ones(images.shape[0]),
-        }
-        sums = {name: jnp.sum(jnp.where(mask, x, 0)) for name, x in per_image.items()}
-        entries, count = model.bottleneck.entries(output.code), model.bottleneck.num_entries
-        coefficients = jnp.where(mask[:, None, None, None], entries.coefficients, 0)
-        entries = entries._replace(coefficients=coefficients)
-        return sums, {"uses": usage(entries, count), "energy": energy(entries, count)}
 
-    return functools.partial(eval_step, lpips_params=lpips_params)
+@functools.partial(compiler.jit, static_argnums=(0, 1))
+def _eval_step(model, image_loss, lpips_params, variables, images, mask):
+    """Returns the sums of the metrics of a batch, and the use of the entries."""
+    inputs = to_network(images)
+    output = model.apply(variables, inputs)
+    original, reconstruction = to_unit(inputs), to_unit(output.reconstruction)
+    loss, terms = _each(lambda a, b: image_loss(a, b, lpips_params))(inputs, output.reconstruction)
+    bottleneck_loss = _each(lambda *x: model.bottleneck.loss(*x, atoms_of(variables)))(
+        output.latents, output.approximation, output.code
+    )
+    per_image = {
+        "loss": loss + bottleneck_loss,
+        **terms,
+        "bottleneck_loss": bottleneck_loss,
+        "squared_error": jnp.mean((original - reconstruction) ** 2, axis=(1, 2, 3)),
+        "psnr": psnr(original, reconstruction),
+        "ssim": ssim(original, reconstruction),
+        "active_atoms": jnp.mean(active_atoms(output.code) * 1.0, axis=(1, 2)),
+        "images": jnp.ones(images.shape[0]),
+    }
+    sums = {name: jnp.sum(jnp.where(mask, x, 0)) for name, x in per_image.items()}
+    entries, count = model.bottleneck.entries(output.code), model.bottleneck.num_entries
+    coefficients = jnp.where(mask[:, None, None, None], entries.coefficients, 0)
+    entries = entries._replace(coefficients=coefficients)
+    return sums, {"uses": usage(entries, count), "energy": energy(entries, count)}
 
 
 def _each(mean):

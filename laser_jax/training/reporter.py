@@ -91,7 +91,6 @@ class Reporter:
     def _compile(self, setup):
         """Makes the jitted functions of the reports."""
         self._eval_step = make_eval_step(setup.model, setup.image_loss, setup.lpips_params)
-        self._ssim = jax.jit(lambda a, b: jnp.mean(ssim(to_unit(to_network(a)), b)))
 
     def __enter__(self):
         return self
@@ -215,7 +214,7 @@ class Reporter:
 
     def _batch_scalars(self, images, reconstruction):
         """Returns further curves of the last batch."""
-        return {"train/ssim": float(self._ssim(images, reconstruction))}
+        return {"train/ssim": float(_mean_ssim(images, reconstruction))}
 
     def validate(self, step, state):
         """Writes the `val/` curves over the whole split, and pictures.
@@ -321,3 +320,9 @@ class Reporter:
 
     def _restart_clock(self):
         self._clock, self._timed_steps = time.monotonic(), 0
+
+
+@jax.jit
+def _mean_ssim(images, reconstruction):
+    """Returns the mean SSIM of reconstructions in [0, 1] of a batch of uint8 images."""
+    return jnp.mean(ssim(to_unit(to_network(images)), reconstruction))

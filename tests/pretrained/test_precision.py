@@ -66,8 +66,8 @@ def test_validation_is_exact_whatever_the_precision_of_the_loss(tiny_config, pro
     model = build_model(tiny_config)
     images = jnp.zeros((2, 32, 32, 3))
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
-    eval_step = make_eval_step(model, ImageLoss(**tiny_config.loss), ALEX).func
-    found = products(eval_step, variables, np.zeros(images.shape, np.uint8), np.ones(2, bool), ALEX)
+    eval_step = make_eval_step(model, ImageLoss(**tiny_config.loss), ALEX)
+    found = products(eval_step, variables, np.zeros(images.shape, np.uint8), np.ones(2, bool))
     trunk = [e for e in found if e.outvars[0].aval.shape[-1] == 192]  # AlexNet's second layer
     assert trunk and all(e.params["precision"] == 2 * (lax.Precision.HIGHEST,) for e in trunk)
 

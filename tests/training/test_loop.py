@@ -20,7 +20,7 @@ from laser_jax import evaluate
 from laser_jax.figures.curves import read_scalars
 from laser_jax.models import build_model
 from laser_jax.pretrained import WeightsUnavailable
-from laser_jax.sharding import put_batch
+from laser_jax.sharding import put_batch, replicated
 from laser_jax.sparse import SparseCode
 from laser_jax.training import loop, progress, reporter
 from laser_jax.training.checkpoints import Checkpoints
@@ -69,6 +69,33 @@ def assert_same_state(a, b):
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def shared_programs():
+    """Runs whose steps are equal share the compiled step and the initial state."""
+
+    def once(function, copy=lambda setup, x: x):
+        results = {}
+
+        def shared(setup, *args):
+            config = setup.config
+            groups = ("model", "data", "loss", "adversarial", "optimizer", "seed")
+            key = str([config[name] for name in groups] + [config.num_train_steps, setup.lengths])
+            if key not in results:
+                results[key] = copy(setup, function(setup, *args))
+            return copy(setup, results[key])
+
+        return shared
+
+    def on_mesh(setup, state):  # a copy, because a step donates its state
+        return jax.device_put(jax.device_get(state), replicated(setup.mesh))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "TrainStep", once(TrainStep))
+        patch.setattr(loop, "initial_state", once(initial_state, on_mesh))
+        patch.setattr(Setup, "fit_start", once(Setup.fit_start, on_mesh))
+        yield
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory, photo_patches_dir):
     """A function that returns a finished run of a bottleneck, trained at its first call."""
@@ -79,7 +106,7 @@ def runs(tmp_path_factory, photo_patches_dir):
     def run(name):
         if name not in finished:
             config = configure(tiny.get_config(), name)
-            config.data.data_dir = str(photo_patches_dir)
+            config.data.data_dir, config.eval.table_images = str(photo_patches_dir), 0
             workdir = tmp_path_factory.mktemp("run")
             finished[name] = (config, workdir, loop.train(config, workdir))
         return finished[name]
@@ -219,24 +246,6 @@ def test_resumed_run_is_bit_identical_to_an_uninterrupted_one(name, runs, tmp_pa
     assert read_curves(tmp_path) == read_curves(workdir)
 
 
-@pytest.fixture
-def compiled_once(monkeypatch):
-    """Later runs reuse the compiled programs of the first one; their configs must be equivalent."""
-    for module, name in ((loop, "TrainStep"), (reporter, "make_eval_step")):
-        monkeypatch.setattr(module, name, once(getattr(module, name)))
-    monkeypatch.setattr(reporter, "ssim", lambda a, b: jnp.zeros(len(a)))
-
-
-def once(function):
-    results = []
-
-    def first_result(*args, **kwargs):
-        results.append(results[0] if results else function(*args, **kwargs))
-        return results[0]
-
-    return first_result
-
-
 class Killed(Exception):
     pass
 
@@ -263,7 +272,7 @@ def interrupt(monkeypatch, how, at):
     ids=["no terminal", "terminal"],
 )
 def test_run_resumes_from_every_residue_of_its_intervals(
-    terminal, how, tiny_config, tmp_path, compiled_once, monkeypatch
+    terminal, how, tiny_config, tmp_path, monkeypatch
 ):
     stderr = types.SimpleNamespace(isatty=lambda: terminal)
     monkeypatch.setattr(progress, "sys", types.SimpleNamespace(stderr=stderr))
@@ -282,7 +291,7 @@ def test_run_resumes_from_every_residue_of_its_intervals(
 
 
 def test_run_that_failed_at_its_first_step_accepts_a_corrected_config(
-    tiny_config, tmp_path, compiled_once, monkeypatch
+    tiny_config, tmp_path, monkeypatch
 ):
     config = configure(tiny_config, "fsq")
     config.update(num_train_steps=2, best_metric="loss")
