@@ -21,6 +21,7 @@ os.environ.setdefault("MPLCONFIGDIR", os.path.expanduser("~/.cache/matplotlib"))
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", os.devnull)
 
+import gc
 import pathlib
 import pickle
 import sys
@@ -44,6 +45,11 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 ROOT = pathlib.Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # for `configs` and `main`
+
+
+def pytest_collection_finish():
+    """Keeps the garbage collector from searching half a million objects of imported modules."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
