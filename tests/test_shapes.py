@@ -17,6 +17,7 @@ from laser_jax.models import (
     VectorQuantizer,
 )
 from laser_jax.models.bottlenecks.output import from_patches, straight_through, to_patches
+from laser_jax.tokens import ContextModel, Layout, code_of, fit_context_model, tokens_of
 from laser_jax.trained import TrainedAutoencoder
 
 f32, u8 = np.zeros((2, 12, 11, 3), np.float32), np.zeros((2, 12, 11, 3), np.uint8)
@@ -30,6 +31,10 @@ image_loss = losses.ImageLoss()
 signals = jnp.ones((5, 4))
 code = sparse.SparseCode(jnp.array([[0, 1]] * 5, jnp.int32), jnp.ones((5, 2)))
 learner = sparse.DictionaryLearner(4, sparsity=2)
+layout = Layout.of_set(num_atoms=4, sparsity=2, step=0.5)
+integers = sparse.SparseCode(np.array([[[[0, 1]] * 3]]), np.array([[[[1, -2]] * 3]]))
+tokens = tokens_of(integers, layout)
+context_model = fit_context_model(tokens, layout, most_steps=0)
 
 
 # A function, arguments of the annotated shapes, and arguments of other shapes or types.
@@ -58,6 +63,10 @@ learner = sparse.DictionaryLearner(4, sparsity=2)
     (sparse.usage, (code, 4), (signals, 4)),
     (sparse.nearest_atom, (signals, atoms), (signals, atoms[:, :3])),
     (learner.init, (jax.random.key(0), signals), (jax.random.key(0), code)),
+    (layout.vectors, (atoms,), (atoms[0],)),
+    (tokens_of, (integers, layout), (tokens, layout)),
+    (code_of, (tokens, layout), (integers, layout)),
+    (ContextModel.bits, (context_model, tokens), (context_model, integers)),
 ])  # fmt: skip
 def test_functions_accept_their_annotated_shapes_and_no_others(function, allowed, others):
     checked = jaxtyped(typechecker=beartype)(function)

@@ -8,7 +8,8 @@ Numbers are unsigned LEB128. The checksum is BLAKE2b.
 """
 
 import hashlib
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 MAGIC, VERSION = b"LASR", 1
 _FINGERPRINT = _CHECKSUM = 8  # bytes
@@ -24,7 +25,7 @@ class Run(NamedTuple):
     width: int
 
 
-def write_container(runs, payload, fingerprint):
+def write_container(runs: Sequence[Run], payload: bytes, fingerprint: bytes) -> bytes:
     """Returns a file's bytes.
 
     Args:
@@ -43,7 +44,7 @@ def write_container(runs, payload, fingerprint):
     return body + _checksum(body)
 
 
-def read_container(data, fingerprint):
+def read_container(data: bytes, fingerprint: bytes) -> tuple[list[Run], bytes]:
     """Returns `(runs, payload)` of a file's bytes.
 
     Raises:
@@ -80,13 +81,13 @@ def read_container(data, fingerprint):
     return runs, body[place:]
 
 
-def fingerprint_in(data):
+def fingerprint_in(data: bytes) -> bytes:
     """Returns the fingerprint in the header of a file's bytes, b"" if it is no such file."""
     start = len(MAGIC) + 1
     return bytes(data[start : start + _FINGERPRINT]) if data[: len(MAGIC)] == MAGIC else b""
 
 
-def fingerprint_of(*parts):
+def fingerprint_of(*parts: Any) -> bytes:
     """Returns the 8 bytes that tell models apart.
 
     Args:

@@ -19,11 +19,17 @@ are at least 1, so every token can be coded. `fit_context_model` makes the table
 import hashlib
 import io
 import json
+from collections.abc import Mapping
+from typing import Self
 
 import numpy as np
+from jaxtyping import Float, Integer
 
 from laser_jax.tokens.layout import LARGEST_LEVEL, Layout, Tokens, check_tokens
 from laser_jax.tokens.products import exact_product
+from laser_jax.tokens.range_coder import RangeDecoder, RangeEncoder
+
+Side = Integer[np.ndarray, "b h w side"]
 
 UNIT = 256  # of scores, hidden units and embeddings: 1.0
 FEATURE = 64  # of features: 1.0
@@ -51,7 +57,7 @@ class ContextModel:
       fingerprint: 8 bytes that other tables or layouts do not have.
     """
 
-    def __init__(self, layout, tables):
+    def __init__(self, layout: Layout, tables: Mapping[str, np.ndarray]) -> None:
         self.layout = layout
         self.tables = {name: np.asarray(tables[name], np.int32) for name in sorted(tables)}
         self._atoms = np.ascontiguousarray(self.tables["atom_weights"].T, np.float64)
@@ -63,12 +69,12 @@ class ContextModel:
         self.fingerprint = digest.digest()
 
     @property
-    def side_width(self):
+    def side_width(self) -> int:
         """Integers of side information at each position."""
         fixed = 4 * self.tables["near"].shape[1] + 12
         return self.tables["first"].shape[0] - fixed
 
-    def bits(self, tokens, *, side=None):
+    def bits(self, tokens: Tokens, *, side: Side | None = None) -> Float[np.ndarray, " b"]:
         """Returns the bits `(b,)` of each picture's tokens, coded on its own.
 
         Args:
@@ -78,19 +84,23 @@ class ContextModel:
         Raises:
           ValueError: if the tokens do not have the layout, or side does not fit.
         """
-        return sum(self.bits_by_part(tokens, side=side).values())
+        return np.sum(list(self.bits_by_part(tokens, side=side).values()), axis=0)
 
-    def bits_by_part(self, tokens, *, side=None):
+    def bits_by_part(
+        self, tokens: Tokens, *, side: Side | None = None
+    ) -> dict[str, Float[np.ndarray, " b"]]:
         """Returns "counts", "atoms" and "levels" -> bits `(b,)`; see `bits`."""
         meter = _Meter(len(tokens.counts))
         self._walk(meter, tokens, side)
         return meter.parts
 
-    def encode(self, encoder, tokens, *, side=None):
+    def encode(self, encoder: RangeEncoder, tokens: Tokens, *, side: Side | None = None) -> None:
         """Writes tokens to a `RangeEncoder`; see `bits`."""
         self._walk(_Writer(encoder), tokens, side)
 
-    def decode(self, decoder, shape, *, side=None):
+    def decode(
+        self, decoder: RangeDecoder, shape: tuple[int, int, int], *, side: Side | None = None
+    ) -> Tokens:
         """Returns the `Tokens` of shape `(b, h, w)` read from a `RangeDecoder`.
 
         Raises:
@@ -101,17 +111,17 @@ class ContextModel:
         self._walk(_Reader(decoder), tokens, side)
         return tokens
 
-    def to_bytes(self):
+    def to_bytes(self) -> bytes:
         """Returns the model as bytes, for `from_bytes`."""
         file = io.BytesIO()
         layout = np.frombuffer(json.dumps([_VERSION, *self.layout]).encode(), np.uint8)
         small = {name: x.astype(np.min_scalar_type(-1 - int(np.abs(x).max(initial=0))))
                  for name, x in self.tables.items()}  # fmt: skip
-        np.savez_compressed(file, layout=layout, **small)
+        np.savez_compressed(file, layout=layout, **small)  # type: ignore[arg-type]
         return file.getvalue()
 
     @classmethod
-    def from_bytes(cls, data):
+    def from_bytes(cls, data: bytes) -> Self:
         """Returns the model of `to_bytes`.
 
         Raises:

@@ -1,11 +1,18 @@
 """Tokens of pictures to the bytes of a file, and back."""
 
+from collections.abc import Iterable
+
 from laser_jax.tokens.container import Run, read_container, write_container
+from laser_jax.tokens.context_model import ContextModel
 from laser_jax.tokens.layout import Tokens
 from laser_jax.tokens.range_coder import RangeDecoder, RangeEncoder
 
+Groups = Iterable[tuple[Tokens, tuple[int, int]]]
 
-def pack_tokens(groups, model, *, unit, fingerprint):
+
+def pack_tokens(
+    groups: Groups, model: ContextModel, *, unit: tuple[int, int], fingerprint: bytes
+) -> bytes:
     """Returns the bytes of a file of pictures.
 
     Args:
@@ -31,7 +38,9 @@ def pack_tokens(groups, model, *, unit, fingerprint):
     return write_container(runs, encoder.finish(), _joined(fingerprint, model))
 
 
-def unpack_tokens(data, model, *, unit, fingerprint):
+def unpack_tokens(
+    data: bytes, model: ContextModel, *, unit: tuple[int, int], fingerprint: bytes
+) -> list[tuple[Tokens, tuple[int, int]]]:
     """Returns the groups that `pack_tokens` was given.
 
     Raises:
@@ -45,7 +54,7 @@ def unpack_tokens(data, model, *, unit, fingerprint):
     return groups
 
 
-def one_size(groups):
+def one_size(groups: Groups) -> list[tuple[Tokens, tuple[int, int]]]:
     """Returns the `Tokens` of each picture, `(1, h, w)`, with its size, from groups."""
     return [
         (Tokens(*(x[i : i + 1] for x in tokens)), size)

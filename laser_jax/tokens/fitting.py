@@ -12,10 +12,11 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from laser_jax.tokens import context_model as integer
-from laser_jax.tokens.context_model import FEATURE, MATRIX, NEAR, SENT, UNIT, ContextModel
-from laser_jax.tokens.layout import Tokens, check_tokens
+from laser_jax.tokens.context_model import FEATURE, MATRIX, NEAR, SENT, UNIT, ContextModel, Side
+from laser_jax.tokens.layout import Layout, Tokens, check_tokens
 
 NEAR_WIDTH, HIDDEN_WIDTH, LEVEL_WIDTH, PRODUCT_WIDTH = 24, 32, 16, 16
 MOST_ATOMS = 2**16
@@ -26,7 +27,15 @@ DECAYED = ("atom_free", "sent", "level_atom", "product_sent")
 LN2 = float(np.log(2))
 
 
-def fit_context_model(tokens, layout, *, dictionary=None, side=None, seed=0, most_steps=MOST_STEPS):
+def fit_context_model(
+    tokens: Tokens | list[Tokens],
+    layout: Layout,
+    *,
+    dictionary: Float[Array | np.ndarray, "m d"] | None = None,
+    side: Side | list[Side] | None = None,
+    seed: int = 0,
+    most_steps: int = MOST_STEPS,
+) -> ContextModel:
     """Returns the `ContextModel` of tokens.
 
     Args:

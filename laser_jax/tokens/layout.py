@@ -10,9 +10,11 @@ coefficient depend on all atoms of its signal.
 """
 
 import math
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple, Self
 
 import numpy as np
+from jaxtyping import Array, Float, Integer
 
 from laser_jax.checks import check_at_least, check_code, check_sparsity
 from laser_jax.sparse import SparseCode
@@ -29,9 +31,9 @@ class Tokens(NamedTuple):
       levels: `(b, h, w, k)` int32, not 0; 0 from place `counts` on.
     """
 
-    counts: np.ndarray
-    atoms: np.ndarray
-    levels: np.ndarray
+    counts: Integer[np.ndarray, "b h w"]
+    atoms: Integer[np.ndarray, "b h w k"]
+    levels: Integer[np.ndarray, "b h w k"]
 
 
 class Layout(NamedTuple):
@@ -48,15 +50,15 @@ class Layout(NamedTuple):
         value.
     """
 
-    alphabets: tuple | None
+    alphabets: tuple[int, ...] | None
     num_atoms: int
     width: int
-    steps: object = 1.0
+    steps: float | tuple[float, ...] = 1.0
     full: bool = False
     grid: bool = False
 
     @classmethod
-    def of_set(cls, *, num_atoms, sparsity, step):
+    def of_set(cls, *, num_atoms: int, sparsity: int, step: float) -> Self:
         """Returns the layout of sparse codes, whose coefficients are multiples of `step`."""
         check_sparsity(sparsity, num_atoms, "num_atoms")
         if not 0 < step < math.inf:
@@ -64,7 +66,7 @@ class Layout(NamedTuple):
         return cls(None, num_atoms, sparsity, float(step))
 
     @classmethod
-    def of_stages(cls, *, num_atoms, stages=1, full=True):
+    def of_stages(cls, *, num_atoms: int, stages: int = 1, full: bool = True) -> Self:
         """Returns the layout of VQ, one stage, and of residual VQ.
 
         Args:
@@ -78,7 +80,7 @@ class Layout(NamedTuple):
         return cls((num_atoms // stages,) * stages, num_atoms, stages, full=full)
 
     @classmethod
-    def of_grid(cls, levels):
+    def of_grid(cls, levels: Iterable[int]) -> Self:
         """Returns the layout of FSQ with so many values in each channel."""
         levels = tuple(int(n) for n in levels)
         if not levels or min(levels) < 2:
@@ -87,12 +89,14 @@ class Layout(NamedTuple):
         return cls(levels, sum(levels), len(levels), steps, full=True, grid=True)
 
     @property
-    def starts(self):
+    def starts(self) -> Integer[np.ndarray, " k"]:
         """The first atom of each place, `(k,)`; 0 for a set."""
         sizes = self.alphabets or (0,) * self.width
         return np.cumsum((0, *sizes[:-1]))
 
-    def vectors(self, dictionary):
+    def vectors(
+        self, dictionary: Float[Array | np.ndarray, "m d"]
+    ) -> Float[np.ndarray, "num_atoms d"]:
         """Returns what one level of each atom adds to a signal, `(num_atoms, d)`.
 
         Args:
@@ -100,12 +104,12 @@ class Layout(NamedTuple):
         """
         if not self.grid:
             return np.asarray(dictionary, np.float64)
-        values = [(np.arange(n) - n // 2) / (n // 2) for n in self.alphabets]
+        values = [(np.arange(n) - n // 2) / (n // 2) for n in self.alphabets or ()]
         rows = np.asarray(dictionary, np.float64)
         return np.concatenate([x[:, None] * row for x, row in zip(values, rows, strict=True)])
 
 
-def tokens_of(code, layout):
+def tokens_of(code: SparseCode, layout: Layout) -> Tokens:
     """Returns the `Tokens` of a `SparseCode` `(b, h, w, k)`.
 
     Args:
@@ -116,7 +120,7 @@ def tokens_of(code, layout):
     Raises:
       ValueError: if the code does not have the layout, or a level is beyond 2^30.
     """
-    check_code(SparseCode(*map(np.asarray, code)))
+    check_code(SparseCode(*map(np.asarray, code)))  # type: ignore[arg-type]
     indices, levels = np.asarray(code.indices, np.int64), _levels(code, layout)
     if indices.ndim != 4 or indices.shape[-1] != layout.width:
         raise ValueError(f"a code must have shape (b, h, w, {layout.width}), got {indices.shape}.")
@@ -135,7 +139,7 @@ def tokens_of(code, layout):
     return tokens
 
 
-def code_of(tokens, layout):
+def code_of(tokens: Tokens, layout: Layout) -> SparseCode:
     """Returns the integer `SparseCode` of tokens; its coefficients are levels.
 
     Unused places have coefficient 0 at distinct indices.
@@ -149,20 +153,22 @@ def code_of(tokens, layout):
     if layout.grid:
         values = atoms - layout.starts - np.array(layout.alphabets) // 2
         channels = np.broadcast_to(np.arange(layout.width), values.shape)
-        return SparseCode(channels.astype(np.int32), values.astype(np.int32))
+        indices, levels = channels.astype(np.int32), values.astype(np.int32)
+        return SparseCode(indices, levels)  # type: ignore[arg-type]
     used = np.arange(layout.width) < counts[..., None]
     if layout.alphabets:
-        return SparseCode(np.where(used, atoms, layout.starts).astype(np.int32), levels)
+        indices = np.where(used, atoms, layout.starts).astype(np.int32)
+        return SparseCode(indices, levels)  # type: ignore[arg-type]
     # Of the first k atoms at least as many are free as places are unused.
     first = np.arange(layout.width)
     taken = np.any((atoms[..., None] == first) & used[..., None], -2)
     free = np.argsort(taken, -1, kind="stable")
     place = np.clip(first - counts[..., None], 0, None)
     indices = np.where(used, atoms, np.take_along_axis(free, place, -1))
-    return SparseCode(indices.astype(np.int32), levels)
+    return SparseCode(indices.astype(np.int32), levels)  # type: ignore[arg-type]
 
 
-def check_tokens(tokens, layout):
+def check_tokens(tokens: Tokens, layout: Layout) -> None:
     """Raises ValueError unless `Tokens` are in canonical order and have the layout."""
     counts, atoms, levels = map(np.asarray, tokens)
     if any(not np.issubdtype(x.dtype, np.integer) for x in (counts, atoms, levels)):

@@ -14,11 +14,11 @@ LARGEST_ESCAPE = 2**31  # integers of `encode_integer` are below it
 class RangeEncoder:
     """Writes symbols. `encode` narrows an interval, `finish` returns a number inside it."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._bytes = bytearray()
         self._low, self._range = 0, _MASK
 
-    def encode(self, start, weight, total):
+    def encode(self, start: int, weight: int, total: int) -> None:
         """Writes the symbol that has the weights `[start, start + weight)` of `total`."""
         step = self._range // total
         self._low += step * start
@@ -30,7 +30,7 @@ class RangeEncoder:
             self._low = self._low << 8 & _MASK
             self._range <<= 8
 
-    def encode_integer(self, integer):
+    def encode_integer(self, integer: int) -> None:
         """Writes an integer in [0, 2^31 - 1) in 2 log2 (integer + 1) + 1 bits (Elias gamma)."""
         if not 0 <= integer < LARGEST_ESCAPE - 1:
             raise ValueError(f"the integer must be in [0, 2^31 - 1), got {integer}.")
@@ -40,7 +40,7 @@ class RangeEncoder:
         self.encode(0, 1, 2)
         self.encode(integer + 1 - (1 << length), 1, 1 << length)
 
-    def finish(self):
+    def finish(self) -> bytes:
         """Returns all bytes, the shortest that decode; nothing can be written after it."""
         # The multiple of the largest power of 256 in the interval: zeros at the end are implied.
         for zeros in (1 << shift for shift in range(56, -8, -8)):
@@ -67,16 +67,16 @@ class RangeDecoder:
     Other bytes give other symbols, never an error but that of `decode_integer`.
     """
 
-    def __init__(self, data):
+    def __init__(self, data: bytes) -> None:
         self._data, self._place = bytes(data), 8
         self._code, self._range = int.from_bytes(self._data[:8].ljust(8, b"\0"), "big"), _MASK
 
-    def target(self, total):
+    def target(self, total: int) -> int:
         """Returns the number in [0, total) that the next symbol's interval contains."""
         self._step = self._range // total
         return min(self._code // self._step, total - 1)
 
-    def consume(self, start, weight):
+    def consume(self, start: int, weight: int) -> None:
         """Takes the symbol `[start, start + weight)`, that which contains `target`."""
         self._code -= self._step * start
         self._range = self._step * weight
@@ -86,7 +86,7 @@ class RangeDecoder:
             self._range <<= 8
             self._place += 1
 
-    def decode_integer(self):
+    def decode_integer(self) -> int:
         """Returns an integer of `encode_integer`.
 
         Raises:
@@ -104,6 +104,6 @@ class RangeDecoder:
         self.consume(number, 1)
         return number
 
-    def exhausted(self):
+    def exhausted(self) -> bool:
         """Returns whether all bytes have been read; then what was read is all that was written."""
         return self._place >= len(self._data)

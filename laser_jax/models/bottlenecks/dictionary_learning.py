@@ -159,7 +159,8 @@ class DictionaryLearning(DictionaryBottleneck):
 
     def token_layout(self, step: float | None = None) -> Layout:
         step = step if self.has_real_coefficients else self.coefficient_step
-        return Layout.of_set(num_atoms=self.num_embeddings, sparsity=self.sparsity_level, step=step)
+        options = {"num_atoms": self.num_embeddings, "sparsity": self.sparsity_level}
+        return Layout.of_set(**options, step=step)  # type: ignore[arg-type]
 
     def random_atoms(self) -> Atoms:
         shape = (self.num_embeddings, self.signal_width)
