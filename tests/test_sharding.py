@@ -26,17 +26,15 @@ def first_step(config, devices):
 
 
 @pytest.mark.parametrize("bottleneck", ["vq", "ksvd"])  # make faults: all, on 8 devices too
-def test_step_on_two_devices_equals_the_step_on_one(tiny_config, bottleneck):
+def test_step_on_two_devices_equals_that_on_one_and_both_hold_the_same_state(
+    tiny_config, bottleneck
+):
     tiny_config.model.bottleneck = bottleneck
     (one, metrics_1, _), (two, metrics_2, images) = (first_step(tiny_config, n) for n in (1, 2))
     np.testing.assert_allclose(metrics_1["loss"], metrics_2["loss"], rtol=1e-5)
     np.testing.assert_allclose(one.dictionary["atoms"], two.dictionary["atoms"], atol=1e-4)
     assert len(images.sharding.device_set) == 2 and not images.is_fully_replicated
-
-
-def test_every_device_holds_the_same_dictionary(tiny_config):
-    state, _, _ = first_step(tiny_config, 2)
-    for array in jax.tree.leaves(state):
+    for array in jax.tree.leaves(two):
         a, b = (np.asarray(shard.data) for shard in array.addressable_shards)
         np.testing.assert_array_equal(a, b)
 

@@ -291,19 +291,6 @@ def test_bfloat16_signals_are_coded_in_float32(rng):
     np.testing.assert_array_equal(code.coefficients, exact.coefficients)
 
 
-def test_omp_is_the_same_under_jit_and_vmap(rng):
-    signals, dictionary = random_problem(rng, np.float32)
-    code = omp(signals, dictionary, sparsity=4)
-    jitted = jax.jit(lambda y, d: omp(y, d, sparsity=4))(signals, dictionary)
-    one_by_one = jax.vmap(lambda y: omp(y, dictionary, sparsity=4))(signals)
-    dictionaries = jnp.stack([dictionary, dictionary[::-1]])
-    each = jax.vmap(lambda d: omp(signals, d, sparsity=4))(dictionaries)
-    for other in (jitted, one_by_one, jax.tree.map(lambda x: x[0], each)):
-        np.testing.assert_array_equal(other.indices, code.indices)
-        np.testing.assert_allclose(other.coefficients, code.coefficients, rtol=1e-3, atol=1e-5)
-    np.testing.assert_array_equal(each.indices[1], 39 - code.indices)
-
-
 def test_gradient_is_that_of_least_squares_on_the_held_support(rng, float64):
     signals, dictionary = random_problem(rng, np.float64, n=6)
     weights = rng.normal(size=(6, 4))

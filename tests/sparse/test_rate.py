@@ -365,15 +365,6 @@ def test_stages_are_right_for_distant_signals_and_atoms(groups, bit_price):
     np.testing.assert_array_equal(code.indices, np.stack(expected, -1) + np.array([0, 16]))
 
 
-def test_a_code_of_stages_depends_on_its_signal_alone(coherent):
-    signals, dictionary = coherent
-    model = RateModel(np.full(256, 4.0), np.zeros(1), np.zeros(9))
-    options = {"stages": 8, "bit_price": 0.05}
-    together = rate_distortion_stages(signals, dictionary, model, **options)
-    alone = jax.lax.map(lambda y: rate_distortion_stages(y, dictionary, model, **options), signals)
-    assert np.mean(np.any(together.indices != alone.indices, -1)) < 0.01
-
-
 def test_number_of_stages_minimises_the_cost(problem):
     signals, dictionary = problem
     model = RateModel(jnp.full(48, 4.0), jnp.zeros(1), jnp.zeros(4))

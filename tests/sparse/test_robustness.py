@@ -99,6 +99,8 @@ def test_a_signal_that_is_not_finite_affects_only_its_own_code(name):
     np.testing.assert_array_equal(
         np.delete(code.coefficients, bad, 0), np.delete(plain(name).coefficients, bad, 0)
     )
+    if name in CODERS:
+        assert all(len(set(row)) == K for row in np.asarray(code.indices)[bad])
     own = np.asarray(code.coefficients)[bad]
     assert np.all(own == 0) if name in RATE_CODERS else np.all(np.isnan(own))
 
