@@ -19,11 +19,21 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from laser_jax.checks import check_at_least
-from laser_jax.sparse import DictionaryLearner, LearnerState, fit_dictionary, omp, to_dense
+from laser_jax.checks import check_at_least, check_choice
+from laser_jax.sparse import (
+    DictionaryLearner,
+    LearnerState,
+    fit_dictionary,
+    lasso,
+    nonnegative_omp,
+    omp,
+    to_dense,
+)
 
 _FLOATS = (np.float64, np.float32)
 _BLOCK = 4096  # signals that are coded at a time
+_ITERATIONS = 3000  # most steps of the lasso: atoms that are much alike need as many
+ALGORITHMS = ("omp", "lasso")
 
 
 class _Coding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -36,20 +46,29 @@ class _Coding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
           X: `(n, d)` array, one signal a row.
 
         Returns:
-          `(n, m)` array, at most `transform_n_nonzero_coefs` of a row not 0.
+          `(n, m)` array; by "omp" at most `transform_n_nonzero_coefs` of a row are not 0.
         """
         check_is_fitted(self)
+        check_choice("transform_algorithm", self.transform_algorithm, ALGORITHMS)
         X = validate_data(self, X, dtype=_FLOATS, reset=False)
         atoms, found = self._atoms.astype(X.dtype), np.empty((len(X), len(self._atoms)), X.dtype)
         with jax.enable_x64(X.dtype == np.float64):
             for start in range(0, len(X), _BLOCK):
                 rows = X[start : start + _BLOCK]
-                code = omp(
-                    _filled_up(rows), atoms, sparsity=self._sparsity, tolerance=self.transform_tol
-                )
-                dense = to_dense(code, len(atoms))
+                dense = self._codes(_filled_up(rows), atoms)
                 found[start : start + _BLOCK] = np.asarray(dense)[: len(rows)]
         return found
+
+    def _codes(self, rows, atoms):
+        """Returns the dense codes of some signals."""
+        if self.transform_algorithm == "lasso":
+            penalty = 1.0 if self.transform_alpha is None else self.transform_alpha
+            options = {"iterations": _ITERATIONS, "nonnegative": self.positive_code}
+            return lasso(rows, atoms, penalty=penalty, **options)
+        code = _pursuit(self.positive_code)(
+            rows, atoms, sparsity=self._sparsity, tolerance=self.transform_tol
+        )
+        return to_dense(code, len(atoms))
 
     def inverse_transform(self, X: Real[np.ndarray, "n m"]) -> Float[np.ndarray, "n d"]:
         """Returns the signals `(n, d)` that codes `(n, m)` stand for."""
@@ -76,7 +95,7 @@ class _Coding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
 
 class DictionaryLearning(_Coding):
-    """Learns a dictionary in which signals are sparse; codes are those of `laser_jax.sparse.omp`.
+    """Learns a dictionary in which signals are sparse; codes are those of `laser_jax.sparse`.
 
     `fit` learns from all signals at once (`fit_dictionary`), `partial_fit` from a stream
     (`DictionaryLearner`), after a `fit` too.
@@ -85,6 +104,10 @@ class DictionaryLearning(_Coding):
       n_components: atoms, m; None for as many as a signal is wide.
       transform_n_nonzero_coefs: atoms a signal, k, in `fit` too; None for a tenth of the width.
       transform_tol: squared error at which a signal is done; None to use all k atoms.
+      transform_algorithm: "omp" or "lasso", how `transform` codes; atoms learn by pursuit.
+      transform_alpha: penalty of the lasso, as in scikit-learn; None for 1.
+      positive_code: whether coefficients are >= 0, in `fit` too; needs the method "approximate" or
+        "online" there.
       method: how atoms learn, as in `fit_dictionary`.
       max_iter: iterations of `fit`, at least 1.
       tol: `fit` stops where an iteration lowers the error by less than this share; 0 never stops.
@@ -105,6 +128,9 @@ class DictionaryLearning(_Coding):
         *,
         transform_n_nonzero_coefs: int | None = None,
         transform_tol: float | None = None,
+        transform_algorithm: str = "omp",
+        transform_alpha: float | None = None,
+        positive_code: bool = False,
         method: str = "approximate",
         max_iter: int = 50,
         tol: float = 1e-4,
@@ -115,6 +141,9 @@ class DictionaryLearning(_Coding):
         self.n_components = n_components
         self.transform_n_nonzero_coefs = transform_n_nonzero_coefs
         self.transform_tol = transform_tol
+        self.transform_algorithm = transform_algorithm
+        self.transform_alpha = transform_alpha
+        self.positive_code = positive_code
         self.method = method
         self.max_iter = max_iter
         self.tol = tol
@@ -140,6 +169,7 @@ class DictionaryLearning(_Coding):
                 iterations=self.max_iter,
                 dictionary=self.dict_init,
                 tolerance=self.tol,
+                nonnegative="code" if self.positive_code else False,
                 key=self._key(),
             )
         self.components_: np.ndarray = np.array(result.dictionary, X.dtype)
@@ -165,6 +195,7 @@ class DictionaryLearning(_Coding):
             _sparsity(self.transform_n_nonzero_coefs, m, X.shape[1]),
             method=self.method,
             batch_size=self.batch_size,
+            coder=_pursuit(self.positive_code),
         )
         with jax.enable_x64(dtype == np.float64):
             for start in range(0, len(X), learner.batch_size):
@@ -191,11 +222,12 @@ class DictionaryLearning(_Coding):
 
 
 class SparseCoder(_Coding):
-    """Codes signals in a given dictionary by `laser_jax.sparse.omp`.
+    """Codes signals in a given dictionary.
 
     Args:
       dictionary: `(m, d)` array, atoms of any norm.
-      transform_n_nonzero_coefs, transform_tol: as of `DictionaryLearning`.
+      transform_n_nonzero_coefs, transform_tol, transform_algorithm, transform_alpha, positive_code:
+        as of `DictionaryLearning`.
 
     Attributes:
       n_features_in_: d.
@@ -207,10 +239,16 @@ class SparseCoder(_Coding):
         *,
         transform_n_nonzero_coefs: int | None = None,
         transform_tol: float | None = None,
+        transform_algorithm: str = "omp",
+        transform_alpha: float | None = None,
+        positive_code: bool = False,
     ):
         self.dictionary = dictionary
         self.transform_n_nonzero_coefs = transform_n_nonzero_coefs
         self.transform_tol = transform_tol
+        self.transform_algorithm = transform_algorithm
+        self.transform_alpha = transform_alpha
+        self.positive_code = positive_code
 
     def fit(self, X: Real[np.ndarray, "n d"], y: Any = None) -> Self:
         """Checks that signals are as wide as atoms; learns nothing. Returns the estimator."""
@@ -233,6 +271,10 @@ class SparseCoder(_Coding):
         tags = super().__sklearn_tags__()
         tags.requires_fit = False
         return tags
+
+
+def _pursuit(positive_code):
+    return nonnegative_omp if positive_code else omp
 
 
 def _sparsity(n_nonzero_coefs, num_atoms, width):

@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pytest
 from sklearn.base import clone
+from sklearn.decomposition import SparseCoder as ReferenceCoder
 from sklearn.linear_model import orthogonal_mp
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
@@ -82,3 +83,29 @@ def test_it_works_in_a_pipeline_and_a_grid_search_and_pickles():
     np.testing.assert_array_equal(again.transform(X), search.transform(X))
     names = search.best_estimator_.get_feature_names_out()
     assert len(names) == M and names[0] == "dictionarylearning0"
+
+
+@pytest.mark.parametrize("positive", [False, True])
+def test_lasso_codes_are_those_of_scikit_learn(positive):
+    options = {"transform_alpha": 0.1, "positive_code": positive}
+    coder = SparseCoder(TRUTH, transform_algorithm="lasso", **options)
+    expected = ReferenceCoder(TRUTH, transform_algorithm="lasso_cd", **options).transform(X)
+    found = coder.transform(X)
+
+    def objective(codes):
+        return 0.5 * np.sum((X - codes @ TRUTH) ** 2, -1) + 0.1 * np.sum(np.abs(codes), -1)
+
+    assert np.all(objective(found) <= (1 + 1e-5) * objective(expected))
+    assert np.all(found >= 0) == positive
+
+
+def test_positive_codes_of_a_pursuit_and_of_a_fit_are_positive():
+    options = {"positive_code": True, "transform_n_nonzero_coefs": K}
+    signals = np.abs(CODES) @ TRUTH
+    found = SparseCoder(TRUTH, **options).transform(signals)
+    assert np.all(found >= 0) and np.count_nonzero(found) > 1.5 * len(X)
+    model = model_with(positive_code=True).fit(signals)
+    assert np.all(model.transform(signals) >= 0)
+    assert model.error_ < 0.2 * np.mean(np.sum(signals**2, -1))
+    with pytest.raises(ValueError, match="'lars'; choose from lasso, omp"):
+        SparseCoder(TRUTH, transform_algorithm="lars").transform(X)
