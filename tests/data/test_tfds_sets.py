@@ -5,9 +5,11 @@ the real files' checksums is switched off.
 """
 
 import io
+import pathlib
 import tarfile
 import zipfile
 
+import jax
 import numpy as np
 import pytest
 import requests
@@ -15,8 +17,17 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from tensorflow_datasets.core.download import download_manager
 
-from laser_jax.data import DataUnavailable, open_source, prepare
+import laser_jax
+from laser_jax.data import DataUnavailable, open_source, open_split, prepare
 from laser_jax.data.tfds_sets import TFDS_SETS
+from laser_jax.evaluation.codec import fit_codec, write_tables
+from laser_jax.training.command_line import load_config
+from laser_jax.training.prior_setup import PriorSetup
+from laser_jax.training.prior_step import PriorStep
+from laser_jax.training.state import abstract_state
+
+ROOT = pathlib.Path(__file__).parents[2]
+STORED = ROOT / "tests" / "stored" / "vq.tar.gz"
 
 CIFAR_TRAIN, CIFAR_TEST = 5010, 7
 CELEB_A_SPLITS = (0, 0, 0, 1, 1, 2)  # of files 000001 to 000006: train, validation, test
@@ -199,6 +210,35 @@ def test_labels_are_those_of_the_records(data_dir):
     assert source("celeb_a").num_classes == 0
     with pytest.raises(ValueError, match="celeb_a has no classes"):
         source("celeb_a").label(0)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "imagenette"])
+def test_class_conditional_priors_learn_tokens_and_labels_of_the_set(name, data_dir, tmp_path):
+    """With the set's own config; of the autoencoder, a small stored one stands in."""
+    with tarfile.open(STORED) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (workdir,) = (path.parent for path in tmp_path.rglob("config.json"))
+    config = load_config(ROOT / "configs" / f"prior_{name}.py")
+    config.autoencoder, config.data.data_dir = str(workdir), str(data_dir)
+    config.data.image_size = 32
+    images, validation = (open_split(config.data, split) for split in ("train", "test"))
+    trained = laser_jax.load(workdir)
+    codec = fit_codec(
+        trained.model, trained.variables, images, images=4, batch_size=4, most_steps=0
+    )
+    write_tables(workdir, int(trained.state.step), codec.tables)
+    setup = PriorSetup.from_config(config)
+    setup.check()
+    assert (setup.model.num_classes, setup.model.width) == (10, 256)
+    (tmp_path / "run").mkdir()
+    tokens, held_out = setup.training_data(tmp_path / "run", images, validation)
+    assert tokens.symbols.shape == (2 * len(images), 64, 1)
+    labels = [images.label(i) for i in range(len(images))]
+    np.testing.assert_array_equal(tokens.labels, 2 * labels)
+    assert len(held_out) == len(validation)
+    batch = jax.tree.map(lambda x: np.stack(8 * [x]), tokens[0])
+    state, metrics, _ = jax.eval_shape(PriorStep(setup), abstract_state(setup), batch)
+    assert state.step.shape == metrics["loss"].shape == ()
 
 
 def test_descriptions_say_split_and_crop(data_dir):
