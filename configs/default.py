@@ -193,7 +193,8 @@ def _losses(config):
 def _prior(config):
     # A model of the tokens of a trained autoencoder. `model`, `loss` and `adversarial` are ignored.
     config.prior = config_dict.ConfigDict()
-    # None: the run trains an autoencoder; `autoregressive`: a prior of the run `autoencoder`
+    # None: the run trains an autoencoder. A prior of the run `autoencoder`: `autoregressive` has
+    # bits; `masked` draws in a few passes and has none; it needs vq, fsq or rvq with all stages
     config.prior.kind = config_dict.placeholder(str)
     # times that each training picture is encoded: as it is, then as data.flip and
     # data.crop_padding change it

@@ -15,7 +15,6 @@ from laser_jax.evaluation.codec import TokenCodec, missing_tables, read_tables
 from laser_jax.images import Images, check_images
 from laser_jax.models import Autoencoder, inference
 from laser_jax.paths import resolve_workdir
-from laser_jax.priors import TokenModel
 from laser_jax.sparse import SparseCode
 from laser_jax.tokens import Tokens
 from laser_jax.trained_prior import TrainedPrior
@@ -214,9 +213,7 @@ def load(
     if config.prior.kind is None:
         return TrainedAutoencoder(config, setup.model, state, workdir)
     setup.check_tokens(workdir)
-    tokens = TokenModel(
-        setup.model, {"params": state.eval_params()}, batch_size=config.eval.batch_size
-    )
+    tokens = setup.token_model(state.eval_params())
     return TrainedPrior(config, state, tokens, setup.codec, workdir)
 
 

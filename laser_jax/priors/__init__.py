@@ -8,11 +8,24 @@
 `main.py` trains the variables (`configs/prior_photos.py`); `laser_jax.load` reads them.
 """
 
+from laser_jax.priors.masked import MaskedTokenModel, MaskedTransformer
 from laser_jax.priors.start import fitted_start
 from laser_jax.priors.token_model import TokenModel
 from laser_jax.priors.transformer import TokenTransformer
 from laser_jax.priors.vocabulary import Vocabulary
 
-KINDS = ("autoregressive",)
+# prior.kind -> the module and the model of tokens.
+KINDS = {
+    "autoregressive": (TokenTransformer, TokenModel),
+    "masked": (MaskedTransformer, MaskedTokenModel),
+}
 
-__all__ = ["KINDS", "TokenModel", "TokenTransformer", "Vocabulary", "fitted_start"]
+__all__ = [
+    "KINDS",
+    "MaskedTokenModel",
+    "MaskedTransformer",
+    "TokenModel",
+    "TokenTransformer",
+    "Vocabulary",
+    "fitted_start",
+]

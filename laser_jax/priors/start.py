@@ -4,23 +4,24 @@ from typing import Any
 
 import numpy as np
 
-from laser_jax.priors.transformer import TokenTransformer
+from laser_jax.priors.vocabulary import Vocabulary
 
 _NOISE = 0.3  # of the random tables beside the dictionary
 
 
-def fitted_start(
-    model: TokenTransformer, params: Any, symbols: np.ndarray, dictionary: np.ndarray
-) -> Any:
+def fitted_start(model: Any, params: Any, symbols: np.ndarray, dictionary: np.ndarray) -> Any:
     """Returns the parameters with order-0 biases, and tables that know which atoms are alike.
 
     Args:
-      model: the `TokenTransformer`.
+      model: the module.
       params: its random parameters.
       symbols: `(b, n, s)` of training tokens.
       dictionary: `(m, d)` atoms of the code.
     """
-    vocabulary, new = model.for_symbols(symbols).vocabulary, dict(params)
+    new = dict(params)
+    vocabulary = Vocabulary(
+        model.layout, None if model.layout.alphabets else symbols.shape[-1] // 2
+    )
     used = np.asarray(vocabulary.used(symbols))
     for group in vocabulary.groups:
         classes = np.asarray(vocabulary.classes(group, symbols[..., group.places]))

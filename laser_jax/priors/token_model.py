@@ -96,12 +96,15 @@ class TokenModel:
             labels = np.asarray(jax.random.randint(label_key, (num,), 0, model.num_classes))
         parts: list[np.ndarray] = []
         for size, (batch, marks, *label) in self._batches(symbols, known, labels):
-            found, _ = draw(
-                model, self.variables, jax.random.fold_in(key, len(parts)), batch, marks,
-                *label, temperature=temperature, top_k=top_k, top_p=top_p,
+            found = self._draw(
+                jax.random.fold_in(key, len(parts)), batch, marks, label[0] if label else None,
+                {"temperature": temperature, "top_k": top_k, "top_p": top_p},
             )  # fmt: skip
             parts.append(np.asarray(found)[:size])
         return model.vocabulary.tokens(np.concatenate(parts), grid)
+
+    def _draw(self, key, given, known, labels, options):
+        return draw(self.model, self.variables, key, given, known, labels, **options)[0]
 
     def _given(self, num, given, known):
         model = self.model

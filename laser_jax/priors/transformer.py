@@ -48,7 +48,7 @@ def rotate(x: Float[Array, "b n heads e"], angles: Float[Array, "n half"]):
 
 
 class Block(nn.Module):
-    """Causal attention and a perceptron, each behind a layer norm and beside a residual path.
+    """Attention and a perceptron, each behind a layer norm and beside a residual path.
 
     With a cache it takes the rows from `index` on; the cache has the keys and values of all rows.
     `shown` `(b, rows)` says which rows the others see; None: all.
@@ -58,6 +58,7 @@ class Block(nn.Module):
     num_heads: int
     dropout: float
     dtype: Any
+    causal: bool = True
 
     @nn.compact
     def __call__(self, x, query_angles, key_angles, cache=None, index=0, shown=None):
@@ -73,7 +74,8 @@ class Block(nn.Module):
                 for old, new in zip(cache, (key, value), strict=True)
             )
         scores = jnp.einsum("bqhe,bkhe->bhqk", query, key) / np.sqrt(query.shape[-1])
-        seen = jnp.arange(key.shape[1])[None] <= index + jnp.arange(n)[:, None]
+        last = index + jnp.arange(n)[:, None] if self.causal else n
+        seen = jnp.arange(key.shape[1])[None] <= last
         seen = seen[None, None] if shown is None else seen[None, None] & shown[:, None, None]
         weights = jax.nn.softmax(jnp.where(seen, scores.astype(jnp.float32), -1e30))
         y = jnp.einsum("bhqk,bkhe->bqhe", drop(weights).astype(self.dtype), value)
@@ -115,6 +117,8 @@ class TokenTransformer(nn.Module):
     dtype: Any = jnp.float32
     most_atoms: int | None = None
     remat: bool = setting(False, Flag())
+
+    measure = "bits_per_token"  # the name of `training_bits`
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -194,6 +198,10 @@ class TokenTransformer(nn.Module):
             parts.append(self.symbol_bits(group, scores, rows[:, group.places]))
         bits = jnp.where(self.vocabulary.used(rows), jnp.concatenate(parts, -1), 0)
         return bits.reshape(b, n, s)
+
+    def training_bits(self, symbols, labels=None) -> Float[Array, ""]:
+        """Returns the mean bits of a position, for training."""
+        return jnp.mean(jnp.sum(self(symbols, labels), -1))
 
     def read(self, symbols, labels=None, cache=None, index=0) -> tuple[Hidden, Any]:
         """Runs the transformer over positions: what is known before each of them.

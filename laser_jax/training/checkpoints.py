@@ -22,7 +22,7 @@ from laser_jax.training.preemption import LostProcess
 log = logging.getLogger("laser_jax")
 
 # Validation metrics that can select the best checkpoint; 1: the largest, -1: the smallest.
-BEST_METRICS = {"psnr": 1, "ssim": 1, "loss": -1, "bits_per_token": -1}
+BEST_METRICS = {"psnr": 1, "ssim": 1, "loss": -1, "bits_per_token": -1, "masked_bits_per_token": -1}
 WHICH = ("newest", "best")
 
 

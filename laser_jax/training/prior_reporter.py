@@ -1,11 +1,13 @@
 """Reports of a prior's run: held-out bits, their gap to training bits, and samples."""
 
+import functools
+
 import jax
 import numpy as np
 from PIL import Image
 
 from laser_jax.figures import atom_sheet
-from laser_jax.priors import TokenModel
+from laser_jax.priors import MaskedTokenModel
 from laser_jax.priors.transformer import LN2
 from laser_jax.tokens import fit_context_model
 from laser_jax.training.reporter import Reporter
@@ -20,7 +22,8 @@ class PriorReporter(Reporter):
     _next = "python -m laser_jax sample --workdir={workdir} --num=64 --out=samples.png"
 
     def _compile(self, setup):
-        self._codec = setup.codec
+        self._codec, self._setup = setup.codec, setup
+        self._masked = jax.jit(functools.partial(_masked_bits, setup.model))
 
     def _batch_scalars(self, images, reconstruction):
         return {}
@@ -31,22 +34,36 @@ class PriorReporter(Reporter):
         shown = np.linspace(0, len(self._images) - 1, size).astype(int)
         held_out = self._bits_per_token(prior, self._validation, slice(None))
         trained = self._bits_per_token(prior, self._images, shown)
+        name = self._model.measure
         return {
             "loss": LN2 * held_out,
-            "bits_per_token": held_out,
-            "bits_per_pixel": held_out / self._codec.model.signal_pixels,
-            "train_bits_per_token": trained,
-            "gap_bits_per_token": held_out - trained,
+            name: held_out,
+            name.replace("token", "pixel"): held_out / self._codec.model.signal_pixels,
+            f"train_{name}": trained,
+            f"gap_{name}": held_out - trained,
         }
 
     def _bits_per_token(self, prior, source, rows):
+        if isinstance(prior, MaskedTokenModel):
+            return self._masked_bits_per_token(prior, source, rows)
         labels = source.labels[rows] if self._model.num_classes else None
         bits = prior.symbol_bits(source.symbols[rows].astype(np.int32), labels)
         return float(np.mean(bits)) / self._model.num_positions
 
+    def _masked_bits_per_token(self, prior, source, rows):
+        """The mean over whole batches, each with the same random masks at every validation."""
+        size, found = prior.batch_size, []
+        rows = np.arange(len(source))[rows]
+        for start in range(0, len(rows), size):
+            batch = np.resize(rows[start : start + size], size)
+            key = jax.random.fold_in(jax.random.key(self._config.seed), start)
+            symbols = source.symbols[batch].astype(np.int32)
+            found.append(self._masked(prior.variables, symbols, source.labels[batch], key))
+        return float(np.mean(found))
+
     def _prior(self, state):
         params = jax.device_get(state.eval_params())  # so that each process can compute alone
-        return TokenModel(self._model, {"params": params}, batch_size=self._config.eval.batch_size)
+        return self._setup.token_model(params)
 
     def _pictures(self, state):
         return {"val/samples": atom_sheet(self._sampled(state))}
@@ -75,3 +92,7 @@ class PriorReporter(Reporter):
     def _draw(self, figure, state, shown):
         sheet = np.round(255 * atom_sheet(self._sampled(state))).astype(np.uint8)
         Image.fromarray(sheet).save(figure)
+
+
+def _masked_bits(model, variables, symbols, labels, key):
+    return model.apply(variables, symbols, labels, rngs={"mask": key}, method="training_bits")

@@ -14,7 +14,7 @@ from laser_jax.evaluation.codec import TokenCodec, missing_tables, read_tables
 from laser_jax.models.inference import atoms_of
 from laser_jax.models.precision import network_dtype
 from laser_jax.paths import resolve_workdir
-from laser_jax.priors import TokenTransformer, fitted_start
+from laser_jax.priors import KINDS, fitted_start
 from laser_jax.ranges import settings_of
 from laser_jax.sharding import data_mesh, replicated, wait_for_first_process
 from laser_jax.tokens import fingerprint_of
@@ -51,7 +51,7 @@ class PriorSetup(Setup):
 
     @functools.cached_property
     def model(self):
-        """The `TokenTransformer`."""
+        """The `TokenTransformer` or `MaskedTransformer`."""
         config, autoencoder = self.config, self.codec.model
         size, shape = config.data.image_size, autoencoder.signal_shape
         if size % shape[0] or size % shape[1] or config.data.channels != autoencoder.in_channels:
@@ -63,12 +63,13 @@ class PriorSetup(Setup):
         classes = num_classes(config.data.name) if config.prior.use_labels else 0
         if config.prior.use_labels and not classes:
             raise ValueError(f"prior.use_labels needs classes; {config.data.name} has none.")
-        return TokenTransformer(
+        module, _ = KINDS[config.prior.kind]
+        return module(
             layout=self.codec.tables.layout,
             grid=(size // shape[0], size // shape[1]),
             num_classes=classes,
             dtype=network_dtype(config.prior.dtype),
-            **{name: config.prior[name] for name in settings_of(TokenTransformer)},
+            **{name: config.prior[name] for name in settings_of(module)},
         )
 
     @functools.cached_property
@@ -76,13 +77,18 @@ class PriorSetup(Setup):
         """The `Optimizer` of the transformer."""
         return build_optimizer(self.config, None, self.lengths)
 
+    def token_model(self, params):
+        """Returns the model of tokens with parameters."""
+        _, cls = KINDS[self.config.prior.kind]
+        return cls(self.model, {"params": params}, batch_size=self.config.eval.batch_size)
+
     @property
     def fingerprint(self):
         """Text that other autoencoders, or other tables of their tokens, do not have."""
         return fingerprint_of(self.codec.fingerprint, self.codec.tables.fingerprint).hex()
 
     def check(self):
-        check_best_metric(self.config.best_metric, ("loss", "bits_per_token"))
+        check_best_metric(self.config.best_metric, ("loss", self.model.measure))
         if self.config.init_from is not None or self.config.optimizer.accumulate_steps > 1:
             raise ValueError(
                 "init_from and optimizer.accumulate_steps are for autoencoders, not for priors."
@@ -92,7 +98,8 @@ class PriorSetup(Setup):
     def init(self, key):
         symbols = jnp.zeros((1, self.model.num_positions, self.model.vocabulary.places), jnp.int32)
         labels = jnp.zeros(1, jnp.int32)
-        return self.model.init(key, symbols, labels)["params"], {}, {}
+        keys = {"params": key, "mask": key}
+        return self.model.init(keys, symbols, labels)["params"], {}, {}
 
     def check_tokens(self, workdir):
         """Raises ValueError if a workdir has the tokens of another autoencoder."""

@@ -34,11 +34,16 @@ class PriorStep:
     def _step(self, state, symbols, labels):
         key = jax.random.fold_in(jax.random.key(self._config.seed), state.step)
 
-        model = self._model.for_symbols(symbols)
+        model, (dropout, mask) = self._model, jax.random.split(key)
+        if model.layout.alphabets is None:
+            model = model.for_symbols(symbols)
 
         def loss_of(params):
-            bits = model.apply({"params": params}, symbols, labels, rngs={"dropout": key})
-            return LN2 * jnp.mean(jnp.sum(bits, -1))  # nats a token
+            bits = model.apply(
+                {"params": params}, symbols, labels,
+                rngs={"dropout": dropout, "mask": mask}, method="training_bits",
+            )  # fmt: skip
+            return LN2 * bits  # nats a token
 
         loss, grads = jax.value_and_grad(loss_of)(state.params)
         params, _, opt_state = self._optimizer.update(
@@ -51,8 +56,8 @@ class PriorStep:
         new = state.replace(params=params, opt_state=opt_state, ema_params=averages)
         metrics = {
             "loss": loss,
-            "bits_per_token": loss / LN2,
-            "bits_per_pixel": loss / LN2 / self._pixels,
+            model.measure: loss / LN2,
+            model.measure.replace("token", "pixel"): loss / LN2 / self._pixels,
             "grad_norm": optax.global_norm(grads),
             "learning_rate": self._optimizer.schedule(state.step),
         }

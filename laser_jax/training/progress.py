@@ -32,7 +32,8 @@ class Progress:
         if "train/psnr" in scalars:
             quality = f"PSNR {scalars['train/psnr']:.2f} dB"
         else:
-            quality = f"{scalars['train/bits_per_token']:.3f} bits/token"
+            names = ("train/bits_per_token", "train/masked_bits_per_token")
+            quality = next(f"{scalars[name]:.3f} bits/token" for name in names if name in scalars)
         if self._bar:
             self._bar.set_postfix_str(f"loss {loss:.4f}, {quality}")
             return

@@ -75,7 +75,7 @@ SETTINGS = {
     "adversarial.start_step": COUNT,
     "adversarial.warmup_steps": COUNT_OR_NONE,
     "adversarial.learning_rate": RATE,
-    "prior.kind": Optional(Choice(KINDS)),
+    "prior.kind": Optional(Choice(tuple(KINDS))),
     "prior.copies": COUNT,
     "prior.use_labels": Flag(),
     "prior.dtype": Choice(DTYPES),

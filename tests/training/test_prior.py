@@ -203,3 +203,18 @@ def test_run_ends_when_validations_no_longer_improve(autoencoder, tmp_path):
     assert int(state.step) < 40
     again = loop.train(config, tmp_path)  # the same command neither trains on nor fails
     jax.tree.map(np.testing.assert_array_equal, again, state)
+
+
+@pytest.mark.slow
+def test_masked_prior_trains_draws_and_has_no_bits(autoencoder, tmp_path):
+    config = configure(autoencoder)
+    config.prior.kind, config.best_metric = "masked", "masked_bits_per_token"
+    config.num_train_steps, config.checkpoint_every_steps, config.eval.perceptual = 3, 3, False
+    loop.train(config, tmp_path)
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["val/masked_bits_per_token"] > 0 and "val/bits_per_token" not in metrics
+    assert "masked_bits_per_token" not in evaluate.evaluate(config, tmp_path)
+    prior = laser_jax.load(tmp_path, checkpoint="best")
+    assert prior.sample(jax.random.key(0), 4, labels=1).shape == (4, 16, 16, 3)
+    with pytest.raises(ValueError, match="masked prior has no exact likelihood"):
+        prior.bits(np.zeros((1, 16, 16, 3), np.uint8), labels=[0])
