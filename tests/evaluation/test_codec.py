@@ -11,6 +11,7 @@ from laser_jax.data import open_split
 from laser_jax.evaluation.codec import TokenCodec, fit_codec, read_tables, write_tables
 from laser_jax.tokens import pack_tokens
 from laser_jax.training.loop import train
+from tests.faults.evidence import read_curves
 
 STORED = pathlib.Path(__file__).parent.parent / "stored"
 BATCH = 16
@@ -119,8 +120,11 @@ def test_training_and_evaluation_store_tables_and_report_the_true_rate(
     from laser_jax.evaluate import evaluate
 
     tiny_config.model.bottleneck, tiny_config.num_train_steps = "vq", 20
-    tiny_config.eval.table_images = 32
+    tiny_config.eval.table_images, tiny_config.eval_every_steps = 32, 10
     train(tiny_config, tmp_path)
+    rates = read_curves(tmp_path)["val/bits_per_pixel"]
+    assert [step for step, _ in rates] == [10, 20]  # the first is of quick tables
+    assert all(0 < bits < 5 / 16 for _, bits in rates)
     tables = tmp_path / "tokens-20.npz"
     stored = tables.read_bytes()
     first = evaluate(tiny_config, tmp_path)

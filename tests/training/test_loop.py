@@ -51,7 +51,8 @@ EVERY_LOSS = {
     },
     "adversarial": {"weight": 0.1, "start_step": 23, "warmup_steps": 5, "num_hiddens": 8},
 }  # fmt: skip
-
+# Their true rate is measured, by tables of few images: tokens of stages, of a grid, and of sets.
+CODED = ("rvq by gradient", "fsq", "parallel, atoms by rate")
 
 # A step of "every loss" takes a second in a program that was compiled quickly.
 EVERY = [*list(BOTTLENECKS)[:-1], pytest.param("every loss", marks=pytest.mark.slow)]
@@ -69,30 +70,32 @@ def assert_same_state(a, b):
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
+def once(function, copy=lambda setup, result: result):
+    """Returns `function(setup, *args)` that is called once for equal models, data and schedules."""
+    results = {}
+
+    def shared(setup, *args):
+        config = setup.config
+        groups = ("model", "data", "loss", "adversarial", "optimizer", "seed")
+        key = str([config[name] for name in groups] + [config.num_train_steps, setup.lengths])
+        if key not in results:
+            results[key] = copy(setup, function(setup, *args))
+        return copy(setup, results[key])
+
+    return shared
+
+
+def copy_of_state(setup, state):
+    return jax.device_put(jax.device_get(state), replicated(setup.mesh))
+
+
 @pytest.fixture(scope="module", autouse=True)
 def shared_programs():
-    """Runs whose steps are equal share the compiled step and the initial state."""
-
-    def once(function, copy=lambda setup, x: x):
-        results = {}
-
-        def shared(setup, *args):
-            config = setup.config
-            groups = ("model", "data", "loss", "adversarial", "optimizer", "seed")
-            key = str([config[name] for name in groups] + [config.num_train_steps, setup.lengths])
-            if key not in results:
-                results[key] = copy(setup, function(setup, *args))
-            return copy(setup, results[key])
-
-        return shared
-
-    def on_mesh(setup, state):  # a copy, because a step donates its state
-        return jax.device_put(jax.device_get(state), replicated(setup.mesh))
-
+    """Runs of equal steps share the compiled step, and copies of the start: a step donates it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "TrainStep", once(TrainStep))
-        patch.setattr(loop, "initial_state", once(initial_state, on_mesh))
-        patch.setattr(Setup, "fit_start", once(Setup.fit_start, on_mesh))
+        patch.setattr(loop, "initial_state", once(initial_state, copy_of_state))
+        patch.setattr(Setup, "fit_start", once(Setup.fit_start, copy_of_state))
         yield
 
 
@@ -106,7 +109,8 @@ def runs(tmp_path_factory, photo_patches_dir):
     def run(name):
         if name not in finished:
             config = configure(tiny.get_config(), name)
-            config.data.data_dir, config.eval.table_images = str(photo_patches_dir), 0
+            config.data.data_dir = str(photo_patches_dir)
+            config.eval.table_images = 8 if name in CODED else 0
             workdir = tmp_path_factory.mktemp("run")
             finished[name] = (config, workdir, loop.train(config, workdir))
         return finished[name]
