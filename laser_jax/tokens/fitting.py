@@ -150,28 +150,30 @@ def _log_shares(symbols, size):
 def _trained(params, fixed, data, layout, steps, seed):
     """Adam with weight decay of the free tables, learning rate to 0 by a cosine."""
     arrays = {name: jnp.asarray(x) for name, x in data.items()}
-    loss = functools.partial(_bits, layout=layout)
-
-    @jax.jit
-    def update(step, params, moments, fixed, arrays):
-        key = jax.random.fold_in(jax.random.key(seed), step)
-        grads = jax.grad(loss)(params, fixed, arrays, key)
-        first, second = moments
-        first = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, first, grads)
-        second = jax.tree.map(lambda m, g: 0.99 * m + 0.01 * g * g, second, grads)
-        rate = LEARNING_RATE * 0.5 * (1 + jnp.cos(jnp.pi * step / steps))
-        scale1, scale2 = 1 - 0.9 ** (step + 1.0), 1 - 0.99 ** (step + 1.0)
-
-        def move(name, x):
-            change = first[name] / scale1 / (jnp.sqrt(second[name] / scale2) + 1e-8)
-            return x - rate * (change + (DECAY / LEARNING_RATE * x if name in DECAYED else 0))
-
-        return {name: move(name, x) for name, x in params.items()}, (first, second)
-
     moments = (jax.tree.map(jnp.zeros_like, params),) * 2
     for step in range(steps):
-        params, moments = update(jnp.float32(step), params, moments, fixed, arrays)
+        params, moments = _update(
+            jnp.float32(step), params, moments, fixed, arrays, steps, seed, layout=layout
+        )
     return params
+
+
+@functools.partial(jax.jit, static_argnames="layout")
+def _update(step, params, moments, fixed, arrays, steps, seed, *, layout):
+    """Returns the parameters and Adam's moments after one of `steps` steps."""
+    key = jax.random.fold_in(jax.random.key(seed), step)
+    grads = jax.grad(functools.partial(_bits, layout=layout))(params, fixed, arrays, key)
+    first, second = moments
+    first = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, first, grads)
+    second = jax.tree.map(lambda m, g: 0.99 * m + 0.01 * g * g, second, grads)
+    rate = LEARNING_RATE * 0.5 * (1 + jnp.cos(jnp.pi * step / steps))
+    scale1, scale2 = 1 - 0.9 ** (step + 1.0), 1 - 0.99 ** (step + 1.0)
+
+    def move(name, x):
+        change = first[name] / scale1 / (jnp.sqrt(second[name] / scale2) + 1e-8)
+        return x - rate * (change + (DECAY / LEARNING_RATE * x if name in DECAYED else 0))
+
+    return {name: move(name, x) for name, x in params.items()}, (first, second)
 
 
 def _bits(params, fixed, data, key, *, layout):
