@@ -1,7 +1,7 @@
 """Learns the model that ships with the package: python -m laser_jax.pixels [--out=FILE].
 
 From the training photographs of `photo_patches`; those kept aside for validation and tests are
-never read. The same installation on the same kind of processor writes the same bytes.
+never read. Everything random has a seed: the same installation on the same kind of processor learns the same.
 """
 
 import argparse

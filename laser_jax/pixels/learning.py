@@ -43,8 +43,9 @@ class Plan(NamedTuple):
       sparsity: the most atoms of a patch.
       iterations: of a dictionary.
       passes: over which tables are fitted, after the dictionary.
-      windows: for each band, and each of its knots from low to high quality, the side in pixels of
-        the part of each photograph that is coded.
+      knots: for each band the qualities at which there are tables; beyond the last band's the
+        tables of its nearest knot are used.
+      windows: for each knot the side in pixels of the part of each photograph that is coded.
       context_steps: the most steps of a context model.
       seed: of everything random.
     """
@@ -53,14 +54,10 @@ class Plan(NamedTuple):
     sparsity: int = 48
     iterations: int = 8
     passes: int = 2
-    windows: tuple = ((1024, 1024), (1024, 512), (512, 400))
+    knots: tuple = ((34, 67),)
+    windows: tuple = ((1024, 512),)
     context_steps: int = 1500
     seed: int = 0
-
-    def knots(self, band):
-        """The qualities of a band at which there are tables: both ends, and between."""
-        ends = np.linspace(1, QUALITIES, len(self.windows) + 1).round()[band : band + 2]
-        return np.linspace(*ends, len(self.windows[band])).round().astype(np.int64)
 
 
 class Cut(NamedTuple):
@@ -82,7 +79,7 @@ def learn(photographs, plan=None):
       plan: a `Plan`.
     """
     plan = plan or Plan()
-    return joined([learn_band(photographs, plan, band) for band in range(len(plan.windows))])
+    return joined([learn_band(photographs, plan, band) for band in range(len(plan.knots))])
 
 
 def learn_band(photographs, plan, band):
@@ -110,9 +107,9 @@ def joined(bands):
 
 class _Learner:
     def __init__(self, photographs, plan, band):
-        self.plan, self.rng = plan, np.random.default_rng([plan.seed, band])
+        self.plan, self.rng = plan, np.random.default_rng([plan.seed, 1 + band])
         self.photographs, self.windows = photographs, plan.windows[band]
-        self.knots = plan.knots(band)
+        self.knots = np.array(plan.knots[band])
         self.prices = PRICES[self.knots - 1]
         model = uniform_rate_model(plan.atoms, sparsity=plan.sparsity, max_level=MAX_LEVEL)
         levels = 1 + 2 * np.log2(np.arange(1, MAX_LEVEL + 1))
@@ -133,7 +130,7 @@ class _Learner:
     def _cuts(self, turn):
         """Yields a view of each photograph at each knot."""
         for knot, window in enumerate(self.windows):
-            step = thumbnail_step(self.prices[knot])
+            step = learning_step(self.prices[knot])
             for number, image in enumerate(self.photographs):
                 chosen = turn + knot + number
                 original, decoded = (_view(x, chosen) for x in (image, self.decoded[knot][number]))
@@ -264,7 +261,15 @@ class _Learner:
 
 
 def thumbnail_step(price):
-    """Returns the step of the thumbnail in 1/16 pixel at a price."""
+    """Returns the step of files' thumbnails in 1/16 pixel: the best for the validation photograph.
+
+    Coarser means cost more atoms than they save.
+    """
+    return int(np.rint(0.034 * PIXEL * (price / 0.005) ** (1 / 3)))
+
+
+def learning_step(price):
+    """Returns the step while learning, in 1/16 pixel. It was chosen before that of files."""
     return int(np.rint(0.06 * PIXEL * np.clip((price / 0.003) ** 0.25, 0.8, 1.5)))
 
 

@@ -100,7 +100,8 @@ class PixelModel:
     def setting(self, quality):
         """Returns the `Setting` of a quality."""
         place = quality - 1
-        band = self.bands[place * len(self.bands) // QUALITIES]
+        # Bands share a quality where one ends; lower qualities than the first belong to it.
+        band = self.bands[max(0, sum(quality > x.knots[0] for x in self.bands) - 1)]
         return Setting(
             quality,
             band,
@@ -119,6 +120,7 @@ def side_of(differences, quality, knots):
       quality: 1 to 100.
       knots: the band's qualities, at even distances.
     """
+    quality = np.clip(quality, knots[0], knots[-1])
     near = np.maximum(0, 63 - 63 * np.abs(quality - knots) // (knots[1] - knots[0]))
     shape = (*differences.shape[:2], len(knots))
     return np.concatenate([differences, np.broadcast_to(near, shape)], -1)[None]

@@ -11,7 +11,13 @@ from laser_jax.tokens import RangeDecoder, RangeEncoder, Run, read_container, wr
 from tests.tokens.test_files import mutations
 
 PLAN = learning.Plan(
-    atoms=32, sparsity=4, iterations=2, passes=1, windows=((48, 32), (32, 32)), context_steps=0
+    atoms=32,
+    sparsity=4,
+    iterations=2,
+    passes=1,
+    knots=((20, 60), (60, 100)),
+    windows=((48, 32), (32, 32)),
+    context_steps=0,
 )
 
 
