@@ -1,7 +1,8 @@
 """Learns the model that ships with the package: python -m laser_jax.pixels [--out=FILE].
 
 From the training photographs of `photo_patches`; those kept aside for validation and tests are
-never read. Everything random has a seed: the same installation on the same kind of processor learns the same.
+never read. Everything random has a seed: the same installation on the same kind of processor
+learns the same model.
 """
 
 import argparse
