@@ -87,11 +87,22 @@ class Atoms:
     def argmax(self, score):
         """Returns index and value `(b,)` of each signal's best atom; the first one in a tie."""
         if self.axis == 1:
-            return row_argmax(score)
+            return self.shared(*row_argmax(score))
         best = jnp.max(score, axis=0)
         place = lax.broadcasted_iota(jnp.int32, score.shape, 0)
         first = jnp.min(jnp.where(score == best[None, :], place, score.shape[0] - 1), axis=0)
-        return first, best
+        return self.shared(first, best)
+
+    def largest(self, values):
+        """Returns what `argmax` does, of the sizes of the values."""
+        # On a CPU writing the sizes takes longer than finding the largest.
+        if self.axis == 0 or self.at_once:
+            return self.argmax(jnp.abs(values))
+        return self.shared(*row_argmax(values, of_size=True))
+
+    def shared(self, index, value):
+        """Returns the best of the devices' indices and values."""
+        return index, value
 
     def each(self, numbers):
         """Returns one number a signal, `(b,)`, shaped to broadcast against a block."""
@@ -104,6 +115,10 @@ class Atoms:
     def take(self, indices):
         """Returns a block of atoms, one for each of the `(b,)` indices."""
         return _take(self.vectors, indices, self.axis)
+
+    def gram_rows(self, indices):
+        """Returns a block of correlations, those of one atom for each of the `(b,)` indices."""
+        return _take(self.gram, indices, self.axis)
 
     def gather(self, rows, indices):
         """Returns the rows `(..., w)` of a matrix `(m, w)` that has one for each atom."""
@@ -171,8 +186,7 @@ class ShardedAtoms(Atoms):
     def num_atoms(self):
         return len(self.vectors) * num_shards(self.axis_name)
 
-    def argmax(self, score):
-        index, value = super().argmax(score)
+    def shared(self, index, value):
         best = lax.pmax(value, self.axis_name)
         index = jnp.where(value == best, self._first + index, self.num_atoms)
         return lax.pmin(index, self.axis_name), best

@@ -72,8 +72,9 @@ def run_coder(
 
 
 def coding_plans(
-    signals, dictionary, sparsity, rows_a_step, block_size, gram_bytes=None, rows_only=False
-):
+    signals, dictionary, sparsity, rows_a_step, block_size, gram_bytes=None, rows_only=False,
+    scores=1,
+):  # fmt: skip
     """Returns the form of a block and how many signals it holds, on a CPU and on others."""
     (m, d), n, k = dictionary.shape, math.prod(signals.shape[:-1]), sparsity
     gram_bytes = _GRAM_BYTES if gram_bytes is None else gram_bytes
@@ -86,8 +87,10 @@ def coding_plans(
         return tuple((form, block_size) for form in forms)
     # Of columns all of a step's numbers stay in the inner cache. Else the (b, m) correlations are
     # read all the time, the k directions in turn.
-    rows = (2 if rows_only else 1) * m + min(k, d) * (d + min(k, d)) // 8
-    sizes = (default_block_size(128 * m if form == "columns" else rows) for form in forms)
+    basis = min(k, d) * (d + min(k, d)) // 8
+    wide = 128 if forms[0] == "columns" else scores if forms[0] == "gram" else 1 + rows_only
+    floats = wide * m + (0 if forms[0] == "columns" else basis), (1 + rows_only) * m + basis
+    sizes = map(default_block_size, floats)
     cpu, other = (size.within(n) for size in sizes)
     return (forms[0], cpu.cpu), (forms[1], other.other)
 
@@ -101,6 +104,7 @@ class _Coder:
       sparsity, block_size, gram_bytes: as for `omp`.
       rows_a_step: Gram rows that one of its steps would add up, on average.
       rows_only: whether it needs signals as rows and no Gram matrix, as weights of entries do.
+      scores: `(b, m)` arrays that a step reads where it has the Gram matrix.
       options: hashable, passed on to `code_block`.
       atoms_axis: as for `omp`.
     """
@@ -111,12 +115,13 @@ class _Coder:
     block_size: int | None = None
     gram_bytes: int | None = None
     rows_only: bool = False
+    scores: int = 1
     options: tuple = ()
     atoms_axis: str | None = None
 
     def plans(self, signals, dictionary):
         chosen = self.sparsity, self.rows_a_step, self.block_size, self.gram_bytes
-        plans = coding_plans(signals, dictionary, *chosen, self.rows_only)
+        plans = coding_plans(signals, dictionary, *chosen, self.rows_only, self.scores)
         if self.atoms_axis is None:
             return plans
         return ("rows", plans[0][1]), plans[1]

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from laser_jax.sparse.loops import scan
+from laser_jax.sparse.loops import fori_loop, scan
 
 # A plain float32 product is TF32 on a GPU and bfloat16 on a TPU.
 matmul = functools.partial(jnp.matmul, precision=lax.Precision.HIGHEST)
@@ -77,22 +77,69 @@ def each_matrix(function, matrices):
     return per_platform(lambda apply: apply(), one_by_one, lambda: function(matrices))
 
 
-def row_argmax(x, group=32):
+def row_argmax(x, group=32, *, of_size=False):
     """Returns index and value of each row's maximum of `(b, m)`; the first one in a tie.
+
+    With `of_size` of the numbers' absolute values, which are not written anywhere.
 
     The maximum of each group, the first best group, the first best in it: only maxima and
     minima, as XLA's argmax is ten times slower than those on a CPU.
     """
     b, m = x.shape
-    grouped = jnp.pad(x, ((0, 0), (0, -m % group)), constant_values=-jnp.inf)
+    lowest = 0 if of_size else -jnp.inf
+    grouped = jnp.pad(x, ((0, 0), (0, -m % group)), constant_values=lowest)
     grouped = grouped.reshape(b, (m + -m % group) // group, group)
+    maxima = jnp.maximum(grouped.max(-1), -grouped.min(-1)) if of_size else grouped.max(-1)
     # Without the barrier XLA recomputes the groups' maxima for each of their two uses.
-    maxima = lax.optimization_barrier(grouped.max(-1))
+    maxima = lax.optimization_barrier(maxima)
     value = maxima.max(-1)
     best_group = _first(maxima, value)
     group_of_best = jnp.take_along_axis(grouped, best_group[:, None, None], axis=1)[:, 0]
-    within = _first(group_of_best, value)
+    within = _first(jnp.abs(group_of_best) if of_size else group_of_best, value)
     return jnp.minimum(best_group * group + within, m - 1), value
+
+
+def row_largest(x, count, group=32):
+    """Returns the indices `(count, b)` of the largest sizes in each row of `(b, m)`, in order.
+
+    Equal ones in the order of their places; NaN is taken for 0. After each only the maximum of
+    its group is found again, and sizes are computed where they are compared: writing all of them
+    takes longer.
+    """
+    b, m = x.shape
+    grouped = jnp.pad(x, ((0, 0), (0, -m % group)))
+    grouped = grouped.reshape(b, (m + -m % group) // group, group)
+    padding = jnp.arange(m + -m % group).reshape(grouped.shape[1:]) >= m
+    maxima = jnp.nan_to_num(jnp.maximum(grouped.max(-1), -grouped.min(-1)))
+    maxima = lax.optimization_barrier(maxima)
+    groups = lax.broadcasted_iota(jnp.int32, maxima.shape, 1)
+    places = lax.broadcasted_iota(jnp.int32, (b, group), 1)
+
+    def take(i, state):
+        indices, maxima, last = state
+        value = maxima.max(-1)
+        best = _first(maxima, value)
+        members, last_place = (
+            jnp.take_along_axis(x, best.reshape(b, *(1 for _ in x.shape[1:])), axis=1)[:, 0]
+            for x in (grouped, last)
+        )
+        members = jnp.where(padding[best], -1, jnp.nan_to_num(jnp.abs(members)))
+        # What the group has left is smaller than `value`, or equal to it and in a later place.
+        later = places > last_place[:, None]
+        equal = (members == value[:, None]) & later
+        place = jnp.min(jnp.where(equal, places, group - 1), axis=1)
+        left = (members < value[:, None]) | (equal & (places != place[:, None]))
+        found = groups == best[:, None]
+        new = jnp.max(jnp.where(left, members, -jnp.inf), axis=1)
+        same = new == value  # the next of this group must come after this place
+        return (
+            indices.at[i].set(best * group + place),
+            jnp.where(found, new[:, None], maxima),
+            jnp.where(found, jnp.where(same, place, -1)[:, None], last),
+        )
+
+    start = jnp.zeros((count, b), jnp.int32), maxima, jnp.full_like(groups, -1)
+    return fori_loop(0, count, take, start)[0]
 
 
 def _first(x, value):

@@ -31,6 +31,7 @@ atoms of all signals, O(n k d).
 import dataclasses
 import functools
 import itertools
+import math
 from typing import NamedTuple
 
 import jax
@@ -42,10 +43,12 @@ from laser_jax.checks import check_choice, check_mask, check_signals
 from laser_jax.sparse.code import SparseCode
 from laser_jax.sparse.coder import run_coder
 from laser_jax.sparse.entry import entry
-from laser_jax.sparse.loops import fori_loop
+from laser_jax.sparse.loops import fori_loop, while_loop
 from laser_jax.sparse.support import held, optimal_coefficients
 
 _STATIC = "sparsity", "selection", "block_size", "gram_bytes", "atoms_axis"
+# How far orthogonal least squares goes by the Gram matrix, see `_while_exact`.
+_LARGEST_WEIGHTS, _SMALLEST_RESIDUAL = 64, 1e-6
 
 
 @entry(static=_STATIC, compiled=False, like="signals")
@@ -100,15 +103,27 @@ def omp(
     """
     check_choice("selection", selection, ("correlation", "ols"))
     signals, dictionary = check_signals(signals, dictionary)
+    # Orthogonal least squares asks the signals of a block whether the Gram matrix will do: several
+    # devices would have to communicate.
+    by_gram = selection == "correlation" or jax.device_count() == 1
     code = run_coder(
-        _code_block, signals, dictionary, sparsity=sparsity, rows_a_step=sparsity / 2,
+        _code_block, signals, dictionary, sparsity=sparsity,
+        rows_a_step=sparsity / 2 if by_gram else math.inf,
         tolerance=tolerance, block_size=block_size, gram_bytes=gram_bytes, mask=mask,
-        options=(selection,), atoms_axis=atoms_axis,
+        scores=1 if selection == "correlation" else 4, options=(selection,), atoms_axis=atoms_axis,
     )  # fmt: skip
     if atoms_axis is not None:
         return code._replace(coefficients=held("omp", code.coefficients, signals, dictionary))
     mask = check_mask(mask, signals)
     return code._replace(coefficients=optimal_coefficients(signals, dictionary, code, mask))
+
+
+class _Basis(NamedTuple):
+    """Orthonormal directions of each signal, in the forms that the next step reads."""
+
+    directions: jax.Array | None  # (k, *block), without the Gram matrix or for its last check
+    combinations: jax.Array  # (k, k, b), W
+    transposed: jax.Array | None  # W^T, with the Gram matrix: both sums then run over rows
 
 
 class _Step(NamedTuple):
@@ -123,7 +138,7 @@ class _Step(NamedTuple):
     direction: jax.Array
     combination: jax.Array  # (k, b)
     projection: jax.Array  # (b,) of the residual on the direction
-    basis: tuple[jax.Array, jax.Array]
+    basis: _Basis
     correlations: jax.Array
     remaining: jax.Array | None  # squared norms of the atoms orthogonal to the support
     code: SparseCode  # (k, b)
@@ -132,26 +147,30 @@ class _Step(NamedTuple):
 def _code_block(signals, atoms, sparsity, tolerance, selection):
     m, d = atoms.num_atoms, atoms.vectors.shape[1]
     steps = min(sparsity, d)  # d independent atoms leave nothing
-    eps, passes = jnp.finfo(signals.dtype).eps, 1
-    if selection == "ols":
-        # It takes atoms near the span of others: the Gram matrix and one pass are not exact enough.
-        atoms, passes = dataclasses.replace(atoms, gram=None), 2
+    eps = jnp.finfo(signals.dtype).eps
     # A residual this small is rounding: its correlations no longer mean anything.
     squared = atoms.dot(signals, signals)
     floor = jnp.maximum(tolerance, squared * (4 * eps) ** 2 * d)
 
-    def add_atom(orthogonalise, i, state):
+    def add_atom(atoms, orthogonalise, i, state, check=None):
+        """Returns the state with an atom more, and whether `check` allowed it; if not, as it was.
+
+        Then only correlations and what remains of the atoms are those of step i.
+        """
         correlations, remaining = _follow(i, state, atoms, selection)
-        score = jnp.abs(correlations)
         if selection == "ols":
             # ||r||^2 falls by <r, d>^2 / ||d orthogonal to Q||^2.
-            score = jnp.where(remaining > 64 * eps, score * lax.rsqrt(remaining + eps**2), 0)
-        index, _ = atoms.argmax(score)
-        direction, combination = orthogonalise(i, index, state, atoms, passes)
+            falls = jnp.where(remaining > 64 * eps, correlations**2 / remaining, 0)
+            index, _ = atoms.argmax(falls)
+        else:
+            index, _ = atoms.largest(correlations)
+        direction, combination = orthogonalise(i, index, state, atoms)
         square = atoms.dot(direction, direction)
+        active = state.squared_residual > floor
+        good = True if check is None else check(active, square, combination, state)
         # An atom inside the span of those chosen (one of them again, or its twin) is
         # the best only if no atom can lower the error: the signal is done.
-        useful = (square > (32 * eps) ** 2) & (state.squared_residual > floor)
+        useful = (square > (32 * eps) ** 2) & active & good
         scale = jnp.where(useful, lax.rsqrt(jnp.where(useful, square, 1)), 0)
         # Barriers: else XLA recomputes these sums for every number that depends on them.
         direction, combination = lax.optimization_barrier(
@@ -159,13 +178,14 @@ def _code_block(signals, atoms, sparsity, tolerance, selection):
         )
         projection = lax.optimization_barrier(atoms.dot(direction, state.residual))
         residual = state.residual - atoms.each(projection) * direction
-        return _Step(
+        left = jnp.where(useful, atoms.dot(residual, residual), 0)
+        return good, _Step(
             residual,
-            jnp.where(useful, atoms.dot(residual, residual), 0),
+            left if check is None else jnp.where(good, left, state.squared_residual),
             direction,
             combination,
             projection,
-            _extend(i, state.basis, direction, combination, atoms),
+            _extend(i, state.basis, direction, combination),
             correlations,
             remaining,
             SparseCode(
@@ -174,10 +194,45 @@ def _code_block(signals, atoms, sparsity, tolerance, selection):
             ),
         )
 
-    state = _first_step(signals, squared, steps, atoms, selection)
-    for first, last, orthogonalise in _loops(steps, atoms):
-        state = fori_loop(first, last, functools.partial(add_atom, orthogonalise), state)
+    first, state = 0, _first_step(signals, squared, steps, atoms, selection)
+    if selection == "ols" and atoms.gram is not None:
+        first, state = _while_exact(add_atom, steps, atoms, squared, state)
+        atoms = dataclasses.replace(atoms, gram=None)
+    for start, last, orthogonalise in _loops(steps, atoms, selection):
+        body = functools.partial(add_atom, atoms, orthogonalise)
+        start = jnp.maximum(first, start) if start == 0 else start
+        state = fori_loop(start, last, lambda i, state, body=body: body(i, state)[1], state)
     return state.code
+
+
+def _while_exact(add_atom, steps, atoms, squared, state):
+    """Adds atoms by the Gram matrix as long as it is exact enough for orthogonal least squares.
+
+    It is while each direction is a combination of atoms with small weights: what the directions
+    leave of an atom then has an error of so many units of rounding. And while the residual is not
+    small beside the signal, as correlations are corrected and not computed again. Where one signal
+    of the block gets there, all go on without the Gram matrix.
+
+    Returns how many atoms were added, and the state.
+    """
+
+    def check(active, square, combination, state):
+        weights = jnp.sum(jnp.abs(combination), axis=0)
+        doubtful = (weights**2 > _LARGEST_WEIGHTS**2 * square) | (
+            state.squared_residual < _SMALLEST_RESIDUAL * squared
+        )
+        return ~jnp.any(active & doubtful)
+
+    def step(carry):
+        i, _, state = carry
+        good, state = add_atom(atoms, _batch_omp, i, state, check)
+        return i + good, good, state
+
+    def exact(carry):
+        return (carry[0] < steps) & carry[1]
+
+    i, _, state = while_loop(exact, step, (jnp.int32(0), jnp.bool(True), state))
+    return i, state
 
 
 def _first_step(signals, squared, steps, atoms, selection):
@@ -190,17 +245,20 @@ def _first_step(signals, squared, steps, atoms, selection):
         direction=jnp.zeros_like(signals),
         combination=zeros,
         projection=zeros[0],
-        basis=_empty_basis(signals, steps, b, atoms),
+        basis=_empty_basis(signals, steps, b, atoms, selection),
         correlations=correlations,
         remaining=jnp.ones_like(correlations) if selection == "ols" else None,
         code=SparseCode(jnp.full((steps, b), atoms.num_atoms, jnp.int32), zeros),
     )
 
 
-def _loops(steps, atoms):
+def _loops(steps, atoms, selection):
     """Returns the loops that make the steps: (first, last, how an atom is made orthogonal)."""
     if not atoms.at_once:
-        return [(0, steps, _gram_schmidt if atoms.gram is None else _batch_omp)]
+        if atoms.gram is not None:
+            return [(0, steps, _batch_omp)]
+        passes = 2 if selection == "ols" else 1
+        return [(0, steps, functools.partial(_gram_schmidt, passes))]
     # A reduction has a static length: in parts, less of it goes to directions that are still 0.
     parts = min(4, max(1, steps // 8))
     bounds = [steps * part // parts for part in range(parts + 1)]
@@ -212,33 +270,41 @@ def _loops(steps, atoms):
 
 def _follow(i, state, atoms, selection):
     """Returns the correlations with the residual, and what remains of each atom, at step i."""
-    remaining, indices = state.remaining, state.code.indices
+    remaining, indices, correlations = state.remaining, state.code.indices, state.correlations
+    if atoms.gram is None:
+        if selection == "ols":
+            remaining = jnp.maximum(remaining - atoms.correlations(state.direction) ** 2, 0)
+        return atoms.correlations(state.residual), remaining
     if selection == "ols":
-        remaining = jnp.maximum(remaining - atoms.correlations(state.direction) ** 2, 0)
-    if atoms.gram is None:
-        correlations = atoms.correlations(state.residual)
-    else:
-        change = -state.projection[None, :] * state.combination
-        correlations = atoms.add_correlations(state.correlations, change, indices, i)
-    return correlations, remaining
+        newest = jnp.maximum(i - 1, 0)  # its weight is 0 before the first step
+        along = atoms.each(state.combination[newest]) * atoms.gram_rows(indices[newest])
+        along = atoms.add_correlations(along, state.combination, indices, newest)
+        remaining = jnp.maximum(remaining - along**2, 0)
+        return correlations - atoms.each(state.projection) * along, remaining
+    change = -state.projection[None, :] * state.combination
+    return atoms.add_correlations(correlations, change, indices, i), remaining
 
 
-def _empty_basis(signals, steps, b, atoms):
+def _empty_basis(signals, steps, b, atoms, selection):
     squares = jnp.zeros((steps, steps, b), signals.dtype)
+    directions = jnp.zeros((steps, *signals.shape), signals.dtype)
     if atoms.gram is None:
-        return jnp.zeros((steps, *signals.shape), signals.dtype), squares
-    return squares, squares
+        return _Basis(directions, squares, None)
+    return _Basis(directions if selection == "ols" else None, squares, squares)
 
 
-def _extend(i, basis, direction, combination, atoms):
-    if atoms.gram is None:
-        return basis[0].at[i].set(direction), basis[1].at[i].set(combination)
-    return basis[0].at[:, i].set(combination), basis[1].at[i].set(combination)
+def _extend(i, basis, direction, combination):
+    directions, combinations, transposed = basis
+    return _Basis(
+        None if directions is None else directions.at[i].set(direction),
+        combinations.at[i].set(combination),
+        None if transposed is None else transposed.at[:, i].set(combination),
+    )
 
 
-def _gram_schmidt(i, index, state, atoms, passes):
+def _gram_schmidt(passes, i, index, state, atoms):
     """Returns atom `index` made orthogonal to the directions, and how it is combined."""
-    directions, combinations = state.basis
+    directions, combinations, _ = state.basis
 
     def orthogonalise(j, pair):
         direction, combination = pair
@@ -255,29 +321,32 @@ def _gram_schmidt(i, index, state, atoms, passes):
     return pair
 
 
-def _classical_gram_schmidt(count, i, index, state, atoms, passes):
+def _classical_gram_schmidt(count, i, index, state, atoms):
     """Returns what `_gram_schmidt` does in two passes, by reductions over `count` directions."""
-    del passes  # one alone is not stable
-    directions, combinations = (basis[:count] for basis in state.basis)
+    directions, combinations = (basis[:count] for basis in state.basis[:2])
     direction, combination = atoms.take(index), jnp.zeros_like(state.combination).at[i].set(1)
-    for _ in range(2):
+    for _ in range(2):  # once is not stable
         parts = jnp.sum(directions * direction[None], axis=-1)
         direction = direction - jnp.sum(parts[:, :, None] * directions, axis=0)
         combination = combination - jnp.sum(parts[:, None, :] * combinations, axis=0)
     return direction, combination
 
 
-def _batch_omp(i, index, state, atoms, passes):
+def _batch_omp(i, index, state, atoms):
     """Returns what `_gram_schmidt` does in one pass, from the Gram matrix."""
-    del passes
-    transposed, combinations = state.basis  # W^T and W, so that both sums run over rows
+    _, combinations, transposed = state.basis
     products = atoms.gram.at[state.code.indices, index[None, :]].get(mode="clip")
+    k = len(products)
+    # So many rows in one pass over the sum, as a pass is a kernel.
+    rows = next(rows for rows in (4, 2, 1) if k % rows == 0)
 
-    def sum_rows(matrix, weights):  # the first i; weights of places not yet taken mean nothing
+    def sum_rows(matrix, weights):  # the first i; rows not yet written are 0
         def add(j, total):
-            return total + weights[j][None, :] * matrix[j]
+            for row in range(rows):
+                total = total + weights[rows * j + row][None, :] * matrix[rows * j + row]
+            return total
 
-        return fori_loop(0, i, add, jnp.zeros_like(weights))
+        return fori_loop(0, -(-i // rows), add, jnp.zeros_like(weights))
 
     parts = sum_rows(transposed, products)
     combination = -sum_rows(combinations, parts)

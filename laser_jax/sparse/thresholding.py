@@ -14,7 +14,7 @@ from laser_jax.checks import check_at_least, check_signals
 from laser_jax.sparse.code import SparseCode
 from laser_jax.sparse.coder import run_coder
 from laser_jax.sparse.entry import entry
-from laser_jax.sparse.linalg import per_platform
+from laser_jax.sparse.linalg import per_platform, row_largest
 from laser_jax.sparse.loops import fori_loop
 from laser_jax.sparse.replay import inner_products, run_with_gradient
 from laser_jax.sparse.support import least_squares
@@ -102,9 +102,7 @@ def _top_k_block(signals, atoms, sparsity, tolerance):
 def _largest(values, sparsity, atoms):
     """Returns the k entries of each signal's values, a block `m` wide, largest in size."""
     b = values.shape[1 - atoms.axis]
-    size = jnp.nan_to_num(jnp.abs(values))  # of NaNs none is largest: one place would come k times
 
-    # On a CPU `lax.top_k` takes half as long again at k = 8.
     def take_largest(i, state):
         indices, size = state
         index, _ = atoms.argmax(size)
@@ -112,15 +110,21 @@ def _largest(values, sparsity, atoms):
         return indices.at[i].set(index), jnp.where(taken, -1, size)
 
     def one_by_one():
+        if atoms.axis == 1:
+            return row_largest(values, sparsity)
         empty = jnp.zeros((sparsity, b), jnp.int32)
-        return fori_loop(0, sparsity, take_largest, (empty, size))[0]
+        return fori_loop(0, sparsity, take_largest, (empty, _sizes(values)))[0]
 
     def at_once():
-        rows = size if atoms.axis == 1 else size.T
-        return lax.top_k(rows, sparsity)[1].astype(jnp.int32).T
+        rows = values if atoms.axis == 1 else values.T
+        return lax.top_k(_sizes(rows), sparsity)[1].astype(jnp.int32).T
 
     indices = per_platform(lambda find: find(), one_by_one, at_once)
     return SparseCode(indices, atoms.pick(values, indices))
+
+
+def _sizes(values):
+    return jnp.nan_to_num(jnp.abs(values))  # of NaNs none is largest: one place would come k times
 
 
 # Of the error in a step, relative. A new support pays later: with 1 the final error is up to six

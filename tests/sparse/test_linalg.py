@@ -2,7 +2,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from laser_jax.sparse.linalg import map_blocks, matmul, row_argmax, safe_norms, sum_blocks
+from laser_jax.sparse.linalg import (
+    map_blocks,
+    matmul,
+    row_argmax,
+    row_largest,
+    safe_norms,
+    sum_blocks,
+)
 
 
 @pytest.mark.parametrize("width", [1, 15, 16, 17, 100])
@@ -11,6 +18,16 @@ def test_row_argmax_equals_numpy(rng, width):
     index, value = row_argmax(jnp.asarray(x))
     np.testing.assert_array_equal(index, np.argmax(x, -1))
     np.testing.assert_array_equal(value, np.max(x, -1))
+
+
+@pytest.mark.parametrize("width", [5, 70])
+def test_largest_sizes_equal_numpys_stable_sort(rng, width):
+    x = np.float32(rng.integers(-6, 7, size=(40, width)))  # many ties
+    order = np.argsort(-np.abs(x), axis=-1, kind="stable")
+    np.testing.assert_array_equal(row_largest(jnp.asarray(x), 5), order[:, :5].T)
+    index, size = row_argmax(jnp.asarray(x), of_size=True)
+    np.testing.assert_array_equal(index, order[:, 0])
+    np.testing.assert_array_equal(size, np.abs(x).max(-1))
 
 
 def test_blocks_give_what_one_call_gives(rng):

@@ -1,3 +1,4 @@
+import importlib
 import warnings
 
 import jax
@@ -8,6 +9,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from laser_jax.sparse import decode, omp, to_dense
 
+omp_module = importlib.import_module("laser_jax.sparse.omp")
 SELECTIONS = ("correlation", "ols")
 
 
@@ -170,6 +172,23 @@ def test_ols_error_never_rises_with_another_atom_of_a_coherent_dictionary(rng, f
         assert np.all(error <= before + 1e-6 * energy)
         before = error
     assert np.max(error / energy) < 1e-4
+
+
+def test_ols_leaves_the_gram_matrix_where_atoms_get_coherent(rng, monkeypatch):
+    """Its code is that of the form without one, also of signals that it leaves half way."""
+    monkeypatch.setattr(omp_module.jax, "device_count", lambda: 1)
+    dictionary = rng.normal(size=(40, 32))
+    close = dictionary[:20] + 1e-3 * rng.normal(size=(20, 32))
+    dictionary = jnp.asarray(np.concatenate([dictionary, close]), jnp.float32)
+    signals = rng.normal(size=(64, 32))
+    signals[0] = dictionary[3] - dictionary[43]  # nearly equal atoms
+    for y in (signals, signals[1:]):
+        y = jnp.asarray(y, jnp.float32)
+        code, other = (
+            omp(y, dictionary, sparsity=8, selection="ols", gram_bytes=x) for x in (None, 0)
+        )
+        errors = (squared_error(y, dictionary, x) for x in (code, other))
+        np.testing.assert_allclose(*errors, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize(("gram_bytes", "made"), [(None, False), (2**34 - 1, False), (2**34, True)])
