@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.problems import photo_patches, random_problem, size_name
-from benchmarks.timing import installed, median_times, number, print_table
+from benchmarks.timing import compiled, installed, median_times, number, print_table
 from laser_jax import sparse
 
 SIZE = (64, 512, 8, 8192)  # d, m, k, n
@@ -49,7 +49,8 @@ def print_coders(options, signals, atoms):
     }  # fmt: skip
     runs, left, memory = {}, {}, {}
     for name, (coder, y, mask) in rows.items():
-        runs[name], memory[name] = _compiled(functools.partial(coder, sparsity=k), y, atoms)
+        program = compiled(functools.partial(coder, sparsity=k), y, atoms)
+        runs[name], memory[name] = program.run, program.megabytes
         approximation = sparse.decode(runs[name](), jnp.asarray(atoms))
         rest = (y - np.asarray(approximation)) * (1 if mask is None else mask)
         left[name] = np.sum(rest**2) / np.sum((y if mask is None else mask * y) ** 2)
@@ -73,7 +74,8 @@ def print_lasso(options, signals, atoms):
         for count in ITERATIONS:
             name = f"lasso, {count} iterations"
             coder = functools.partial(sparse.lasso, penalty=penalty, iterations=count)
-            runs[name], memory[name] = _compiled(coder, signals, atoms)
+            program = compiled(coder, signals, atoms)
+            runs[name], memory[name] = program.run, program.megabytes
         if installed("spams"):
             runs["SPAMS, homotopy"] = functools.partial(_spams, signals, atoms, penalty)
         if installed("sklearn"):
@@ -100,14 +102,6 @@ def _objective(signals, atoms, x, penalty):
     x = np.float64(x)
     rest = signals - x @ np.float64(atoms)
     return np.sum(rest**2, -1) / 2 + penalty * np.sum(np.abs(x), -1)
-
-
-def _compiled(coder, signals, atoms):
-    """Returns a run of the coder, and the megabytes that it takes beside arguments and result."""
-    y, d = jnp.asarray(signals), jnp.asarray(atoms)
-    compiled = jax.jit(coder).lower(y, d).compile()
-    memory = compiled.memory_analysis().temp_size_in_bytes / 2**20
-    return lambda: jax.block_until_ready(compiled(y, d)), memory
 
 
 def _spams(signals, atoms, penalty):

@@ -8,32 +8,72 @@ import numpy as np
 
 from benchmarks.libraries import ours
 from benchmarks.omp import CHECKED
-from benchmarks.problems import PROBLEMS, photo_patches, random_problem, size_name, unit
-from benchmarks.timing import installed, median_times, number, print_table
+from benchmarks.problems import (
+    PROBLEMS,
+    is_patch_width,
+    photo_patches,
+    random_problem,
+    size_name,
+    unit,
+)
+from benchmarks.timing import compiled, installed, median_times, number, print_table
 from laser_jax import sparse
 
-CODERS = {
-    name: ours(getattr(sparse, name))
-    for name in ("omp", "gradient_pursuit", "matching_pursuit", "iterative_hard_thresholding",
-                 "top_k")
-} | {"omp, ols": ours(sparse.omp, selection="ols")}  # fmt: skip
 SIZE = (64, 512, 8, 8192)  # of coders and sweeps
+REFIT_SIZE = (256, 1024, 32, 1250)  # of least_squares
+RATE_SIZE = (192, 2048, 64, 8192)  # of rate_distortion_pursuit
+COEFFICIENT_STEP, BIT_PRICE = 0.5, 0.05  # of rate_distortion_pursuit, on Gaussian signals
+
+
+def coder_rows():
+    """Returns name, `(d, m, k, n)` and coder of each row."""
+    plain = ("omp", "gradient_pursuit", "matching_pursuit", "iterative_hard_thresholding", "top_k")
+    return [
+        *((name, SIZE, getattr(sparse, name)) for name in plain),
+        ("omp, ols", SIZE, functools.partial(sparse.omp, selection="ols")),
+        ("least_squares", REFIT_SIZE, _refit),
+        ("rate_distortion_pursuit", RATE_SIZE, _by_rate),
+    ]
 
 
 def coders_table(options):
-    """Prints time and squared error of each coder."""
-    d, m, k, n = SIZE
-    signals, atoms = PROBLEMS[options.kind](d, m, n)
-    runs, errors = {}, {}
-    for name, make in CODERS.items():
-        runs[name], approximate = make(signals, atoms, k)
-        rest = signals - np.asarray(approximate(runs[name]()))
-        errors[name] = np.sum(rest**2) / np.sum(signals**2)
-    times = median_times(runs, rounds=options.rounds)
+    """Prints time, compile time, memory and squared error of each coder."""
+    programs, lines = {}, {}
+    for name, size, coder in coder_rows():
+        d, m, k, n = size
+        signals, atoms = PROBLEMS[options.kind if is_patch_width(d) else "random"](d, m, n)
+        atoms = jnp.asarray(atoms)
+        coder = functools.partial(coder, sparsity=k)
+        if coder.func is _refit:
+            coder = functools.partial(coder, code=sparse.omp(signals, atoms, sparsity=k))
+        programs[name] = compiled(coder, signals, atoms)
+        code = programs[name].run()
+        if jnp.issubdtype(code.coefficients.dtype, jnp.integer):
+            code = sparse.dequantize_coefficients(code, COEFFICIENT_STEP)
+        rest = signals - np.asarray(sparse.decode(code, atoms))
+        lines[name] = size_name(size), np.sum(rest**2) / np.sum(signals**2)
+    times = median_times({name: x.run for name, x in programs.items()}, rounds=options.rounds)
     print_table(
-        f"The coders on {options.signals} ({size_name(SIZE)})",
-        ["coder", "ms", "squared error left"],
-        [[name, number(times[name]), f"{100 * errors[name]:.2f}%"] for name in times],
+        f"The coders on {options.signals}",
+        ["coder", "ms", "compile, s", "memory, MB", "d, m, k, n", "squared error left"],
+        [
+            [name, number(times[name]), f"{x.seconds:.1f}", number(x.megabytes), lines[name][0],
+             f"{100 * lines[name][1]:.2f}%"]
+            for name, x in programs.items()
+        ],
+    )  # fmt: skip
+
+
+def _refit(signals, atoms, sparsity, code):
+    """The coefficients of a given support."""
+    del sparsity
+    return sparse.least_squares(signals, atoms, code)
+
+
+def _by_rate(signals, atoms, sparsity):
+    model = sparse.uniform_rate_model(len(atoms), sparsity=sparsity, max_level=15)
+    return sparse.rate_distortion_pursuit(
+        signals, atoms, model, sparsity=sparsity, step=COEFFICIENT_STEP, bit_price=BIT_PRICE
     )
 
 

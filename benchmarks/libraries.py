@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.timing import installed
+from benchmarks.timing import compiled, installed
 from laser_jax import sparse
 
 
@@ -19,9 +19,8 @@ def ours(coder, **options):
     """Returns the entry of a coder of `laser_jax.sparse`, compiled ahead of the first call."""
 
     def make(signals, atoms, k):
-        y, d = jnp.asarray(signals), jnp.asarray(atoms)
-        run = jax.jit(functools.partial(coder, sparsity=k, **options)).lower(y, d).compile()
-        return lambda: jax.block_until_ready(run(y, d)), lambda code: sparse.decode(code, d)
+        run = compiled(functools.partial(coder, sparsity=k, **options), signals, atoms).run
+        return run, lambda code: sparse.decode(code, jnp.asarray(atoms))
 
     return make
 

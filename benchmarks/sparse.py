@@ -16,7 +16,7 @@ from typing import NamedTuple
 import jax
 from absl import app, flags
 
-from benchmarks import constraints, learning, memory, omp, problems, streaming
+from benchmarks import constraints, fitting, learning, memory, omp, problems, streaming
 
 TABLES = {
     "omp": omp.omp_table,
@@ -25,6 +25,7 @@ TABLES = {
     "constraints": constraints.constraints_table,
     "vq": learning.vq_table,
     "ksvd": learning.ksvd_table,
+    "fit": fitting.fit_table,
     "streaming": streaming.streaming_table,
 }
 

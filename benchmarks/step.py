@@ -7,19 +7,22 @@ The network of `configs/*_photos.py` on 32x32 images. Online and K-SVD update th
 convolutions" is the VQ row with XLA's own strided and dilated convolutions instead of the equal
 forms in `laser_jax.models.layers`. Where PyTorch is installed, its rows are the same network with
 an update every step (`torch_twins`). The rows run in turn; times are medians of four steps, after
-compilation.
+compilation. Memory is that of arguments, result and temporary arrays of a compiled step.
 """
 
 import argparse
 import dataclasses
 import os
+import time
+from collections.abc import Callable
+from typing import NamedTuple
 from unittest import mock
 
 import jax
 import numpy as np
 from jax import lax
 
-from benchmarks.timing import first_call, installed, median_times
+from benchmarks.timing import first_call, installed, median_times, number, print_table
 from configs import ksvd_photos
 from laser_jax import allocator
 from laser_jax.models import encoder, layers
@@ -37,6 +40,25 @@ class Options:
     batch_size: int = 64  # images a step
     update_every_steps: int = 1  # steps between updates of the dictionary
     rounds: int = 12  # rounds of four steps each
+    image_size: int = 32  # pixels a side
+    num_downsamples: int = 2  # halvings from images to latents
+
+
+class Row(NamedTuple):
+    """A training step to time.
+
+    Attributes:
+      run: makes four steps and waits.
+      parameters: how many the network has.
+      seconds: of tracing and compiling; of the first four steps in PyTorch.
+      megabytes: of a compiled step, and its floating point operations; None in PyTorch.
+    """
+
+    run: Callable[[], None]
+    parameters: int
+    seconds: float
+    megabytes: float | None = None
+    operations: float | None = None
 
 
 APPROXIMATE = {"model": {"ksvd_method": "approximate"}}
@@ -93,28 +115,45 @@ class PlainUpConv(layers.UpConv):
 PLAIN = PlainDownConv, PlainUpConv
 
 
-def make_steps(changes, options):
-    """Returns a function that makes four steps and waits, and the number of parameters."""
+def make_row(changes, options):
+    """Returns the `Row` of a config's changes."""
     config = ksvd_photos.get_config()
     config.model.num_hiddens = options.num_hiddens
+    config.model.num_downsamples = options.num_downsamples
     config.model.update_every_steps = options.update_every_steps
+    config.data.image_size = options.image_size
     config.update(changes)
     setup = Setup.from_config(config)
-    train_step, state = TrainStep(setup), initial_state(setup)
-    adversarial = setup.adversary is not None
+    state = initial_state(setup)
     batch = put_batch(random_images(options), setup.mesh)
+    parameters, start = count(state.params), time.perf_counter()
+    lowered = TrainStep(setup).lower(state, batch, adversarial=setup.adversary is not None)
+    compiled = lowered.compile()
+    seconds = time.perf_counter() - start
 
     def steps():
         nonlocal state
         for _ in range(STEPS):
-            state, metrics, _ = train_step(state, batch, adversarial=adversarial)
+            state, metrics, _ = compiled(state, batch, lpips_params=setup.lpips_params)
             jax.block_until_ready((state, metrics))
 
-    return steps, count(state.params)
+    return Row(steps, parameters, seconds, megabytes(compiled), operations(compiled))
 
 
-def make_torch_steps(bottleneck, options):
-    """Returns what `make_steps` does, of the same network in PyTorch."""
+def megabytes(compiled):
+    """Returns what a program takes of memory, donated arguments counted once."""
+    sizes = compiled.memory_analysis()
+    total = sizes.argument_size_in_bytes + sizes.output_size_in_bytes + sizes.temp_size_in_bytes
+    return (total - sizes.alias_size_in_bytes) / 1e6
+
+
+def operations(compiled):
+    """Returns XLA's count of a program's floating point operations; None where it has none."""
+    return (compiled.cost_analysis() or {}).get("flops")
+
+
+def make_torch_row(bottleneck, options):
+    """Returns the `Row` of the same network in PyTorch."""
     from benchmarks import torch_twins
 
     train_step = torch_twins.TrainStep(bottleneck, hiddens=options.num_hiddens)
@@ -124,11 +163,11 @@ def make_torch_steps(bottleneck, options):
         for _ in range(STEPS):
             train_step(images)
 
-    return steps, train_step.num_parameters
+    return Row(steps, train_step.num_parameters, first_call(steps))
 
 
 def random_images(options):
-    shape = options.batch_size, 32, 32, 3
+    shape = options.batch_size, options.image_size, options.image_size, 3
     return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 
 
@@ -136,49 +175,53 @@ def count(params):
     return sum(x.size for x in jax.tree.leaves(params))
 
 
-def build_rows(rows, torch_rows, options):
-    """Returns name -> function that makes four steps, and name -> seconds of its first call.
+def build_rows(changes, torch_rows, options):
+    """Returns name -> `Row`.
 
     Args:
-      rows: name -> changes of the config.
+      changes: name -> changes of the config.
       torch_rows: bottleneck of a twin -> the row that it is compared with.
       options: the `Options`.
 
     Raises:
       SystemExit: if a twin's network has another number of parameters than ours.
     """
-    runs, first, parameters = {}, {}, {}
-    for name, changes in rows.items():
+    rows = {}
+    for name, change in changes.items():
         down, up = PLAIN if name.startswith("plain") else (layers.DownConv, layers.UpConv)
         with mock.patch.multiple(encoder, DownConv=down, UpConv=up):  # until it is compiled
-            runs[name], parameters[name] = make_steps(changes, options)
-            first[name] = first_call(runs[name])
+            rows[name] = make_row(change, options)
     for bottleneck, ours in torch_rows.items():
         name = f"PyTorch, {bottleneck}"
-        runs[name], size = make_torch_steps(bottleneck, options)
-        if size != parameters[ours]:
-            raise SystemExit(f"{name} has {size} parameters, {ours} has {parameters[ours]}.")
-        first[name] = first_call(runs[name])
-    return runs, first
+        rows[name] = make_torch_row(bottleneck, options)
+        if (size := rows[name].parameters) != (expected := rows[ours].parameters):
+            raise SystemExit(f"{name} has {size} parameters, {ours} has {expected}.")
+    return rows
 
 
-def print_rows(runs, first, torch_rows, options):
+def print_rows(rows, torch_rows, options):
     """Times the rows in turn and prints a table."""
-    times = median_times(runs, rounds=options.rounds)
+    for row in rows.values():
+        row.run()
+    times = median_times({name: row.run for name, row in rows.items()}, rounds=options.rounds)
     milliseconds = {name: ms / STEPS for name, ms in times.items()}
-    device = jax.devices()[0].device_kind
-    print(
-        f"batch {options.batch_size}, {options.num_hiddens} hidden units, dictionary updates every "
-        f"{options.update_every_steps} steps, {device}"
-    )
-    print("| step | ms | images/s | first four steps, s | PyTorch / this |\n|---|---|---|---|---|")
     beside = {ours: f"PyTorch, {theirs}" for theirs, ours in torch_rows.items()}
-    beside |= {name: beside.get("ksvd, exact") for name in runs if name.startswith("ksvd")}
+    beside |= {name: beside.get("ksvd, exact") for name in rows if name.startswith("ksvd")}
+    lines = []
     for name, ms in milliseconds.items():
         twin = milliseconds.get(beside.get(name))
-        ratio = f"{twin / ms:.2f}" if twin else ""
-        speed = 1e3 * options.batch_size / ms
-        print(f"| {name} | {ms:.1f} | {speed:.0f} | {first[name]:.1f} | {ratio} |")
+        lines.append([
+            name, f"{ms:.1f}", f"{1e3 * options.batch_size / ms:.0f}", f"{rows[name].seconds:.1f}",
+            number(rows[name].megabytes), f"{twin / ms:.2f}" if twin else "",
+        ])  # fmt: skip
+    title = (
+        f"Training step: batch {options.batch_size}, {options.num_hiddens} hidden units, "
+        f"{options.image_size} pixels, dictionary updates every {options.update_every_steps} "
+        f"steps, {jax.devices()[0].device_kind}"
+    )
+    header = ["step", "ms", "images/s", "compile, s", "memory, MB", "PyTorch / this"]
+    print_table(title, header, lines)
+    return milliseconds
 
 
 def main():
@@ -187,8 +230,7 @@ def main():
         parser.add_argument(f"--{field.name}", type=int, default=field.default)
     options = Options(**vars(parser.parse_args()))
     torch_rows = TORCH_ROWS if installed("torch") else {}
-    runs, first = build_rows(ROWS, torch_rows, options)
-    print_rows(runs, first, torch_rows, options)
+    print_rows(build_rows(ROWS, torch_rows, options), torch_rows, options)
 
 
 if __name__ == "__main__":

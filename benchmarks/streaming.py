@@ -24,7 +24,7 @@ def streaming_table(options):
         signals, _ = PROBLEMS[options.kind](d, m, n + 4096)
         train, test = signals[:-4096], signals[-4096:]
         ours = _Ours(m, k, train[:BATCH])
-        others = [_ScikitLearn(m, a) for a in ALPHAS] if installed("sklearn") else []
+        others = [ScikitLearn(m, a) for a in ALPHAS] if installed("sklearn") else []
         rng, before = np.random.default_rng(0), None
         while ours.seconds < SECONDS:
             batch = train[rng.integers(n, size=BATCH)]
@@ -33,7 +33,7 @@ def streaming_table(options):
                 other.advance(batch, until=ours.seconds)
             before = before or resident("VmRSS")
         energy = np.sum(test**2)
-        errors = [_left(x.atoms(), test, k) / energy for x in (ours, *others)]
+        errors = [squared_error_left(x.atoms(), test, k) / energy for x in (ours, *others)]
         best = min(range(len(others)), key=lambda i: errors[1 + i], default=None)
         rows.append([
             size_name((d, m, k, n)), ours.learned, f"{100 * errors[0]:.2f}%",
@@ -50,7 +50,7 @@ def streaming_table(options):
     )  # fmt: skip
 
 
-def _left(atoms, test, k):
+def squared_error_left(atoms, test, k):
     """The squared error of the test signals' codes."""
     norms = np.linalg.norm(atoms, axis=-1, keepdims=True)
     atoms = np.float32(atoms / np.where(norms > 0, norms, 1))
@@ -77,15 +77,15 @@ class _Ours:
         return np.asarray(self._state.dictionary)
 
 
-class _ScikitLearn:
+class ScikitLearn:
     """In batches of its default size, as many as fit in our time; there is always one."""
 
-    def __init__(self, num_atoms, alpha):
+    def __init__(self, num_atoms, alpha, start=None):
         from sklearn.decomposition import MiniBatchDictionaryLearning
 
         self.seconds, self.learned = 0.0, 0
         self._model = MiniBatchDictionaryLearning(
-            num_atoms, alpha=alpha, fit_algorithm="cd", random_state=0
+            num_atoms, alpha=alpha, fit_algorithm="cd", random_state=0, dict_init=start
         )
 
     def advance(self, batch, until):

@@ -44,10 +44,15 @@ def test_every_row_is_timed_and_checked(capsys):
 
 
 def test_tables_of_random_signals_need_no_photographs(monkeypatch, capsys):
-    monkeypatch.setattr(learning, "SIZE", (16, 40, 4, 1500))
+    for name in ("SIZE", "REFIT_SIZE", "RATE_SIZE"):
+        monkeypatch.setattr(learning, name, (16, 40, 4, 150))
     monkeypatch.setattr(problems, "photo_patches", None)
     learning.coders_table(sparse.Options(1, (), ("random",)))
-    assert "The coders on random signals (16, 40, 4, 1500)" in capsys.readouterr().out
+    lines = [line.split(" | ") for line in capsys.readouterr().out.splitlines()]
+    rows = {line[0]: line[1:] for line in lines if line[0].startswith("| ")}
+    assert {"| omp", "| least_squares", "| rate_distortion_pursuit"} <= set(rows)
+    milliseconds, seconds, megabytes = map(float, rows["| omp"][:3])
+    assert milliseconds > 0 and seconds > 0 and megabytes >= 0
 
 
 def test_constraints_have_rows_and_lasso_is_compared_with_both_libraries(monkeypatch, capsys):
@@ -65,9 +70,9 @@ def test_constraints_have_rows_and_lasso_is_compared_with_both_libraries(monkeyp
 
 def test_sizes_of_gpus_can_be_chosen_on_any_backend():
     assert sparse.chosen_sizes([]) == problems.CPU_SIZES
-    assert sparse.chosen_sizes(["8", "0"]) == (problems.GPU_SIZES[0], problems.CPU_SIZES[0])
-    with pytest.raises(app.UsageError, match="12 not in 0 to 11"):
-        sparse.chosen_sizes(["12"])
+    assert sparse.chosen_sizes(["9", "0"]) == (problems.GPU_SIZES[0], problems.CPU_SIZES[0])
+    with pytest.raises(app.UsageError, match="13 not in 0 to 12"):
+        sparse.chosen_sizes(["13"])
 
 
 def test_cpu_libraries_have_no_row_on_a_gpu(monkeypatch):
