@@ -57,17 +57,24 @@ def _run(config):
 
 def _data(config):
     config.data = config_dict.ConfigDict()
-    # `photo_patches`, `cifar10`, `celeb_a`, `imagenette` or `folder:PATH`
+    # `photo_patches`, `cifar10`, `celeb_a`, `imagenette`, `imagenet2012`, `digits`, `folder:PATH`,
+    # or any image set of TFDS by its name, also with a version: `cifar100:3.0.2`
     config.data.name = "photo_patches"
     # Directory of prepared data sets; None: `$TFDS_DATA_DIR` or `~/tensorflow_datasets`
     config.data.data_dir = config_dict.placeholder(str)
-    config.data.image_size = 32  # side in pixels; divisible by 2^num_downsamples
+    # Side in pixels, or (height, width); divisible by 2^num_downsamples
+    config.data.image_size = config_dict.FieldReference(32, field_type=object)
     config.data.channels = 3  # 3: RGB; 1: gray (luma of ITU-R 601), for every data set
     config.data.split_rule = 2  # rule that splits a folder; 1: before 2026-11; a run keeps it
     config.data.batch_size = 64  # images per step over all devices; a multiple of their number
     config.data.flip = True  # random horizontal flip
     config.data.crop_padding = 4  # pixels of reflection around a crop, below image_size; 0: no crop
-    config.data.num_threads = 2  # threads that read and decode images
+    # Random resized crop in the place of crop_padding: least share of the area of a whole image,
+    # side ratio 3/4 to 4/3 times that of image_size; 1: none
+    config.data.min_crop_area = 1.0
+    config.data.num_threads = 2  # threads that read and decode images, of each process
+    # processes that read and decode images, where threads are too slow; 0: threads of this one
+    config.data.num_workers = 0
 
 
 def _network(config):

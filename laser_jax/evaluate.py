@@ -21,6 +21,7 @@ from laser_jax.evaluation.split import (
 )
 from laser_jax.figures import reconstruction_figure
 from laser_jax.files import optional_file, write_json
+from laser_jax.images import as_size
 from laser_jax.paths import resolve_config, resolve_workdir
 from laser_jax.sharding import check_batch_size
 from laser_jax.trained import load
@@ -191,12 +192,12 @@ def evaluation_name(stored, config):
     data, size = config.data.name, config.data.image_size
     parts = [config.eval.split] if config.eval.split != "test" else []
     if data != stored.data.name:
-        folder = data.partition(":")[2]
+        folder = data.partition(":")[2] if data.startswith("folder:") else ""
         name = re.sub(r"[^\w.-]+", "_", pathlib.Path(folder or data).name)[:60]
         # Folders of the same name in different places are different data sets.
         parts += [name, hashlib.sha256(os.fsencode(data)).hexdigest()[:8]] if folder else [name]
     if size != stored.data.image_size:
-        parts.append(f"{size}px")
+        parts.append("x".join(map(str, dict.fromkeys(as_size(size)))) + "px")
     if config.eval.checkpoint != "newest":
         parts.append(config.eval.checkpoint)
     return "".join(f"-{part}" for part in parts)

@@ -11,9 +11,10 @@ from laser_jax.data.batches import augment, eval_batches, shuffled_batches, trai
 from laser_jax.data.digits import NUM_CLASSES as NUM_DIGITS
 from laser_jax.data.digits import open_digits
 from laser_jax.data.folder import SPLIT_RULE, open_folder
-from laser_jax.data.images import CHANNELS, as_size
+from laser_jax.data.images import CHANNELS
 from laser_jax.data.source import SPLITS, DataUnavailable, ImageSource
 from laser_jax.data.tfds_sets import TFDS_SETS, open_tfds
+from laser_jax.images import as_size
 from laser_jax.paths import resolve_data_dir
 
 __all__ = [

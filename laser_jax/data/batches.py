@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from laser_jax.data.images import random_crop
+
 
 def train_batches(
     source,
@@ -20,13 +22,15 @@ def train_batches(
     start_step=0,
     flip=True,
     crop_padding=0,
+    min_crop_area=1.0,
     num_threads=2,
+    num_workers=0,
     process_index=0,
     process_count=1,
 ):
     """Returns endless shuffled and augmented batches, from step `start_step` on.
 
-    Batch t depends on `source`, `batch_size`, `seed`, `flip`, `crop_padding` and t
+    Batch t depends on `source`, `batch_size`, `seed`, `flip`, `crop_padding`, `min_crop_area` and t
     alone. Each epoch of `len(source)` images has every image once; a batch may reach
     over its end.
 
@@ -38,7 +42,11 @@ def train_batches(
       flip: mirrors an image left to right, half of the time.
       crop_padding: pixels by which an image is extended on each side by reflection,
         and then cut back to its size at a random place. 0 is off.
-      num_threads: batches read at once.
+      min_crop_area: below 1 an image is a random part of the whole one, resized
+        (`laser_jax.data.images.random_crop`), and `crop_padding` is not used.
+      num_threads: batches read at once, in each process that reads.
+      num_workers: processes that read; 0: this one alone. They import the program's main
+        module, which must not start anything when it is imported.
       process_index, process_count: process p of P gets rows `[p B / P, (p + 1) B / P)`
         of the batch.
 
@@ -51,13 +59,18 @@ def train_batches(
         uint8 `(H, W, C)` or not like the first.
     """
     _check_at_least(0, crop_padding=crop_padding)
+    if min_crop_area < 1:
+        records, transform = range(len(source)), _RandomPart(source, flip, min_crop_area)
+    else:
+        records, transform = source, _Augmentation(source, flip, crop_padding)
     return shuffled_batches(
-        source,
+        records,
         batch_size=batch_size,
         seed=seed,
         start_step=start_step,
-        transform=_Augmentation(source, flip, crop_padding),
+        transform=transform,
         num_threads=num_threads,
+        num_workers=num_workers,
         process_index=process_index,
         process_count=process_count,
     )
@@ -71,6 +84,7 @@ def shuffled_batches(
     start_step=0,
     transform=None,
     num_threads=2,
+    num_workers=0,
     process_index=0,
     process_count=1,
 ):
@@ -79,14 +93,14 @@ def shuffled_batches(
     Args:
       source: sequence of arrays, or tuples of them, safe to index from threads.
       transform: maps a record and a NumPy generator to a record; None: nothing changes.
-      batch_size, seed, start_step, num_threads, process_index, process_count: as for
+      batch_size, seed, start_step, num_threads, num_workers, process_index, process_count: as for
         `train_batches`.
 
     Raises:
       ValueError: as `train_batches`.
     """
     local_size = _local_size(batch_size, process_index, process_count)
-    _check_at_least(0, start_step=start_step, num_threads=num_threads)
+    _check_at_least(0, start_step=start_step, num_threads=num_threads, num_workers=num_workers)
     if not 0 <= seed < 2**32:
         raise ValueError(f"seed must be in [0, 2**32), got {seed}.")
     if len(source) < batch_size:
@@ -102,7 +116,24 @@ def shuffled_batches(
         records = records.random_map(transform)
     # Batches of the process' size follow one another: those of step t, of process 0 to P - 1.
     batches = records.batch(local_size)[start_step * process_count + process_index :: process_count]
-    return iter(_read(batches, num_threads))
+    return iter(_read(batches, num_threads, num_workers))
+
+
+@dataclasses.dataclass(frozen=True)
+class _RandomPart:
+    """Random parts of whole images, of the size of the source's images, and flips."""
+
+    source: Sequence
+    flip: bool
+    least_area: float
+
+    @functools.cached_property
+    def size(self):
+        return self.source[0].shape[:2]
+
+    def __call__(self, index, rng):
+        image = random_crop(self.source.whole(index), rng, self.size, self.least_area)
+        return augment(image, rng, flip=self.flip, crop_padding=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,8 +232,16 @@ def _local_size(batch_size, process_index, process_count):
     return batch_size // process_count
 
 
-def _read(batches, num_threads):
+def _read(batches, num_threads, num_workers=0):
     import grain
 
     options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=2 * num_threads)
-    return batches.to_iter_dataset(options)
+    batches = batches.to_iter_dataset(options)
+    if not num_workers:
+        return batches
+    from absl import flags
+
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()  # grain reads flags of its own, which keep their defaults
+    # The batches stay in order.
+    return batches.mp_prefetch(grain.multiprocessing.MultiprocessingOptions(num_workers))

@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from laser_jax.data.png import transparent_pixels, without_metadata
+from laser_jax.images import as_size
 
 # Listed, because a file name does not tell the format.
 FORMATS = ("JPEG", "PNG", "WEBP")
@@ -26,11 +27,6 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-
-
-def as_size(image_size):
-    """Returns an image size, the side of a square or (height, width), as `(height, width)`."""
-    return (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
 
 
 def describe_crop(image_size):

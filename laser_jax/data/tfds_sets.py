@@ -14,8 +14,9 @@ import operator
 import os
 import sys
 
-from laser_jax.data.images import DESCRIBED, as_size, describe_crop, load_image, load_square
+from laser_jax.data.images import DESCRIBED, describe_crop, load_image, load_square
 from laser_jax.data.source import DataUnavailable, ImageSource
+from laser_jax.images import as_size
 
 log = logging.getLogger("laser_jax")
 

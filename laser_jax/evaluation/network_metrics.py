@@ -11,7 +11,7 @@ import numpy as np
 
 from laser_jax import compiler
 from laser_jax.data import eval_batches
-from laser_jax.images import to_bytes, to_network
+from laser_jax.images import as_size, to_bytes, to_network
 from laser_jax.metrics import GaussianStatistics, frechet_distance
 from laser_jax.paths import cache_directory
 from laser_jax.pretrained import (
@@ -44,7 +44,7 @@ def load_networks(config):
     loaders = {
         net: (functools.partial(load_lpips, net, directory), directory)
         for net in _LPIPS_NAMES
-        if config.data.image_size >= SMALLEST_SIDE[net]
+        if min(as_size(config.data.image_size)) >= SMALLEST_SIDE[net]
     }
     loaders["inception"] = functools.partial(load_inception, path), path
     networks = {}

@@ -4,6 +4,7 @@ import logging
 from typing import Any
 
 from laser_jax.checks import check_choice
+from laser_jax.images import as_size
 from laser_jax.models.autoencoder import Autoencoder
 from laser_jax.models.bottlenecks import (
     Bottleneck,
@@ -45,7 +46,7 @@ def build_model(config: Any) -> Autoencoder:
     if model.num_downsamples < 1:
         raise ValueError(f"num_downsamples must be at least 1, got {model.num_downsamples}.")
     factor, size = 2**model.num_downsamples, config.data.image_size
-    if size % factor:
+    if any(side % factor for side in as_size(size)):
         raise ValueError(
             f"image size {size} (data.image_size) is not divisible by the downsampling {factor} "
             "(2^num_downsamples)."
@@ -57,10 +58,10 @@ def build_model(config: Any) -> Autoencoder:
         dtype=network_dtype(model.dtype),
     )
     p, q = as_pair(autoencoder.bottleneck.patch_size)
-    grid = size // factor
-    if grid % p or grid % q:
+    h, w = (side // factor for side in as_size(size))
+    if h % p or w % q:
         raise ValueError(
-            f"the latent grid {grid}x{grid} is not divisible by patch_size {p}x{q}; "
+            f"the latent grid {h}x{w} is not divisible by patch_size {p}x{q}; "
             "change patch_size, image_size or num_downsamples."
         )
     return autoencoder

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from laser_jax.images import as_size
 from laser_jax.losses import discriminator_hinge_loss, generator_hinge_loss
 from laser_jax.models.discriminator import PatchDiscriminator
 from laser_jax.training.gradients import over_parts
@@ -97,6 +98,7 @@ def build_adversary(config):
       ValueError: if its values are inconsistent with the run or with each other.
     """
     options, size = config.adversarial, config.data.image_size
+    sides = as_size(size)
     if not options.weight >= 0:
         raise ValueError(f"adversarial.weight must not be negative, got {options.weight}.")
     if not options.weight:
@@ -106,7 +108,7 @@ def build_adversary(config):
             "0 <= adversarial.warmup_steps < adversarial.start_step <= num_train_steps must hold, "
             f"got {options.warmup_steps}, {options.start_step} and {config.num_train_steps}."
         )
-    if options.num_downsamples < 1 or size % 2**options.num_downsamples:
+    if options.num_downsamples < 1 or any(n % 2**options.num_downsamples for n in sides):
         raise ValueError(
             f"image size {size} (data.image_size) is not divisible by 2^adversarial."
             f"num_downsamples, or that is below 1: got {options.num_downsamples}."

@@ -77,6 +77,7 @@ def train(config, workdir):
         stack.enter_context(detect_lost_process(workdir))
         source, validation = setup.training_data(workdir, images, validation)
         state = start_or_resume(setup, workdir, checkpoints, source, stream)
+        del stream  # and the processes that read for it
         setup = setup.with_lengths(planned_lengths(workdir))
         reporter, step = (PriorReporter, PriorStep) if trains_prior else (Reporter, TrainStep)
         report = stack.enter_context(reporter(setup, workdir, source, validation, state))
@@ -179,9 +180,11 @@ def batches(config, source, start_step):
         "seed": config.seed,
         "start_step": start_step,
         "num_threads": data.num_threads,
+        "num_workers": data.num_workers,
         "process_index": jax.process_index(),
         "process_count": jax.process_count(),
     }
     if isinstance(source, TokenSet):
         return shuffled_batches(source, **options)
-    return train_batches(source, flip=data.flip, crop_padding=data.crop_padding, **options)
+    crop = {"crop_padding": data.crop_padding, "min_crop_area": data.min_crop_area}
+    return train_batches(source, flip=data.flip, **crop, **options)

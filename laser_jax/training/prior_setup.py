@@ -11,6 +11,7 @@ import numpy as np
 
 from laser_jax.data import augment, num_classes
 from laser_jax.evaluation.codec import TokenCodec, missing_tables, read_tables
+from laser_jax.images import as_size
 from laser_jax.models.inference import atoms_of
 from laser_jax.models.precision import network_dtype
 from laser_jax.paths import resolve_workdir
@@ -54,10 +55,11 @@ class PriorSetup(Setup):
         """The `TokenTransformer` or `MaskedTransformer`."""
         config, autoencoder = self.config, self.codec.model
         size, shape = config.data.image_size, autoencoder.signal_shape
-        if size % shape[0] or size % shape[1] or config.data.channels != autoencoder.in_channels:
+        (height, width), channels = as_size(size), config.data.channels
+        if height % shape[0] or width % shape[1] or channels != autoencoder.in_channels:
             raise ValueError(
                 f"data.image_size {size} must be divisible by the autoencoder's signals of "
-                f"{shape[0]}x{shape[1]} pixels, and data.channels {config.data.channels} be its "
+                f"{shape[0]}x{shape[1]} pixels, and data.channels {channels} be its "
                 f"{autoencoder.in_channels}."
             )
         classes = num_classes(config.data.name) if config.prior.use_labels else 0
@@ -66,7 +68,7 @@ class PriorSetup(Setup):
         module, _ = KINDS[config.prior.kind]
         return module(
             layout=self.codec.tables.layout,
-            grid=(size // shape[0], size // shape[1]),
+            grid=(height // shape[0], width // shape[1]),
             num_classes=classes,
             dtype=network_dtype(config.prior.dtype),
             **{name: config.prior[name] for name in settings_of(module)},

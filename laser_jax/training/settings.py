@@ -10,6 +10,7 @@ import math
 
 from laser_jax.data.folder import SPLIT_RULES
 from laser_jax.data.source import SPLITS
+from laser_jax.images import as_size
 from laser_jax.losses import ImageLoss
 from laser_jax.models.autoencoder import Autoencoder
 from laser_jax.models.bottlenecks import DictionaryLearning
@@ -28,6 +29,7 @@ from laser_jax.ranges import (
     Integer,
     Optional,
     Real,
+    Several,
     Text,
     settings_of,
 )
@@ -56,13 +58,15 @@ SETTINGS = {
     "profile_step": COUNT_OR_NONE,
     "data.name": Text(),
     "data.data_dir": Optional(Text()),
-    "data.image_size": Integer(11),  # SSIM's window
+    "data.image_size": Several(Integer(11), length=2, or_one=True),  # 11: SSIM's window
     "data.channels": Choice((3, 1)),
     "data.split_rule": Choice(SPLIT_RULES[::-1]),
     "data.batch_size": COUNT,
     "data.flip": Flag(),
     "data.crop_padding": COUNT_OR_NONE,
     "data.num_threads": COUNT,
+    "data.num_workers": COUNT_OR_NONE,
+    "data.min_crop_area": Real(above=0, most=1),
     "model.bottleneck": Choice(tuple(BOTTLENECKS)),
     "model.dtype": Choice(DTYPES),
     **_ranges("model", Autoencoder),
@@ -115,7 +119,7 @@ def check_config(config):
     for key, setting in SETTINGS.items():
         setting.check(key, values[key])
     padding, size = config.data.crop_padding, config.data.image_size
-    if padding >= size:
+    if padding >= min(as_size(size)):
         raise ValueError(
             f"data.crop_padding must be below data.image_size {size}, got {padding}: there are no "
             "more pixels to reflect."

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from laser_jax.images import as_size
 from laser_jax.losses import ImageLoss
 from laser_jax.models import build_model
 from laser_jax.pretrained import load_lpips
@@ -72,7 +73,7 @@ class Setup:
         if config.loss.perceptual_weight:
             params = load_lpips(config.loss.perceptual_net, config.weights.lpips)
             params = jax.jit(lambda x: x, out_shardings=replicated(self.mesh))(params)
-        shape = (1, config.data.image_size, config.data.image_size, config.data.channels)
+        shape = (1, *as_size(config.data.image_size), config.data.channels)
         images = jax.ShapeDtypeStruct(shape, jnp.float32)
         jax.eval_shape(self.image_loss, images, images, params)  # raises its errors early
         return params
@@ -84,8 +85,7 @@ class Setup:
 
     def init(self, key):
         """Returns the network's parameters, the dictionary, and the state of further losses."""
-        size = self.config.data.image_size
-        images = jnp.zeros((1, size, size, self.model.in_channels))
+        images = jnp.zeros((1, *as_size(self.config.data.image_size), self.model.in_channels))
         variables = self.model.init(key, images)
         extra = {"discriminator": self.adversary.init(key, images)} if self.adversary else {}
         return variables["params"], variables["dictionary"]["bottleneck"], extra

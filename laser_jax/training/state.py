@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import math
 from typing import Any
 
 import flax
@@ -9,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from laser_jax import compiler
-from laser_jax.images import to_network
+from laser_jax.images import as_size, to_network
 from laser_jax.sharding import put_batch, replicated
 
 log = logging.getLogger("laser_jax")
@@ -99,7 +100,8 @@ def init_dictionary(setup, state, batches):
       batches: iterator over this process's rows of training batches, uint8 `(local_b, H, W, C)`.
     """
     config, model, everywhere = setup.config, setup.model, replicated(setup.mesh)
-    signals = config.data.batch_size * config.data.image_size**2 // model.signal_pixels
+    pixels = math.prod(as_size(config.data.image_size))
+    signals = config.data.batch_size * pixels // model.signal_pixels
     count = min(32, -(-4 * model.bottleneck.num_embeddings // signals))
 
     @functools.partial(compiler.jit, out_shardings=everywhere)

@@ -24,8 +24,8 @@ log = logging.getLogger("laser_jax")
 _MAY_CHANGE = (
     "num_train_steps", "log_every_steps", "eval_every_steps", "checkpoint_every_steps",
     "keep_checkpoints", "init_from", "profile_step", "not_finite", "max_skipped_steps",
-    "data.data_dir", "data.num_threads", "model.remat", "optimizer.accumulate_steps",
-    "eval", "weights", "autoencoder", "patience",
+    "data.data_dir", "data.num_threads", "data.num_workers", "model.remat",
+    "optimizer.accumulate_steps", "eval", "weights", "autoencoder", "patience",
 )  # fmt: skip
 WEIGHTS = "weights.npz"  # of an export, which has no checkpoints
 _REMEDY = "Give the workdir of a run that main.py trained."
@@ -70,7 +70,7 @@ _ADDED_KEYS = {
         "z_channels": 256,
         "remat": False,
     },
-    "data": {"channels": 3, "split_rule": 1},
+    "data": {"channels": 3, "split_rule": 1, "num_workers": 0, "min_crop_area": 1.0},
     "loss": {
         "perceptual_weight": 0.0,
         "perceptual_precision": "highest",
@@ -160,9 +160,10 @@ def read_config(workdir):
         )
     for migrate in _MIGRATIONS[version:]:
         migrate(values)
-    for key, value in values["model"].items():
-        if isinstance(value, list):  # JSON has no tuples
-            values["model"][key] = tuple(value)
+    for group in ("model", "data"):
+        for key, value in values[group].items():
+            if isinstance(value, list):  # JSON has no tuples
+                values[group][key] = tuple(value)
     for key, later in _ADDED_KEYS.items():
         stored = values.get(key, {} if isinstance(later, dict) else later)
         values[key] = {**later, **stored} if isinstance(later, dict) else stored
