@@ -43,6 +43,8 @@ def main(argv=None):
         "recognised; others need the run that wrote them.",
     )  # fmt: skip
     _add_sample(commands)
+    _add_export(commands)
+    _add_report(commands)
     arguments = parser.parse_args(argv)
     try:
         return arguments.run(arguments)
@@ -92,6 +94,82 @@ def _add_sample(commands):
     command.add_argument("--autoencoder", help="the autoencoder's run, if it has moved")
     command.add_argument("--overwrite", action="store_true", help="replace an existing file")
     command.set_defaults(run=sample)
+
+
+def _add_export(commands):
+    command = commands.add_parser(
+        "export", help="write the tokens of a data set",
+        description="Writes DIR/tokens/SPLIT.array_record, a record a picture: its class and its "
+        "symbols, int32; and DIR/tokens/about.json, which says what they are.",
+    )  # fmt: skip
+    command.add_argument("--workdir", required=True, help="the trained run")
+    command.add_argument("--out", required=True, metavar="DIR", help="where the tokens go")
+    command.add_argument("--data", metavar="NAME", help="as data.name; by default the run's set")
+    command.add_argument("--data_dir", help="as data.data_dir")
+    command.add_argument("--splits", nargs="+", default=("train", "validation", "test"))
+    command.add_argument("--checkpoint", default="newest", choices=("newest", "best"))
+    command.add_argument("--overwrite", action="store_true", help="replace existing tokens")
+    command.set_defaults(run=export)
+
+
+def _add_report(commands):
+    command = commands.add_parser(
+        "report", help="write one HTML page of a run",
+        description="Writes FILE.html: metrics and evaluations, curves, reconstructions, use and "
+        "look of the atoms, config. It needs no other file.",
+    )  # fmt: skip
+    command.add_argument("--workdir", required=True, help="the trained run")
+    command.add_argument("--out", required=True, metavar="FILE.html", help="where the page goes")
+    command.add_argument("--checkpoint", default="newest", choices=("newest", "best"))
+    command.add_argument("--overwrite", action="store_true", help="replace an existing page")
+    command.set_defaults(run=report)
+
+
+def report(arguments):
+    """Writes the page of a run; returns 0."""
+    from laser_jax.paths import resolve_path
+
+    out = resolve_path(arguments.out, "--out")
+    if out.exists() and not arguments.overwrite:
+        raise ValueError(f"{out} exists; choose another --out, or give --overwrite.")
+
+    from laser_jax.run_page import write_page
+
+    write_page(arguments.workdir, out, checkpoint=arguments.checkpoint)
+    print(out)
+    return 0
+
+
+def export(arguments):
+    """Writes the tokens of a data set's splits; returns 0."""
+    from laser_jax.paths import resolve_path
+
+    out = resolve_path(arguments.out, "--out")
+    if (out / "tokens").exists() and not arguments.overwrite:
+        raise ValueError(f"{out / 'tokens'} exists; choose another --out, or give --overwrite.")
+
+    from laser_jax.data import DataUnavailable, open_split
+    from laser_jax.data.folder import SPLIT_RULE
+    from laser_jax.trained import TrainedAutoencoder
+    from laser_jax.training.token_set import export_tokens
+
+    model = load_run(arguments)
+    if not isinstance(model, TrainedAutoencoder):
+        raise ValueError(f"{arguments.workdir} holds a prior; export needs an autoencoder's run.")
+    data = model.config.data.copy_and_resolve_references()
+    if arguments.data is not None:
+        data.name, data.split_rule = arguments.data, SPLIT_RULE  # a run's rule is for its own
+    with data.ignore_type():
+        data.data_dir = arguments.data_dir or data.data_dir
+    try:
+        sources = {split: open_split(data, split) for split in arguments.splits}
+    except DataUnavailable as error:
+        raise OSError(error) from error
+    out.mkdir(parents=True, exist_ok=True)
+    export_tokens(out, model.codec, sources, batch_size=model.config.eval.batch_size)
+    for split, source in sources.items():
+        print(f"{out / 'tokens' / split}.array_record  {len(source)} pictures")
+    return 0
 
 
 def sample(arguments):

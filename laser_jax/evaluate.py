@@ -21,8 +21,8 @@ from laser_jax.evaluation.split import (
 )
 from laser_jax.figures import reconstruction_figure
 from laser_jax.files import optional_file, write_json
-from laser_jax.images import as_size
 from laser_jax.paths import resolve_config, resolve_workdir
+from laser_jax.ranges import as_size
 from laser_jax.sharding import check_batch_size
 from laser_jax.trained import load
 from laser_jax.training.progress import table

@@ -14,14 +14,6 @@ from laser_jax.checks import check_floating, check_floats
 Images = UInt8[ArrayLike, "b H W C"] | Float[ArrayLike, "b H W C"]
 
 
-def as_size(image_size: int | tuple[int, int]) -> tuple[int, int]:
-    """Returns an image size, the side of a square or (height, width), as `(height, width)`."""
-    if isinstance(image_size, int):
-        return image_size, image_size
-    height, width = image_size
-    return height, width
-
-
 def check_images(**images: Any) -> None:
     """Checks that images are uint8, or floats in [0, 1]. Inside jit it cannot check the values.
 

@@ -205,3 +205,11 @@ def check_settings(values: Any) -> None:
     """Raises ValueError unless each field that `setting` defined is in its range."""
     for name, range in settings_of(values).items():
         range.check(name, getattr(values, name))
+
+
+def as_size(image_size: int | tuple[int, int]) -> tuple[int, int]:
+    """Returns an image size, the side of a square or (height, width), as `(height, width)`."""
+    if isinstance(image_size, int):
+        return image_size, image_size
+    height, width = image_size
+    return height, width

@@ -31,6 +31,7 @@ LAYERS = (
     ("trained",),
     ("evaluate_prior",),
     ("evaluate",),
+    ("run_page",),
     ("__main__",),
 )
 LEVEL = {package: level for level, packages in enumerate(LAYERS) for package in packages}

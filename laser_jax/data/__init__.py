@@ -8,14 +8,13 @@ Images stay uint8 here; a model scales them inside jit.
 """
 
 from laser_jax.data.batches import augment, eval_batches, shuffled_batches, train_batches
-from laser_jax.data.digits import NUM_CLASSES as NUM_DIGITS
 from laser_jax.data.digits import open_digits
 from laser_jax.data.folder import SPLIT_RULE, open_folder
 from laser_jax.data.images import CHANNELS
 from laser_jax.data.source import SPLITS, DataUnavailable, ImageSource
 from laser_jax.data.tfds_sets import TFDS_SETS, open_tfds
-from laser_jax.images import as_size
 from laser_jax.paths import resolve_data_dir
+from laser_jax.ranges import as_size
 
 __all__ = [
     "DATASETS",
@@ -23,7 +22,6 @@ __all__ = [
     "ImageSource",
     "augment",
     "eval_batches",
-    "num_classes",
     "open_source",
     "open_split",
     "prepare",
@@ -69,13 +67,6 @@ def open_source(name, *, split, image_size, channels=3, data_dir=None, split_rul
     if name == "digits":
         return open_digits(split=split, **shape)
     return open_tfds(name, split=split, data_dir=resolve_data_dir(data_dir), **shape)
-
-
-def num_classes(name):
-    """Returns the number of classes of a data set's images, 0 if it has none."""
-    if name == "digits":
-        return NUM_DIGITS
-    return TFDS_SETS[name].num_classes if name in TFDS_SETS else 0
 
 
 def open_split(data, split):

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from laser_jax.data.source import DataUnavailable, ImageSource
-from laser_jax.images import as_size
+from laser_jax.ranges import as_size
 
 NUM_CLASSES = 10
 SIZES = {"train": 1297, "validation": 200, "test": 300}  # in the order of a fixed shuffle

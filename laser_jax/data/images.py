@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from laser_jax.data.png import transparent_pixels, without_metadata
-from laser_jax.images import as_size
+from laser_jax.ranges import as_size
 
 # Listed, because a file name does not tell the format.
 FORMATS = ("JPEG", "PNG", "WEBP")

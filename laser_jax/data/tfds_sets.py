@@ -16,7 +16,7 @@ import sys
 
 from laser_jax.data.images import DESCRIBED, describe_crop, load_image, load_square
 from laser_jax.data.source import DataUnavailable, ImageSource
-from laser_jax.images import as_size
+from laser_jax.ranges import as_size
 
 log = logging.getLogger("laser_jax")
 

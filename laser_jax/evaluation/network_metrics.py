@@ -11,7 +11,7 @@ import numpy as np
 
 from laser_jax import compiler
 from laser_jax.data import eval_batches
-from laser_jax.images import as_size, to_bytes, to_network
+from laser_jax.images import to_bytes, to_network
 from laser_jax.metrics import GaussianStatistics, frechet_distance
 from laser_jax.paths import cache_directory
 from laser_jax.pretrained import (
@@ -25,6 +25,7 @@ from laser_jax.pretrained import (
 from laser_jax.pretrained.inception import FEATURES, INPUT_SIZE
 from laser_jax.pretrained.lpips import SMALLEST_SIDE
 from laser_jax.pretrained.weights import file_digest, inception_path
+from laser_jax.ranges import as_size
 from laser_jax.sharding import put_batch, replicated
 
 log = logging.getLogger("laser_jax")

@@ -4,7 +4,6 @@ import logging
 from typing import Any
 
 from laser_jax.checks import check_choice
-from laser_jax.images import as_size
 from laser_jax.models.autoencoder import Autoencoder
 from laser_jax.models.bottlenecks import (
     Bottleneck,
@@ -14,7 +13,7 @@ from laser_jax.models.bottlenecks import (
 )
 from laser_jax.models.bottlenecks.output import as_pair
 from laser_jax.models.precision import network_dtype
-from laser_jax.ranges import settings_of
+from laser_jax.ranges import as_size, settings_of
 
 log = logging.getLogger("laser_jax")
 

@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from laser_jax.images import as_size
 from laser_jax.losses import discriminator_hinge_loss, generator_hinge_loss
 from laser_jax.models.discriminator import PatchDiscriminator
+from laser_jax.ranges import as_size
 from laser_jax.training.gradients import over_parts
 
 # Upper bound of the adaptive weight, and the term that avoids a division by zero in it.

@@ -9,14 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from laser_jax.data import augment, num_classes
+from laser_jax.data import augment, open_split
 from laser_jax.evaluation.codec import TokenCodec, missing_tables, read_tables
-from laser_jax.images import as_size
 from laser_jax.models.inference import atoms_of
 from laser_jax.models.precision import network_dtype
 from laser_jax.paths import resolve_workdir
 from laser_jax.priors import KINDS, fitted_start
-from laser_jax.ranges import settings_of
+from laser_jax.ranges import as_size, settings_of
 from laser_jax.sharding import data_mesh, replicated, wait_for_first_process
 from laser_jax.tokens import fingerprint_of
 from laser_jax.training.optimizer import build_optimizer
@@ -62,7 +61,7 @@ class PriorSetup(Setup):
                 f"{shape[0]}x{shape[1]} pixels, and data.channels {channels} be its "
                 f"{autoencoder.in_channels}."
             )
-        classes = num_classes(config.data.name) if config.prior.use_labels else 0
+        classes = open_split(config.data, "train").num_classes if config.prior.use_labels else 0
         if config.prior.use_labels and not classes:
             raise ValueError(f"prior.use_labels needs classes; {config.data.name} has none.")
         module, _ = KINDS[config.prior.kind]

@@ -10,7 +10,6 @@ import math
 
 from laser_jax.data.folder import SPLIT_RULES
 from laser_jax.data.source import SPLITS
-from laser_jax.images import as_size
 from laser_jax.losses import ImageLoss
 from laser_jax.models.autoencoder import Autoencoder
 from laser_jax.models.bottlenecks import DictionaryLearning
@@ -31,6 +30,7 @@ from laser_jax.ranges import (
     Real,
     Several,
     Text,
+    as_size,
     settings_of,
 )
 from laser_jax.training.checkpoints import BEST_METRICS, WHICH

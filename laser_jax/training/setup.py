@@ -9,10 +9,10 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from laser_jax.images import as_size
 from laser_jax.losses import ImageLoss
 from laser_jax.models import build_model
 from laser_jax.pretrained import load_lpips
+from laser_jax.ranges import as_size
 from laser_jax.sharding import data_mesh, replicated
 from laser_jax.training.adversary import build_adversary
 from laser_jax.training.optimizer import build_optimizer

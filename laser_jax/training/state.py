@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from laser_jax import compiler
-from laser_jax.images import as_size, to_network
+from laser_jax.images import to_network
+from laser_jax.ranges import as_size
 from laser_jax.sharding import put_batch, replicated
 
 log = logging.getLogger("laser_jax")

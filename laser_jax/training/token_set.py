@@ -15,6 +15,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from laser_jax.files import write_json, writing
+from laser_jax.priors import Vocabulary
+from laser_jax.tokens import fingerprint_of
 
 log = logging.getLogger("laser_jax")
 
@@ -77,6 +79,32 @@ def write_tokens(workdir, sources, encode, about, *, batch_size, copies, augment
         write_json(partial / _ABOUT, about)
         shutil.rmtree(final, ignore_errors=True)  # without about.json: of a write that was killed
         partial.rename(final)
+
+
+def export_tokens(directory, codec, sources, *, batch_size):
+    """Writes the tokens of splits, and what the numbers in them are, for models elsewhere.
+
+    Args:
+      directory: where `tokens/` goes.
+      codec: the `TokenCodec` of an autoencoder.
+      sources: split -> `ImageSource`.
+      batch_size: pictures encoded at a time.
+    """
+    vocabulary, unit = Vocabulary(codec.tables.layout), codec.model.signal_shape
+    source = next(iter(sources.values()))
+    about = {
+        "fingerprint": fingerprint_of(codec.fingerprint, codec.tables.fingerprint).hex(),
+        "record": "int32: the class, then the symbols of each position, row after row",
+        "grid": [side // each for side, each in zip(source[0].shape, unit, strict=False)],
+        "symbols": vocabulary.places,
+        "groups": [group._asdict() for group in vocabulary.groups],
+        "num_classes": source.num_classes,
+        "splits": {split: source.description for split, source in sources.items()},
+    }
+    write_tokens(
+        directory, sources, lambda images: vocabulary.symbols(codec.to_tokens(images)), about,
+        batch_size=batch_size, copies=1, augmented=None,
+    )  # fmt: skip
 
 
 def _batches(source, batch_size, copies, augmented):

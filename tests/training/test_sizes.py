@@ -18,10 +18,8 @@ def test_step_of_rectangles_has_their_shapes(tiny_config, tmp_path):
     tiny_config.adversarial.update(weight=1.0, start_step=20, warmup_steps=5, num_hiddens=8)
     setup = Setup.from_config(tiny_config)
     images = jax.ShapeDtypeStruct((16, 16, 32, 3), np.uint8)
-    step = TrainStep(setup)
-    _, _, found = jax.eval_shape(
-        lambda *x: step(*x, adversarial=True), abstract_state(setup), images
-    )
+    step = functools.partial(TrainStep(setup), adversarial=True)
+    _, _, found = jax.eval_shape(step, abstract_state(setup), images)
     assert found.shape == images.shape
     write_config(tmp_path, tiny_config)
     assert read_config(tmp_path).data.image_size == (16, 32)

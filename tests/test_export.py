@@ -1,0 +1,56 @@
+"""python -m laser_jax export, on a stored run with tables."""
+
+import json
+
+import numpy as np
+import pytest
+from array_record.python.array_record_module import ArrayRecordReader
+from PIL import Image
+
+import laser_jax
+from laser_jax.__main__ import main
+from tests.test_compress import ready  # noqa: F401
+from tests.test_reconstruct import workdir  # noqa: F401
+
+
+@pytest.fixture
+def images(tmp_path):
+    rng = np.random.default_rng(0)
+    for split, number in (("train", 3), ("test", 2)):
+        for name in ("cat", "dog"):
+            (tmp_path / "images" / split / name).mkdir(parents=True)
+            for i in range(number):
+                pixels = rng.integers(256, size=(32, 32, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / "images" / split / name / f"{i}.png")
+    return tmp_path / "images"
+
+
+def export(run, images, out, *flags):
+    return main(["export", f"--workdir={run}", f"--out={out}", f"--data=folder:{images}", *flags])
+
+
+def test_tokens_of_a_folder_are_written_with_its_classes(ready, images, tmp_path, capsys):  # noqa: F811
+    out = tmp_path / "out"
+    assert export(ready, images, out, "--splits", "train", "test") == 0
+    said = capsys.readouterr().out
+    assert "test.array_record  4 pictures" in said and said.count(" pictures\n") == 2, said
+    about = json.loads((out / "tokens" / "about.json").read_text())
+    assert about["num_classes"] == 2 and set(about["splits"]) == {"train", "test"}
+    assert about["grid"] == [8, 8] and about["symbols"] == 1
+    reader = ArrayRecordReader(str(out / "tokens" / "test.array_record"))
+    records = np.stack([np.frombuffer(x, np.int32) for x in reader.read_all()])
+    reader.close()
+    assert records[:, 0].tolist() == [0, 0, 1, 1]
+    paths = sorted(images.glob("test/*/*.png"))
+    pictures = np.stack([np.asarray(Image.open(path)) for path in paths])
+    indices, *_ = laser_jax.load(ready).encode_to_indices(pictures)
+    np.testing.assert_array_equal(records[:, 1:], indices)
+
+
+def test_existing_tokens_and_empty_splits_are_errors(ready, images, tmp_path, capsys):  # noqa: F811
+    (tmp_path / "out" / "tokens").mkdir(parents=True)
+    assert export(ready, images, tmp_path / "out") == 1
+    assert "--overwrite" in capsys.readouterr().err
+    assert export(ready, images, tmp_path / "new") == 1
+    assert "too few images for validation" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
