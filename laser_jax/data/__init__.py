@@ -22,6 +22,7 @@ __all__ = [
     "ImageSource",
     "augment",
     "eval_batches",
+    "num_classes",
     "open_source",
     "open_split",
     "prepare",
@@ -67,6 +68,13 @@ def open_source(name, *, split, image_size, channels=3, data_dir=None, split_rul
     if name == "digits":
         return open_digits(split=split, **shape)
     return open_tfds(name, split=split, data_dir=resolve_data_dir(data_dir), **shape)
+
+
+def num_classes(data):
+    """Returns the number of classes of the data set of a config's `data`, 0 if it has none."""
+    if data.name in TFDS_SETS:  # known without its files
+        return TFDS_SETS[data.name].num_classes
+    return open_split(data, "train").num_classes
 
 
 def open_split(data, split):

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from laser_jax.data import augment, open_split
+from laser_jax.data import augment, num_classes
 from laser_jax.evaluation.codec import TokenCodec, missing_tables, read_tables
 from laser_jax.models.inference import atoms_of
 from laser_jax.models.precision import network_dtype
@@ -61,7 +61,7 @@ class PriorSetup(Setup):
                 f"{shape[0]}x{shape[1]} pixels, and data.channels {channels} be its "
                 f"{autoencoder.in_channels}."
             )
-        classes = open_split(config.data, "train").num_classes if config.prior.use_labels else 0
+        classes = num_classes(config.data) if config.prior.use_labels else 0
         if config.prior.use_labels and not classes:
             raise ValueError(f"prior.use_labels needs classes; {config.data.name} has none.")
         module, _ = KINDS[config.prior.kind]
