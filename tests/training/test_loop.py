@@ -222,34 +222,6 @@ def test_term_of_weight_zero_is_not_in_the_program_of_the_step(tiny_config):
     assert program() == plain
 
 
-@pytest.mark.parametrize("name", ["rvq by gradient", "ksvd", EVERY[-1]])
-def test_resumed_run_is_bit_identical_to_an_uninterrupted_one(name, runs, tmp_path):
-    config, workdir, whole = runs(name)
-
-    # Stopped by an error in the loop, so that the schedule is that of the full run.
-    class Stop(Exception):
-        pass
-
-    def stop_after(step, original=loop.Reporter.step):
-        def wrapped(self, this_step, metrics):
-            original(self, this_step, metrics)
-            if this_step == step:
-                raise Stop
-
-        return wrapped
-
-    config = config.copy_and_resolve_references()
-    config.checkpoint_every_steps = 20
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Stop):
-        patch.setattr(loop.Reporter, "step", stop_after(37))
-        loop.train(config, tmp_path)
-    with Checkpoints(tmp_path) as checkpoints:
-        assert checkpoints.latest_step() == 20
-    assert_same_state(loop.train(config, tmp_path), whole)
-    # Step 30 was logged twice. TensorBoard shows it once, and no point is missing.
-    assert read_curves(tmp_path) == read_curves(workdir)
-
-
 class Killed(Exception):
     pass
 
@@ -267,6 +239,21 @@ def interrupt(monkeypatch, how, at):
             raise Killed
 
     monkeypatch.setattr(loop.Reporter, "step", kill)
+
+
+@pytest.mark.parametrize("name", ["rvq by gradient", "ksvd", EVERY[-1]])
+def test_resumed_run_is_bit_identical_to_an_uninterrupted_one(name, runs, tmp_path):
+    config, workdir, whole = runs(name)
+    config = config.copy_and_resolve_references()
+    config.checkpoint_every_steps = 20
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        interrupt(patch, "killed", 37)
+        loop.train(config, tmp_path)
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.latest_step() == 20
+    assert_same_state(loop.train(config, tmp_path), whole)
+    # Step 30 was logged twice. TensorBoard shows it once, and no point is missing.
+    assert read_curves(tmp_path) == read_curves(workdir)
 
 
 @pytest.mark.parametrize("how", ["stopped", "killed"])
