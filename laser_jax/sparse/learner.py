@@ -56,7 +56,8 @@ class DictionaryLearner:
       max_coherence: |cosine| above which of two atoms the less used one is replaced.
       min_usage: an atom used less than this multiple of the mean use is replaced.
       replace_every: steps between replacements of such atoms; 0: never.
-      coder: of the batches; a function `(signals, dictionary, *, sparsity)` to a `SparseCode`.
+      coder: of the batches; a function `(signals, dictionary, *, sparsity)` to a `SparseCode`. It
+        gets signals over the state's `scale`, of which a tolerance must be too.
       atoms_axis: the axis of a mesh over which the atoms and their statistics are sharded, so that
         there may be more of them than one device holds; signals on that mesh, or a dictionary on
         it, name the mesh. With "online", "parallel" and "residual". A `coder` other than `omp` must
