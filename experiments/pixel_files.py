@@ -19,7 +19,7 @@ from laser_jax import pixels
 from laser_jax.data.photo_patches import PHOTOGRAPHS, read_photograph
 
 RATES = (0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0)
-QUALITIES = (5, 15, 25, 35, 45, 55, 65, 75, 83, 91, 97)
+QUALITIES = (10, 20, 34, 45, 57, 67, 75, 85, 97, 100)
 FORMATS = {
     "JPEG": [
         {"format": "JPEG", "optimize": True, "subsampling": s, "quality": q}
