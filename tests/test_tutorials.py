@@ -14,6 +14,9 @@ SMALL = {
         "ITERATIONS": 2,
     },
     "training": {"STEPS": 60},
+    "generation": {
+        "AUTOENCODER_STEPS": 12, "PRIOR_STEPS": 10, "HIDDENS": 8, "WIDTH": 16, "SAMPLES": 64,
+    },
     "bottlenecks": {"STEPS": 10, "HIDDENS": 8, "WINDOWS": 64, "TABLE_IMAGES": 16},
 }  # fmt: skip
 
@@ -91,4 +94,14 @@ def test_every_bottleneck_has_a_rate_and_a_quality(monkeypatch, photo_patches_di
     text, figures = run("bottlenecks")
     rows = [row[-2:] for row in table(text, "bottleneck .*PSNR")]  # names have numbers, too
     assert len(rows) == 6 and all(0 < rate < 5 and 10 < psnr < 30 for rate, psnr in rows)
+    assert figures == 2
+
+
+@pytest.mark.slow
+def test_a_prior_has_bits_samples_and_completions():
+    text, figures = run("generation")
+    rows = dict(re.findall(r"^([\w -]+?)\s+(-?[\d.]+) bits", text, re.MULTILINE))
+    assert all(0 < float(rows[name]) < 1 for name in ("order-0 tables", "context model", "prior"))
+    scores = re.findall(r"([\d.]+)%", text)
+    assert len(scores) == 4 and float(scores[0]) > 98
     assert figures == 2
