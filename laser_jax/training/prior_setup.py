@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import logging
+import pathlib
 from typing import ClassVar
 
 import jax
@@ -31,7 +32,13 @@ _FIRST_PICTURES = 2048  # whose symbols set the biases before training
 
 @dataclasses.dataclass(frozen=True)
 class PriorSetup(Setup):
-    """The parts of a prior's run. Each is built once, at its first use."""
+    """The parts of a prior's run. Each is built once, at its first use.
+
+    Attributes:
+      workdir: of a run whose tokens say how many classes there are; None: the data set says it.
+    """
+
+    workdir: pathlib.Path | None = None
 
     _kept: ClassVar[tuple[str, ...]] = ("model", "codec")
 
@@ -61,7 +68,7 @@ class PriorSetup(Setup):
                 f"{shape[0]}x{shape[1]} pixels, and data.channels {channels} be its "
                 f"{autoencoder.in_channels}."
             )
-        classes = num_classes(config.data) if config.prior.use_labels else 0
+        classes = self._num_classes() if config.prior.use_labels else 0
         if config.prior.use_labels and not classes:
             raise ValueError(f"prior.use_labels needs classes; {config.data.name} has none.")
         module, _ = KINDS[config.prior.kind]
@@ -72,6 +79,11 @@ class PriorSetup(Setup):
             dtype=network_dtype(config.prior.dtype),
             **{name: config.prior[name] for name in settings_of(module)},
         )
+
+    def _num_classes(self):
+        """A trained prior needs no data set, only what its tokens were made of."""
+        about = self.workdir and read_about(self.workdir)
+        return about["num_classes"] if about else num_classes(self.config.data)
 
     @functools.cached_property
     def optimizer(self):
@@ -120,7 +132,11 @@ class PriorSetup(Setup):
             workdir.mkdir(parents=True, exist_ok=True)
             write_tokens(
                 workdir, sources, lambda x: vocabulary.symbols(self.codec.to_tokens(x)),
-                {"fingerprint": self.fingerprint, "autoencoder": self.config.autoencoder},
+                {
+                    "fingerprint": self.fingerprint,
+                    "autoencoder": self.config.autoencoder,
+                    "num_classes": images.num_classes,
+                },
                 batch_size=self.config.eval.batch_size, copies=self.config.prior.copies,
                 augmented=self._augmented,
             )  # fmt: skip

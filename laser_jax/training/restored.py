@@ -1,5 +1,7 @@
 """The state of a trained run, read from its workdir."""
 
+import dataclasses
+
 import jax
 
 from laser_jax.checks import check_choice
@@ -23,6 +25,8 @@ def restore_run(workdir, *, mesh=None, checkpoint="newest", autoencoder=None):
         with config.ignore_type():
             config.autoencoder = str(resolve_workdir(autoencoder))
     setup = setup_of(config).from_config(config, mesh or data_mesh(jax.local_devices()[:1]))
+    if config.prior.kind is not None:
+        setup = dataclasses.replace(setup, workdir=resolve_workdir(workdir))
     _ = setup.model  # a prior's reads the autoencoder, which must not happen while tracing
     return setup, read_state(workdir, setup, checkpoint)
 

@@ -22,7 +22,8 @@ from laser_jax.training.preemption import Stopped
 from laser_jax.training.token_set import read_tokens
 from tests.faults.evidence import read_curves
 
-STORED = pathlib.Path(__file__).parents[1] / "stored" / "vq.tar.gz"
+ROOT = pathlib.Path(__file__).parents[2]
+STORED, FIGURES = ROOT / "tests" / "stored" / "vq.tar.gz", ROOT / "docs" / "img"
 
 
 def configure(autoencoder):
@@ -140,6 +141,14 @@ def test_evaluation_reports_bits_their_gap_and_the_nearest_training_pictures(run
     assert Image.open(workdir / "samples_nearest-validation.png").size == (2 * 4 * 18, 3 * 18)
 
 
+def test_trained_prior_needs_no_data_set(run, tmp_path):
+    shutil.copytree(run[1], tmp_path / "prior")
+    file = tmp_path / "prior" / "config.json"
+    file.write_text(file.read_text().replace('"digits"', '"folder:/gone"'))
+    prior = laser_jax.load(tmp_path / "prior")
+    assert prior.tokens.model.num_classes == 10
+
+
 def test_sample_command_writes_a_grid_and_replaces_nothing(run, tmp_path, capsys):
     out = tmp_path / "new" / "samples.png"
     arguments = ["sample", f"--workdir={run[1]}", f"--out={out}", "--num=4", "--label=2"]
@@ -180,7 +189,7 @@ def test_autoencoder_may_move_and_another_one_raises(run, tmp_path):
     ({"best_metric": "psnr"}, r"best_metric .* loss, bits_per_token, got psnr"),
     ({"data.image_size": 18}, r"data.image_size 18 must be divisible .* 4x4"),
     ({"data.channels": 1}, r"data.channels 1 be its 3"),
-    ({"data.name": "photo_patches"}, r"prior.use_labels needs classes; photo_patches has none"),
+    ({"data.name": f"folder:{FIGURES}"}, r"prior.use_labels needs classes; folder:.* has none"),
     ({"prior.width": 9}, r"width must be a multiple of 4 num_heads"),
 ])  # fmt: skip
 def test_inconsistent_config_raises_before_the_workdir_is_created(
