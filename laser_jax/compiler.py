@@ -6,8 +6,11 @@ import jax
 import jax.numpy as jnp
 
 # On CPUs, XLA gives convolutions to YNNPACK by default; Eigen's are faster at the sizes of this
-# library. Products stay with YNNPACK. Each option that this jaxlib does not know is left out.
-_CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT"}
+# library. Products and reductions stay with YNNPACK. Each option that this jaxlib does not know is
+# left out.
+_CPU_OPTIONS = {
+    "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE"
+}
 
 
 def jit(function, **options):
