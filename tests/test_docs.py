@@ -16,7 +16,7 @@ def examples(name):
     return [block for block in blocks if "laser_jax.load(" not in block]
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/sparse.md"])
+@pytest.mark.parametrize("name", ["README.md", "docs/sparse.md", "docs/activations.md"])
 def test_every_example_runs(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert examples(name)
