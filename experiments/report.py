@@ -27,7 +27,10 @@ from laser_jax.paths import resolve_path
 log = logging.getLogger("laser_jax")
 ROOT = pathlib.Path(__file__).parent.parent
 
-EXPERIMENTS = ("latent_codecs", "rate_distortion", "reference", "dictionary_learning")
+EXPERIMENTS = (
+    "latent_codecs", "rate_distortion", "reference", "dictionary_learning", "activations",
+    "denoising",
+)  # fmt: skip
 # The runs that `figures` draws: configs, and what a small run of them changes.
 RUNS = ("vqvae_photos", "ksvd_photos")
 SMALL_RUN = (

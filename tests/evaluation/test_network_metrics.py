@@ -67,7 +67,8 @@ def test_metrics_use_exactly_the_images_of_the_split(
     original, reconstruction = images
     for name, net in (("lpips", "alex"), ("lpips_vgg", "vgg")):
         expected = np.mean(lpips(original, reconstruction, net=net))
-        np.testing.assert_allclose(result[name], expected, rtol=1e-5)
+        # One value at the edge of two bytes is a difference of 6e-5; no rounding is 1.7e-4 or more.
+        np.testing.assert_allclose(result[name], expected, rtol=1e-4)
     features = [vgg16_features(load_lpips("vgg"), 2 * x - 1) for x in images]
     expected = frechet_distance(*(m for x in features for m in moments(x)))
     np.testing.assert_allclose(result["fd_vgg16"], expected, rtol=1e-4)
