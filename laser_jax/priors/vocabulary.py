@@ -94,16 +94,18 @@ class Vocabulary:
         else:
             parts += [atoms, levels]
         rows = np.concatenate(parts, -1).astype(np.int32)
-        return rows.reshape(len(rows), -1, rows.shape[-1])
+        b, h, w, s = rows.shape
+        return rows.reshape(b, h * w, s)
 
     def trimmed(self, symbols: np.ndarray) -> np.ndarray:
         """Returns symbols with as few places of atoms as their codes need, a power of 2."""
         if self.layout.alphabets:
             return symbols
         needed = int(symbols[..., 0].max(initial=1))
-        short = Vocabulary(self.layout, min(1 << (needed - 1).bit_length(), self.most_atoms))
+        own = Vocabulary(self.layout, symbols.shape[-1] // 2)  # they may be trimmed already
+        short = Vocabulary(self.layout, min(1 << (needed - 1).bit_length(), own.most_atoms))
         parts = [symbols[..., g.first : g.first + s.length]
-                 for g, s in zip(self.groups, short.groups, strict=True)]  # fmt: skip
+                 for g, s in zip(own.groups, short.groups, strict=True)]  # fmt: skip
         return np.concatenate(parts, -1)
 
     def tokens(self, symbols: np.ndarray, grid: tuple[int, int]) -> Tokens:
@@ -135,8 +137,9 @@ class Vocabulary:
         if self.layout.full:
             return jnp.ones(symbols.shape, bool)
         number = np.concatenate(
-            [np.arange(g.length) if g.length > 1 else [i - 1] for i, g in enumerate(self.groups)]
-        )
+            [np.arange(g.length) if g.name in ("atoms", "levels") else [i - 1]
+             for i, g in enumerate(self.groups)]
+        )  # fmt: skip
         number = number.reshape((1,) * (symbols.ndim - 1) + (-1,))
         return jnp.asarray(number) < symbols[..., :1]
 

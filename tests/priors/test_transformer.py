@@ -100,6 +100,18 @@ def test_shorter_rows_have_the_same_bits_and_tokens(prior_of):
         np.testing.assert_array_equal(found, expected)
     expected = bits_of(prior, symbols).sum((1, 2))
     np.testing.assert_allclose(prior.bits(tokens), expected, rtol=1e-5)
+    np.testing.assert_allclose(prior.symbol_bits(short), expected, rtol=1e-5)
+    assert prior.bits(Tokens(*(x[:0] for x in tokens))).shape == (0,)
+
+
+def test_rows_of_one_atom_have_its_level():
+    vocabulary = Vocabulary(Layout.of_set(num_atoms=6, sparsity=3, step=0.5))
+    tokens = every_code(vocabulary.layout)
+    few = np.max(tokens.counts, (1, 2)) < 2
+    short = vocabulary.trimmed(vocabulary.symbols(Tokens(*(x[few] for x in tokens))))
+    assert short.shape[-1] == 3
+    used = Vocabulary(vocabulary.layout, most_atoms=1).used(short)
+    np.testing.assert_array_equal(used[..., 1:], short[..., :1] == [1, 1])
 
 
 def test_grid_of_many_points_has_a_symbol_for_each_channel():
