@@ -111,6 +111,10 @@ class MaskedTransformer(nn.Module):
 
         The random stream `mask` hides positions: a share cos(u pi / 2), u uniform, of a picture's.
         """
+        return self._hidden_bits(symbols, labels)[0]
+
+    def _hidden_bits(self, symbols, labels):
+        """The bits `(b, n, s)`, and which positions `(b, n)` are hidden."""
         b, n, _ = symbols.shape
         share_key, order_key = jax.random.split(self.make_rng("mask"))
         share = jnp.cos(jax.random.uniform(share_key, (b, 1)) * (jnp.pi / 2))
@@ -121,12 +125,12 @@ class MaskedTransformer(nn.Module):
             (jax.nn.logsumexp(x, -1) - _picked(x, symbols[..., i])) / LN2
             for i, x in enumerate(scores)
         ]
-        return jnp.where(hidden[..., None], jnp.stack(bits, -1), 0)
+        return jnp.where(hidden[..., None], jnp.stack(bits, -1), 0), hidden
 
     def training_bits(self, symbols, labels=None) -> Float[Array, ""]:
         """Returns the mean bits of a hidden position."""
-        bits = jnp.sum(self(symbols, labels), -1)
-        return jnp.sum(bits) / jnp.maximum(jnp.sum(bits > 0), 1)
+        bits, hidden = self._hidden_bits(symbols, labels)
+        return jnp.sum(bits) / jnp.maximum(jnp.sum(hidden), 1)
 
 
 class MaskedTokenModel(TokenModel):

@@ -57,6 +57,23 @@ def test_training_hides_the_symbols_that_it_predicts(prior):
         np.testing.assert_array_equal(a, b)
 
 
+def test_training_bits_count_hidden_positions_that_cost_nothing(prior):
+    symbols = np.zeros((8, 6, 2), np.int32)
+    params = dict(prior.variables["params"])
+    for name in [name for name in params if name.endswith("_bias")]:
+        params[name] = 1000.0 * (np.arange(len(params[name])) == 0)
+
+    def bits(symbols, method="training_bits"):
+        rngs = {"mask": jax.random.key(0)}
+        return prior.model.apply({"params": params}, symbols, rngs=rngs, method=method)
+
+    every = np.asarray(bits(symbols + 1, "__call__"))  # each hidden symbol costs 1443 bits
+    hidden = np.sum(every[..., 0] > 0)
+    symbols[0] = 1
+    expected = every[0].sum() / hidden
+    np.testing.assert_allclose(bits(symbols), expected, rtol=1e-2)
+
+
 def test_a_masked_prior_has_no_bits_and_needs_codes_of_one_length(prior, refuses):
     refuses(prior.bits, prior.sample(jax.random.key(0), 8))
     for layout in (
