@@ -127,7 +127,7 @@ def run_steps(setup, train_step, state, source, checkpoints, report, stop):
     if stalled(config, checkpoints):
         last = first
     stream = batches(config, source, first)
-    quality = report.validate(first, state) if first >= last else None
+    quality = report.end_at(first, state) if first >= last else None
     for step in range(first + 1, last + 1):
         batch = put_batch(next(stream), setup.mesh)
         state, metrics, reconstruction = train_step(state, batch, **setup.step_options(step))
@@ -144,6 +144,7 @@ def run_steps(setup, train_step, state, source, checkpoints, report, stop):
             report.flush()  # a run resumed from this checkpoint does not write these points again
             checkpoints.save(state, quality if validated else None)
         if validated and step != last and stalled(config, checkpoints):
+            quality = report.end_at(step, state)
             break
         if reason and step != last:
             raise Stopped(

@@ -69,7 +69,7 @@ class Reporter:
         self._skipped = 0  # steps skipped since the start because they were not finite
         self._clock, self._timed_steps = None, 0  # since the last report, without compilation
         self._speeds = []
-        self._first = int(state.step)
+        self._first, self._last = int(state.step), config.num_train_steps
         with self._writing():
             if self._is_main:
                 self._discard_later_points()
@@ -232,6 +232,11 @@ class Reporter:
         self._restart_clock()
         return metrics
 
+    def end_at(self, step, state):
+        """Makes a validated step the last of the run; returns the metrics of a last step."""
+        self._last = step
+        return self._measure(step, state)
+
     def _measure(self, step, state):
         """Returns the metrics of the validation split."""
         variables = state.eval_variables()
@@ -254,7 +259,7 @@ class Reporter:
 
     def _rate(self, step, variables):
         """Returns the bits a pixel of the coded validation split; stores the last step's tables."""
-        config, last = self._config, step >= self._config.num_train_steps
+        config, last = self._config, step >= self._last
         tables = read_tables(self.workdir, step)
         if tables is not None:
             codec = TokenCodec(self._model, jax.device_get(variables), tables)

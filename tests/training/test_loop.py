@@ -309,6 +309,20 @@ def test_run_can_log_every_step(tiny_config, tmp_path, caplog):
     assert ["images/s" in line for line in lines] == [False, True, True]
 
 
+def test_run_that_ends_early_has_tables_and_the_rate_of_a_last_step(
+    tiny_config, tmp_path, monkeypatch
+):
+    config = configure(tiny_config, "fsq")
+    config.update(num_train_steps=3, eval_every_steps=1, patience=1)
+    config.optimizer.warmup_steps, config.eval.table_images = 1, 2
+    monkeypatch.setattr(loop, "stalled", lambda config, saved: saved.latest_step() == 1)
+    loop.train(config, tmp_path)
+    assert (tmp_path / "tokens-1.npz").exists()
+    (tmp_path / "tokens-1.npz").unlink()
+    loop.train(config, tmp_path)  # stopped between its last checkpoint and its tables
+    assert laser_jax.load(tmp_path).codec.tables.layout.grid
+
+
 @pytest.mark.slow
 def test_a_run_of_changed_length_resumes_bit_identically(tiny_config, tmp_path, monkeypatch):
     config = configure(tiny_config, "fsq")
