@@ -47,6 +47,21 @@ def test_tokens_of_a_folder_are_written_with_its_classes(ready, images, tmp_path
     np.testing.assert_array_equal(records[:, 1:], indices)
 
 
+def test_only_exported_tokens_are_overwritten(ready, images, tmp_path, capsys):  # noqa: F811
+    flags = "--splits", "test", "--overwrite"
+    tokens = tmp_path / "out" / "tokens"
+    tokens.mkdir(parents=True)
+    (tokens / "notes.txt").write_text("mine")
+    assert export(ready, images, tmp_path / "out", *flags) == 1
+    (tokens / "about.json").write_text('{"autoencoder": "as a prior has it"}')
+    assert export(ready, images, tmp_path / "out", *flags) == 1
+    assert capsys.readouterr().err.count("something else than exported tokens") == 2
+    assert (tokens / "notes.txt").read_text() == "mine"
+    tokens.rename(tmp_path / "away")
+    for _ in range(2):
+        assert export(ready, images, tmp_path / "out", *flags) == 0
+
+
 def test_existing_tokens_and_empty_splits_are_errors(ready, images, tmp_path, capsys):  # noqa: F811
     (tmp_path / "out" / "tokens").mkdir(parents=True)
     assert export(ready, images, tmp_path / "out") == 1

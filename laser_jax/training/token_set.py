@@ -65,8 +65,16 @@ def write_tokens(workdir, sources, encode, about, *, batch_size, copies, augment
       copies: times that each training picture is encoded: as it is, then augmented.
       augmented: a function from a list of images, and integers that say which batch they are, to
         the list of augmented images.
+
+    Raises:
+      ValueError: if `tokens/` there holds anything but exported tokens, which are replaced.
     """
     final = workdir / DIRECTORY
+    if final.exists() and "record" not in (read_about(workdir) or {}):
+        raise ValueError(
+            f"{final} holds something else than exported tokens and is not replaced; move it away, "
+            "or choose another directory."
+        )
     partial = workdir / f".{DIRECTORY}.{os.getpid()}"
     with writing(final):
         shutil.rmtree(partial, ignore_errors=True)
@@ -77,7 +85,7 @@ def write_tokens(workdir, sources, encode, about, *, batch_size, copies, augment
             batches = _batches(source, batch_size, times, augmented)
             _write_split(partial / f"{split}.array_record", source, batches, encode)
         write_json(partial / _ABOUT, about)
-        shutil.rmtree(final, ignore_errors=True)  # without about.json: of a write that was killed
+        shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
 
 
