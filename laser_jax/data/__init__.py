@@ -72,8 +72,9 @@ def open_source(name, *, split, image_size, channels=3, data_dir=None, split_rul
 
 def num_classes(data):
     """Returns the number of classes of the data set of a config's `data`, 0 if it has none."""
-    if data.name in TFDS_SETS:  # known without its files
-        return TFDS_SETS[data.name].num_classes
+    name = data.name.partition(":")[0]  # without a version of TFDS
+    if name in TFDS_SETS:  # known without its files
+        return TFDS_SETS[name].num_classes
     return open_split(data, "train").num_classes
 
 

@@ -106,6 +106,11 @@ class PriorSetup(Setup):
             raise ValueError(
                 "init_from and optimizer.accumulate_steps are for autoencoders, not for priors."
             )
+        if self.config.data.min_crop_area < 1:
+            raise ValueError(
+                "data.min_crop_area is for autoencoders; the copies of a prior's pictures "
+                "(prior.copies) are shifted by data.crop_padding."
+            )
         _ = self.model, self.optimizer
 
     def init(self, key):

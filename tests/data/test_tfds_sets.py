@@ -18,7 +18,7 @@ from PIL import Image
 from tensorflow_datasets.core.download import download_manager
 
 import laser_jax
-from laser_jax.data import DataUnavailable, open_source, open_split, prepare
+from laser_jax.data import DataUnavailable, num_classes, open_source, open_split, prepare
 from laser_jax.data.tfds_sets import TFDS_SETS
 from laser_jax.evaluation.codec import fit_codec, write_tables
 from laser_jax.training.command_line import load_config
@@ -229,6 +229,9 @@ def test_class_conditional_priors_learn_tokens_and_labels_of_the_set(name, data_
     write_tables(workdir, int(trained.state.step), codec.tables)
     setup = PriorSetup.from_config(config)
     setup.check()
+    config.data.name += ":1.0.0"  # a version has the same classes, known without files, too
+    assert num_classes(config.data) == 10
+    config.data.name = config.data.name.partition(":")[0]
     assert (setup.model.num_classes, setup.model.width) == (10, 256)
     (tmp_path / "run").mkdir()
     tokens, held_out = setup.training_data(tmp_path / "run", images, validation)

@@ -191,6 +191,7 @@ def test_autoencoder_may_move_and_another_one_raises(run, tmp_path):
     ({"data.channels": 1}, r"data.channels 1 be its 3"),
     ({"data.name": f"folder:{FIGURES}"}, r"prior.use_labels needs classes; folder:.* has none"),
     ({"prior.width": 9}, r"width must be a multiple of 4 num_heads"),
+    ({"data.min_crop_area": 0.5}, r"data.min_crop_area is for autoencoders"),
 ])  # fmt: skip
 def test_inconsistent_config_raises_before_the_workdir_is_created(
     changes, message, autoencoder, tmp_path
