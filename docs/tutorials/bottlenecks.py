@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Compare bottlenecks at equal rate
 #
-# A bottleneck with more bits gives better pictures, so a comparison at equal numbers of atoms says
-# little: 8 atoms of 512 with 16-bit coefficients cost 185 bits a latent, one entry of VQ costs 9.
+# A bottleneck with more bits gives better pictures, so comparing at equal numbers of atoms is not
+# fair: 8 atoms of 512 with 16-bit coefficients cost 185 bits a latent, one entry of VQ costs 9.
 # This tutorial trains autoencoders that differ in their bottleneck only, measures the bits of their
 # codes, and draws quality against bits. The runs are short, so the numbers are low for all of them.
 
@@ -72,8 +72,8 @@ print(len(runs), "runs of", STEPS, "steps")
 # their coefficients in steps. At its end each run fitted a probability model of its tokens to
 # training images; it sees the neighbouring codes. The bits of test images under it are the size
 # of [compressed files](../compression.md) to 0.1%. (The fixed-length rate, `bits_per_pixel_fixed`
-# in `evaluation.json`, is larger: it uses neither the neighbours nor that some entries are
-# frequent.)
+# in `evaluation.json`, is larger: it uses neither the neighbours nor the frequencies of the
+# entries.)
 
 
 # %%
@@ -109,9 +109,9 @@ figure.tight_layout()
 plt.show()
 
 # %% [markdown]
-# Points to the left need fewer bits, points above are better; only points with the same rate
-# compare. A patch of 2x2 latents as one signal pays once for the choice of its atoms, so the
-# sparse code gains most there. [Results](../results.md#quality-against-bits) has the same
+# Points further left need fewer bits, points further up have better quality. Compare points with
+# about the same rate. A patch of 2x2 latents as one signal pays once for the choice of its atoms,
+# so the sparse code gains most there. [Results](../results.md#quality-against-bits) has the same
 # comparison with longer training and three seeds, and with JPEG and WebP.
 #
 # ## Pictures

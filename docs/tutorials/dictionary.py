@@ -1,10 +1,10 @@
 # %% [markdown]
 # # Learn a dictionary on photographs
 #
-# A dictionary is a set of atoms, here small colour pictures, such that a patch of a photograph is
-# nearly a sum of a few of them. This tutorial learns one with K-SVD, looks at it, and codes a
-# photograph that it has not seen. It needs `laser_jax.sparse`, matplotlib, and scikit-image and
-# scikit-learn for the photographs inside them.
+# A dictionary is a set of atoms, here small colour pictures. A patch of a photograph is
+# approximated by a weighted sum of a few of them. This tutorial learns a dictionary with K-SVD,
+# shows its atoms, and codes a photograph that was not used for learning. It needs
+# `laser_jax.sparse`, matplotlib, and scikit-image and scikit-learn for the photographs inside them.
 
 # %%
 import jax
@@ -34,8 +34,8 @@ ITERATIONS = 20
 # ## Signals
 #
 # Signals are rows. `extract_patches` turns an image `(H, W, 3)` into rows of 8 x 8 x 3 = 192
-# numbers. Learning needs a sample of them. The mean colour of a patch is taken away: every patch
-# has one, so it is better stored beside the code than learned.
+# numbers. Learning needs a sample of them. The mean colour of a patch is subtracted: every patch
+# has one, so it is stored beside the code instead of learned.
 
 
 # %%
@@ -65,7 +65,7 @@ print(PHOTOGRAPHS["train"], len(patches), "patches,", signals.shape, "signals")
 #
 # `fit_dictionary` starts with atoms that are signals. Each iteration codes all signals by
 # orthogonal matching pursuit, improves atom after atom (`method="approximate"`: one power
-# iteration in the place of an SVD) and replaces atoms that are unused or nearly equal to another
+# iteration instead of an SVD) and replaces atoms that are unused or nearly equal to another
 # one.
 
 # %%
@@ -100,11 +100,11 @@ plt.show()
 # Most atoms are edges and stripes in one direction, without colour, because neighbouring pixels of
 # photographs differ in brightness more than in colour.
 #
-# ## A photograph that was not learned
+# ## A held-out photograph
 #
 # The held-out photograph is cut into a grid (`stride=PATCH`), coded, decoded and put together again
-# by `average_patches`. The dictionary that `fit_dictionary` started from, 256 patches as they are,
-# shows what learning gains.
+# by `average_patches`. For comparison it is also coded in the dictionary that `fit_dictionary`
+# started from, 256 unchanged patches.
 
 # %%
 held_out = photograph("coffee")
@@ -147,8 +147,8 @@ plt.show()
 # %% [markdown]
 # ## What next
 #
-# - `np.save("dictionary.npy", fit.dictionary)` keeps it; `fit_dictionary(dictionary=...)` goes on
-#   from it.
+# - `np.save("dictionary.npy", fit.dictionary)` stores it; `fit_dictionary(dictionary=...)`
+#   continues from it.
 # - A `tolerance` in `omp` lets a code end once its error is small enough, so flat patches cost
 #   fewer atoms. [Denoise and inpaint](restoration.md) uses it.
 # - [Sparse coding](../sparse.md) compares coders and dictionary updates.

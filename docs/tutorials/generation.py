@@ -1,9 +1,9 @@
 # %% [markdown]
 # # Draw new digits
 #
-# A prior is a probability model of the tokens of a trained autoencoder: it says how many bits a
-# code costs, and it draws new codes. This tutorial trains an autoencoder and a class-conditional
-# prior on the handwritten digits that come with scikit-learn, and looks at what the prior knows. It
+# A prior is a probability model of the tokens of a trained autoencoder: it gives the bits of a
+# code, and it draws new codes. This tutorial trains an autoencoder and a class-conditional prior on
+# the handwritten digits that come with scikit-learn, and measures what the prior has learned. It
 # takes about 10 minutes on two free cores and downloads nothing.
 
 # %%
@@ -33,8 +33,8 @@ RUNS = tempfile.mkdtemp()
 # ## An autoencoder, and its prior
 #
 # The VQ-VAE turns a picture of 16x16 pixels into 4x4 tokens, each one of 128 entries of a codebook.
-# The second run encodes the pictures once, and eight times over with small shifts, and learns their
-# tokens. On a shell the two are
+# The second run encodes each picture eight times, first unchanged and then with small shifts, and
+# learns the tokens. The shell commands are
 #
 #     python main.py --config=configs/vqvae_digits.py
 #     python main.py --config=configs/prior_digits.py --config.autoencoder=runs/vqvae_digits
@@ -54,10 +54,11 @@ train(config, f"{RUNS}/prior_digits")
 # %% [markdown]
 # ## Bits
 #
-# The held-out bits say how well the prior predicts pictures that it has never seen. Beside them
-# are the bits of two models that are fitted in seconds: tables of how often each entry occurs, and
-# the context model that compresses files, which knows four neighbours. A prior that learns its
-# pictures by heart has far fewer bits in training than held out; watch this gap.
+# The held-out bits show how well the prior predicts pictures that were not used for training. For
+# comparison there are the bits of two models that are fitted in seconds: tables of how often each
+# entry occurs, and the context model that compresses files, which sees four neighbours. A prior
+# that memorises its pictures needs far fewer bits in training than on held-out pictures; watch this
+# gap.
 
 # %%
 metrics = json.loads(pathlib.Path(RUNS, "prior_digits", "metrics.json").read_text())
@@ -85,9 +86,9 @@ plt.axis("off")
 plt.show()
 
 # %% [markdown]
-# Do they show what they should? A classifier of real digits reads them. It never saw the test
-# digits, and reads them and their reconstructions too: no sample can be better than what the
-# autoencoder can draw.
+# A classifier trained on real digits checks whether the samples show the right class. It is also
+# applied to the test digits, which it was not trained on, and to their reconstructions, because the
+# autoencoder limits the quality of the samples.
 
 
 # %%

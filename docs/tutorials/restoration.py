@@ -1,12 +1,12 @@
 # %% [markdown]
 # # Denoise and inpaint with a dictionary
 #
-# Noise and missing pixels are not sparse in a dictionary of photographs, but photographs are. So
-# the sparsest code that fits the pixels as well as the noise allows is close to the photograph
-# without noise (Elad and Aharon 2006), and a code of the pixels that are left says what the
-# missing ones were (Mairal, Elad and Sapiro 2008). Both take every overlapping patch and average
-# all of them. The only library used is `laser_jax.sparse`; scikit-image has the methods to compare
-# with.
+# This tutorial removes noise and fills in missing pixels. Photographs are sparse in a dictionary
+# learned on photographs, but noise is not. So the sparsest code whose error is that of the noise is
+# close to the photograph without noise (Elad and Aharon 2006), and a code fitted to the known
+# pixels predicts the missing ones (Mairal, Elad and Sapiro 2008). Both methods code every
+# overlapping patch and average the results. Only `laser_jax.sparse` is needed; scikit-image has the
+# methods to compare with.
 
 # %%
 import jax
@@ -86,7 +86,7 @@ learned = fit_dictionary(
 #
 # Each patch gets as few atoms as bring its error down to that of the noise, `(1.15 sigma)^2` a
 # pixel. `average_patches` takes the mean of the 64 approximations of each pixel. The noisy picture
-# itself has a small vote: 0.12 / sigma against 64.
+# itself gets a small weight: 0.12 / sigma against 64.
 
 
 # %%
@@ -105,7 +105,8 @@ def denoise(noisy, dictionary, sigma):
 
 # %% [markdown]
 # A third dictionary is learned from the noisy picture's own patches. The loop is that of
-# `fit_dictionary`, but its codes end at the noise, so the atoms do not learn it.
+# `fit_dictionary`, but a code ends when its error reaches that of the noise, so that the atoms do
+# not learn the noise.
 
 
 # %%
@@ -199,10 +200,10 @@ draw(denoised, original)  # the last one: the camera, with the most noise
 #
 # `mask` is 1 where a pixel is known and 0 where it is missing. `omp` codes a patch by its known
 # pixels alone, up to an error of 2 gray levels a known pixel, and the same combination of whole
-# atoms fills in the others. A patch without a known pixel has no vote. Sparsity, tolerance and
-# selection were chosen on the five photographs, with dictionaries that had not seen the one in
-# question. There, orthogonal least squares (`selection="ols"`) gave 0.06 dB more than OMP; 4 atoms
-# instead of 6 gave 0.08 dB less, and 8 no more.
+# atoms fills in the others. A patch without a known pixel gets weight 0. Sparsity, tolerance and
+# selection were chosen on the five photographs, each with a dictionary learned without that
+# photograph. There, orthogonal least squares (`selection="ols"`) gave 0.06 dB more than OMP; 4
+# atoms instead of 6 gave 0.08 dB less, and 8 no more.
 
 
 # %%

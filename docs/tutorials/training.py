@@ -34,7 +34,7 @@ command = [
 
 # %% [markdown]
 # A config is a Python file; `configs/tiny.py` trains in seconds, `configs/ksvd_photos.py` in
-# minutes. Any key can be set on the command line. On a shell the command is `python main.py
+# minutes. Any key can be set on the command line. In a shell the command is `python main.py
 # --config=configs/tiny.py --workdir=runs/tiny`.
 #
 # ## Stop
@@ -63,10 +63,10 @@ print("exit code", process.wait())
 # %% [markdown]
 # ## Resume
 #
-# The same command goes on from the newest checkpoint. Batches and random numbers depend on the
-# seed and the step alone, so the resumed run ends in the same state, bit for bit, as a run that
-# was never stopped. A run that is killed without a warning loses the steps since its last
-# checkpoint (`checkpoint_every_steps`) and nothing else.
+# The same command resumes from the newest checkpoint. Batches and random numbers depend on the seed
+# and the step alone, so the state of the resumed run is bit-identical to that of an uninterrupted
+# run (on a CPU). A run that is killed without a warning loses the steps since its last checkpoint
+# (`checkpoint_every_steps`) and nothing else.
 
 # %%
 resumed = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=True)
@@ -75,7 +75,7 @@ for line in resumed.stderr.splitlines():
 
 # %% [markdown]
 # The curves are TensorBoard files, so `tensorboard --logdir=runs` shows them; here they are read
-# back. The second process went on where the first one stopped.
+# back. The second process continues where the first one stopped.
 
 # %%
 scalars = read_scalars(workdir)
@@ -91,7 +91,7 @@ plt.show()
 # ## Load
 #
 # `laser_jax.load` reads the config and the newest checkpoint (`checkpoint="best"`: the best one by
-# validation). The result has no training state to care about: `reconstruct`, `encode`, `decode`.
+# validation). The result has the methods `reconstruct`, `encode` and `decode`.
 
 # %%
 trained = laser_jax.load(workdir)
@@ -130,6 +130,6 @@ for name in ("step", "psnr", "ssim", "bits_per_pixel", "dictionary_usage"):
 # ## What next
 #
 # - [Training](../training.md) describes bottlenecks, dictionary updates and losses, several devices
-#   and hosts, and what to do when a run disappoints.
+#   and hosts, and what to do when results are poor.
 # - [Compare bottlenecks at equal rate](bottlenecks.md).
 # - [Data](../data.md): your own folder of images, `--config.data.name=folder:PATH`.

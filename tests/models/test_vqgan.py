@@ -35,7 +35,7 @@ def shapes_of(model, side=256):
     return jax.eval_shape(model.init_with_output, jax.random.key(0), images)
 
 
-def published_count(decoder):
+def count_by_layers(decoder):
     """Returns the parameters of VQGAN's encoder or decoder, layer by layer as in its code."""
     conv = lambda i, o, side=3: i * o * side**2 + o  # noqa: E731
     norm = lambda c: 2 * c  # noqa: E731
@@ -66,12 +66,12 @@ def test_f16_network_has_the_parameters_and_shapes_of_vqgan():
         for name, part in variables["params"].items()
     }
     assert count == {
-        "encoder": published_count(decoder=False),
-        "decoder": published_count(decoder=True),
+        "encoder": count_by_layers(decoder=False),
+        "decoder": count_by_layers(decoder=True),
         "pre_bottleneck": 256 * 256 + 256,
         "post_bottleneck": 256 * 256 + 256,
     }
-    assert (count["encoder"], count["decoder"]) == (29_298_176, 42_449_795)  # "29.3 M", "42.4 M"
+    assert (count["encoder"], count["decoder"]) == (29_298_176, 42_449_795)
     assert out.latents.shape == (1, 16, 16, 256) and out.code.indices.shape == (1, 16, 16, 1)
     assert out.reconstruction.shape == (1, 256, 256, 3)
 
