@@ -1,4 +1,4 @@
-"""Learning images as sparse codes: autoencoders with a learned dictionary in the middle.
+"""Image autoencoders whose latents are sparse codes in a learned dictionary.
 
 `laser_jax.sparse` is the sparse coding (jax alone), `laser_jax.models` the Flax modules,
 `laser_jax.load(workdir)` a trained run.

@@ -65,7 +65,7 @@ def _add_command(commands, run, kind, kinds, *, summary, details):
 
 
 def _add_codec(command, run):
-    """The options that say which model: a run, or what ships with the package."""
+    """Adds the options that select the model: a run, or the codec that ships with the package."""
     if run is reconstruct:
         command.add_argument("--workdir", required=True, help="the trained run")
         return

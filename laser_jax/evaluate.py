@@ -38,10 +38,9 @@ MOST_PIXELS = 2**22  # of the mosaic that is stored as files
 def evaluate(config, workdir):
     """Evaluates the checkpoint `eval.checkpoint` of a workdir on the split `eval.split`.
 
-    Logs a table and writes `evaluation.json` and `test_reconstructions.png` in the workdir, for a
-    prior `samples_nearest.png`. The
-    best checkpoint, and other data sets, sizes and splits, have separate files,
-    `evaluation-NAME.json`.
+    Logs a table and writes `evaluation.json` and `test_reconstructions.png` in the workdir, or
+    `samples_nearest.png` for a prior. The best checkpoint, and other data sets, sizes and splits,
+    have separate files, `evaluation-NAME.json`.
 
     Args:
       config: the config of the run; all keys but `model`, `seed` and `data.channels` may differ

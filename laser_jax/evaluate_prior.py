@@ -28,7 +28,7 @@ def evaluate_prior(config, workdir, networks, name):
     """Evaluates the prior of a workdir on a split; see `laser_jax.evaluate.evaluate`.
 
     Writes `evaluationNAME.json`, and `samples_nearestNAME.png`: samples, and beside them the
-    training pictures nearest to each, so that copies show.
+    training pictures nearest to each, to detect copies.
 
     Args:
       config: the config of the evaluation.
@@ -98,7 +98,7 @@ def held_out_bits(prior, source, workdir, config):
 def distances(prior, source, samples, vgg):
     """Returns Fréchet distances of VGG16 features to the split: of samples and reconstructions.
 
-    The second is the floor that the autoencoder sets.
+    The second is the lower limit that the autoencoder sets.
     """
     features = compiler.jit(lambda images: vgg16_features(vgg, to_network(images)))
     size = prior.tokens.batch_size

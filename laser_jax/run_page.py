@@ -1,4 +1,4 @@
-"""One HTML page of a run: tables, curves, reconstructions, and the use and look of the atoms."""
+"""One HTML page of a run: tables, curves, reconstructions, and the use and images of the atoms."""
 
 import base64
 import html
@@ -25,7 +25,7 @@ _STYLE = (
 
 
 def write_page(workdir, path, *, checkpoint="newest"):
-    """Writes the page of a run: a file that needs no other, nor the network.
+    """Writes the page of a run: one file that needs no other files and no network.
 
     Args:
       workdir: directory of the run.

@@ -83,7 +83,7 @@ def split_batch(mesh):
 
 
 def check_batch_size(name, batch_size, mesh, parts=1):
-    """Raises ValueError unless a batch divides evenly over the devices, in parts one by one."""
+    """Raises ValueError unless each part of a batch divides evenly over the devices."""
     if batch_size < 1 or batch_size % (parts * mesh.size):
         times = f", times optimizer.accumulate_steps {parts}" if parts > 1 else ""
         raise ValueError(

@@ -6,8 +6,8 @@
     codes = model.transform(X)                 # (n, 64), at most 4 of a row are not 0
     approximation = model.inverse_transform(codes)
 
-They compute in the floating type of `X`, as scikit-learn does: pass float32 for speed, on a GPU
-above all. Needs `pip install laser-jax[sklearn]`.
+They compute in the floating type of `X`, as scikit-learn does: pass float32 for speed, especially
+on a GPU. Needs `pip install laser-jax[sklearn]`.
 """
 
 from typing import Any, Self
@@ -32,7 +32,7 @@ from laser_jax.sparse import (
 
 _FLOATS = (np.float64, np.float32)
 _BLOCK = 4096  # signals that are coded at a time
-_ITERATIONS = 3000  # most steps of the lasso: atoms that are much alike need as many
+_ITERATIONS = 3000  # most steps of the lasso; very similar atoms need this many
 ALGORITHMS = ("omp", "lasso")
 
 
@@ -284,7 +284,7 @@ def _sparsity(n_nonzero_coefs, num_atoms, width):
 
 
 def _filled_up(rows):
-    """Returns rows, few of them filled up with NaN, which take no part: so they share programs."""
+    """Returns rows, padded with ignored NaN rows if they are few, so that sizes share programs."""
     n = len(rows)
     missing = max(128, 1 << (n - 1).bit_length()) - n if n < 1024 else 0
     return np.pad(rows, ((0, missing), (0, 0)), constant_values=np.nan)

@@ -42,7 +42,7 @@ class TrainedAutoencoder:
 
     @functools.cached_property
     def codec(self) -> TokenCodec:
-        """The `TokenCodec` of the run: its tokens, what they cost, and files of them.
+        """The `TokenCodec` of the run: tokens, their bits, and files.
 
         Raises:
           FileNotFoundError: if the workdir has no tables for this checkpoint.

@@ -35,7 +35,7 @@ DATASETS = (*TFDS_SETS, "digits", f"{_FOLDER}PATH")
 
 
 def open_source(name, *, split, image_size, channels=3, data_dir=None, split_rule=SPLIT_RULE):
-    """Returns the images of one split of a data set, prepared if they were not.
+    """Returns the images of one split of a data set, which is prepared first if necessary.
 
     Args:
       name: one of `DATASETS`, or any image set of TFDS, such as `oxford_flowers102`; either with a
@@ -44,7 +44,7 @@ def open_source(name, *, split, image_size, channels=3, data_dir=None, split_rul
       image_size: side of the square images returned, in pixels, or (height, width).
         `photo_patches` and `cifar10` have 32 only.
       channels: 3 for RGB, 1 for gray (the luma of ITU-R 601).
-      data_dir: where prepared sets live; None is TFDS's own default
+      data_dir: directory of prepared sets; None is TFDS's own default
         (`~/tensorflow_datasets`, or `$TFDS_DATA_DIR`). Not used by folders.
       split_rule: version of the rule that divides a folder; see `laser_jax.data.folder`.
 
@@ -93,7 +93,7 @@ def open_split(data, split):
 def prepare(name, *, image_size, data_dir=None, split_rule=SPLIT_RULE):
     """Downloads and prepares a data set, and checks that every split opens.
 
-    Does nothing twice: a prepared set is only opened. In a folder every image is
+    A set that is already prepared is only opened. In a folder every image is
     decoded once and the unreadable ones are named in the log.
 
     Args, Raises: as `open_source`.

@@ -1,8 +1,8 @@
 """Batches of images that do not depend on how they are read.
 
 The training stream is one endless list of images, epoch after epoch, each shuffled
-differently. Batch t is its rows `[t * batch_size, (t + 1) * batch_size)`, reached by index:
-so `(seed, t)` is the whole state of the data, and resuming costs nothing.
+differently. Batch t is its rows `[t * batch_size, (t + 1) * batch_size)`, read by index. `(seed,
+t)` is therefore the complete state of the data, and resuming takes no time.
 """
 
 import dataclasses
@@ -31,8 +31,7 @@ def train_batches(
     """Returns endless shuffled and augmented batches, from step `start_step` on.
 
     Batch t depends on `source`, `batch_size`, `seed`, `flip`, `crop_padding`, `min_crop_area` and t
-    alone. Each epoch of `len(source)` images has every image once; a batch may reach
-    over its end.
+    alone. Each epoch of `len(source)` images has every image once; a batch may span two epochs.
 
     Args:
       source: sequence of uint8 `(H, W, C)` images, safe to index from threads.
@@ -109,7 +108,7 @@ def shuffled_batches(
         )
     import grain
 
-    # As good as endless: grain's own endless length overflows in batches of one image.
+    # Practically endless: grain's own endless length overflows in batches of one image.
     epochs = 2**62 // len(source)
     records = grain.MapDataset.source(source).seed(seed).shuffle().repeat(epochs)
     if transform is not None:

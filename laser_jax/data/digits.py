@@ -1,7 +1,7 @@
 """digits: the 1,797 handwritten digits that ship inside scikit-learn, enlarged, with their classes.
 
 A data set that needs no internet and trains in minutes. The digits are 8x8 in 17 grays; 13 people
-wrote them, so a split by image is easy: it does not hold out writers.
+wrote them. The splits are by image and do not hold out writers.
 """
 
 import functools

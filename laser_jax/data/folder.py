@@ -127,7 +127,7 @@ def _split_all(names, split_rule):
 
 @dataclasses.dataclass(frozen=True)
 class _Classes:
-    """The classes of a folder: the topmost folder of each file that is no split."""
+    """The classes of a folder: the topmost folder of each file that is not a split."""
 
     root: Path
     numbers: dict[str, int]

@@ -1,4 +1,4 @@
-"""From an encoded image to the array that a model takes."""
+"""Decodes, crops and resizes images for a model."""
 
 import io
 import pathlib
@@ -151,7 +151,7 @@ def _decode(data, reduced):
 def _orientation(image):
     try:
         return image.getexif().get(_ORIENTATION)
-    except Exception:  # garbage in the place of EXIF, which raises errors of many kinds
+    except Exception:  # invalid EXIF data raises errors of many kinds
         return None
 
 

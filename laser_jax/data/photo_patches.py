@@ -1,6 +1,6 @@
 """photo_patches: windows of the colour photographs that ship inside Python packages.
 
-A data set that needs no internet. The eight photographs lie in the wheels of
+A data set that needs no internet. The eight photographs are part of the wheels of
 scikit-learn, scikit-image and matplotlib. A window of side 32, 64 or 128, every half
 side in both directions, is reduced by area to 32 x 32. Windows of one photograph
 overlap, so validation and test hold out whole photographs.

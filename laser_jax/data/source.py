@@ -20,7 +20,7 @@ class ImageSource(Sequence):
     Attributes:
       name: the data set, as given to `open_source`.
       split: `train`, `validation` or `test`.
-      description: one line for reports, how split and crop were made.
+      description: one line for reports that describes the split and the crop.
       records: what is stored, one entry an image.
       load: makes a uint8 `(height, width, channels)` array of an entry.
       remember: keeps each image once loaded. Worth its memory for small images,

@@ -1,8 +1,9 @@
 """Reconstructions of pictures of any size, whole or in tiles.
 
-A tile is taken with a margin around it that does not count, and passes into its neighbours over a
-ramp, so that no border shows. Without attention and group normalisation, whose results depend on
-all of a tile, the margin covers what a pixel of the result depends on, and tiles change nothing.
+A tile is computed with a margin, which is discarded, and neighbouring tiles are blended over a
+ramp, so that no border is visible. Without attention and group normalisation, whose results depend
+on the whole tile, the margin covers all that a pixel of the result depends on, so the result is
+that of the whole picture.
 """
 
 import itertools
@@ -15,7 +16,7 @@ from laser_jax.models import inference
 MOST_PIXELS = 2**20  # of a picture, or of a tile of a larger one
 
 _MARGIN = 6  # positions of the latents, beyond those of the residual blocks
-_RAMP = 4  # positions over which a tile passes into the next
+_RAMP = 4  # positions over which neighbouring tiles are blended
 
 
 def reconstruct_any_size(model, variables, image, *, most_pixels=MOST_PIXELS):

@@ -1,7 +1,7 @@
 """A trained autoencoder as a codec: images to tokens and files, and back.
 
-What a file costs depends on tables, the `ContextModel` of the tokens of training images. They
-belong to one checkpoint and stand beside it in the workdir: `tokens-STEP.npz`.
+The size of a file depends on tables, the `ContextModel` of the tokens of training images. They
+belong to one checkpoint and are stored in the workdir: `tokens-STEP.npz`.
 """
 
 import logging

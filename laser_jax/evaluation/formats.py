@@ -13,7 +13,7 @@ from PIL import Image
 from laser_jax.metrics import squared_error_to_psnr
 
 QUALITIES = (1, 3, 5, 8, 12, 16, 20, 25, 30, 40, 50, 60, 70, 80, 88, 94)
-# Format -> what it can be told beside the quality. JPEG may store colour at half the resolution.
+# Format -> its options besides the quality. JPEG may store colour at half the resolution.
 FORMATS = {
     "JPEG": ({"optimize": True, "subsampling": 0}, {"optimize": True, "subsampling": 2}),
     "WebP": ({"method": 6},),
@@ -66,7 +66,7 @@ def rate_and_psnr(images, format, **options):
 def rate_curve(images, format):
     """Returns the (bits a pixel, PSNR) of images under all settings of one of `FORMATS`.
 
-    Sorted by rate; settings whose PSNR a smaller rate has too are left out.
+    Sorted by rate; a setting is left out if another one has its PSNR at a smaller rate.
     """
     kept: list[tuple[float, float]] = []
     for point in sorted(

@@ -1,4 +1,4 @@
-"""Figures: host arrays in, pictures out."""
+"""Figures, drawn from host arrays."""
 
 from laser_jax.figures.sheets import atom_sheet, reconstruction_figure, reconstruction_grid
 

@@ -8,7 +8,7 @@ from laser_jax.figures import style
 def read_scalars(workdir):
     """Returns tag -> (steps, values) of a run's TensorBoard files, steps rising.
 
-    A step written twice, as after a resume, counts once: the last writing holds.
+    A step written twice, as after a resume, counts once: the last value is used.
     """
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.util.tensor_util import make_ndarray
@@ -39,8 +39,8 @@ def smoothed(values, weight=0.6):
 def curve_figure(runs, tags):
     """Returns a figure of training curves: a panel a tag, a colour a run.
 
-    Faint lines are what was written, firm ones its moving average; validation, written
-    seldom, has points and no average.
+    Faint lines are the logged values, strong lines their moving average. Validation has few values
+    and is drawn as points.
 
     Args:
       runs: name -> tag -> (steps, values).

@@ -1,4 +1,4 @@
-"""Entries and atoms as points: where they lie, and how far from each other."""
+"""Figures of entries and atoms: projections to the plane, and pairwise distances."""
 
 import importlib.util
 
@@ -14,7 +14,7 @@ def project(atoms, *, seed=0):
 
     Args:
       atoms: `(m, d)`, at least 4 of them.
-      seed: of what is random.
+      seed: of the random numbers.
 
     Raises:
       ValueError: if there are fewer than 4 atoms.
@@ -78,7 +78,7 @@ def embedding_figure(atoms, uses, *, title=""):
 
 
 def distances(atoms, *, signless):
-    """Returns how unlike two of the atoms are, `(m, m)`, and what that is called.
+    """Returns a distance for each pair of atoms, `(m, m)`, and its name.
 
     Args:
       atoms: `(m, d)`.
@@ -96,7 +96,7 @@ def distances(atoms, *, signless):
 
 
 def distance_figure(atoms, *, signless, title=""):
-    """Returns a figure of all pairs: a matrix, like atoms beside each other, and a histogram.
+    """Returns a figure of all pairs: a matrix, similar atoms side by side, and a histogram.
 
     Args and meaning as for `distances`.
     """

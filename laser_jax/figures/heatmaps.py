@@ -1,4 +1,4 @@
-"""Codes as maps over their pictures: which entry, how much, how many atoms."""
+"""Maps of codes over their pictures: the entry, the L1 norm and the number of atoms."""
 
 import numpy as np
 
@@ -13,7 +13,7 @@ def code_maps(entries, *, has_coefficients):
 
     Args:
       entries: `SparseCode` `(b, h, w, k)` over the entries: `bottleneck.entries(code)`.
-      has_coefficients: as the bottleneck has it.
+      has_coefficients: the attribute of the bottleneck.
     """
     if not has_coefficients:
         return {"entry": np.asarray(entries.indices)[..., 0]}
@@ -34,7 +34,7 @@ def count_map(code):
 
 
 def over_pixels(values, height, width):
-    """Returns a map `(b, h, w)` so large that each value covers its pixels, `(b, height, width)`.
+    """Returns a map `(b, h, w)` enlarged to `(b, height, width)`: each value covers its pixels.
 
     Raises:
       ValueError: if the map does not divide the picture.
@@ -51,7 +51,7 @@ def clipped(values):
 
 
 def heatmap_figure(images, maps, *, title=""):
-    """Returns a figure: each image, and beside it its maps, folded out to pixels.
+    """Returns a figure: each image, and beside it its maps, enlarged to pixels.
 
     Args:
       images: `(b, H, W, C)` in [0, 1], C = 3, or 1 for gray images.
@@ -67,7 +67,7 @@ def heatmap_figure(images, maps, *, title=""):
         style.picture(axes, image)
     for column, (name, values) in zip(panels[:, 1:].T, maps.items(), strict=True):
         pixels = over_pixels(values, height, width)
-        if name == "entry":  # neighbours in a codebook are no more alike than others
+        if name == "entry":  # the order of a codebook's entries has no meaning
             order = np.random.default_rng(0).permutation(values.max() + 1)
             pixels, look = order[pixels], {"cmap": "nipy_spectral"}
             low, high = 0, len(order) - 1

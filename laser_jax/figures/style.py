@@ -1,4 +1,4 @@
-"""How every figure looks: its size, its fonts, and colours that the colour-blind tell apart."""
+"""The style of all figures: size, fonts, and colours that colour-blind readers can distinguish."""
 
 import textwrap
 import unicodedata
@@ -7,7 +7,7 @@ import numpy as np
 
 from laser_jax.paths import printable
 
-# Okabe and Ito, Color universal design, 2008: told apart under every common colour blindness.
+# Okabe and Ito, Color universal design, 2008: distinct under all common forms of colour blindness.
 BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PURPLE = (
     "#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7",
 )  # fmt: skip
@@ -27,9 +27,9 @@ def as_rgb(images):
 def new_figure(width=8.0, height=4.0):
     """Returns an empty matplotlib `Figure`, inches; at 150 dots an inch readable at README width.
 
-    No pyplot: a figure belongs to nobody else and needs no display.
+    Without pyplot, so it has no global state and needs no display.
     """
-    from matplotlib.figure import Figure  # slow to import, wanted once a run
+    from matplotlib.figure import Figure  # slow to import, needed once per run
 
     return Figure(figsize=(width, height), dpi=150, layout="constrained")
 
@@ -75,7 +75,7 @@ def row_label(axes, text):
 
 
 def clean(axes, *, xlabel="", ylabel="", title="", grid=True):
-    """Labels axes and takes away what carries nothing: the frame above and to the right."""
+    """Labels axes and removes the frame above and to the right."""
     label(axes, xlabel=xlabel, ylabel=ylabel, title=title)
     axes.tick_params(labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)

@@ -4,8 +4,8 @@
     images = decompress(files)              # list of uint8 (H, W, C)
 
 A thumbnail of mean colours comes first. Each 8x8 patch is predicted from it and from the decoded
-pixels above and to the left. What is left is coded by as many atoms as are worth their bits, and
-the atoms by a context model. `python -m laser_jax.pixels` learns the model again.
+pixels above and to the left. The residual is coded by as many atoms as save more error than their
+bits cost, and the atoms by a context model. `python -m laser_jax.pixels` learns the model again.
 """
 
 from laser_jax.pixels.codec import check_quality, compress, decompress, is_pixel_file

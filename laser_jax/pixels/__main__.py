@@ -1,8 +1,7 @@
 """Learns the model that ships with the package: python -m laser_jax.pixels [--out=FILE].
 
-From the training photographs of `photo_patches`; those kept aside for validation and tests are
-never read. Everything random has a seed: the same installation on the same kind of processor
-learns the same model.
+It uses the training photographs of `photo_patches`, not those of validation and test. All random
+numbers have a seed: the same installation on the same kind of processor learns the same model.
 """
 
 import argparse

@@ -4,7 +4,7 @@ Each band of qualities has a dictionary. Over the square root of its price, ever
 at a price of 1 and with one step, so a dictionary serves several prices. An iteration codes one
 view (a grid, a mirror image) of each photograph at each end of the band (knots) under the tables
 of the iteration before, then moves the atoms. The decoded pixels that a prediction needs are those
-of the iteration before, so all patches are coded at once; the codec itself goes wave after wave.
+of the iteration before, so all patches are coded at once; the codec itself codes them in waves.
 """
 
 import logging
@@ -47,7 +47,7 @@ class Plan(NamedTuple):
         tables of its nearest knot are used.
       windows: for each knot the side in pixels of the part of each photograph that is coded.
       context_steps: the most steps of a context model.
-      seed: of everything random.
+      seed: of all random numbers.
     """
 
     atoms: int = 2048
@@ -123,7 +123,7 @@ class _Learner:
         self.moments = 0, 0
 
     def _noisy(self, image, price):
-        """About what is decoded at a price, before anything has been."""
+        """Approximates the pixels decoded at a price, before any have been decoded."""
         noise = 255 * (price / 4) ** 0.5 * self.rng.standard_normal(image.shape)
         return np.clip(np.rint(image + noise), 0, 255).astype(np.int16)
 
@@ -151,7 +151,7 @@ class _Learner:
         return Cut(knot, decoded, small, np.int32(inputs), np.int32(middle), np.int32(patches))
 
     def improve(self, iteration):
-        """Codes a view of everything, then moves the dictionary and the tables."""
+        """Codes a view of each photograph, then updates the dictionary and the tables."""
         cuts = list(self._cuts(iteration))
         self.matrix = _fit_matrix(cuts, self.prices)
         signals = [self._signals(cut) for cut in cuts]
@@ -169,7 +169,7 @@ class _Learner:
             self._replace(codes, errors)
 
     def _signals(self, cut):
-        """What the prediction leaves, over the square root of the price."""
+        """The residuals of the prediction, divided by the square root of the price."""
         predicted = np.clip(cut.inputs @ self.matrix / WEIGHT + cut.middle, 0, PIXEL)
         return (cut.patches - predicted) / (PIXEL * self.prices[cut.knot] ** 0.5)
 
@@ -180,7 +180,7 @@ class _Learner:
         return every[chosen] / np.linalg.norm(every[chosen], axis=1, keepdims=True)
 
     def _code(self, cut, signals):
-        """Codes a cut, and puts what is decoded in its place; returns the code as a matrix."""
+        """Codes a cut and stores its decoded pixels; returns the code as a matrix."""
         code = pursue(signals, self.dictionary, self.rates[cut.knot], self.plan.sparsity)
         matrix = _as_matrix(code, self.plan.atoms)
         price = self.prices[cut.knot]
@@ -208,7 +208,7 @@ class _Learner:
             )  # fmt: skip
 
     def _replace(self, codes, errors):
-        """Replaces atoms that are hardly used by what is coded worst."""
+        """Replaces atoms that are hardly used by the signals with the largest errors."""
         uses = np.bincount(np.concatenate([x.indices for x in codes]), minlength=self.plan.atoms)
         unused = np.flatnonzero(uses < 8)
         every = np.concatenate(errors)

@@ -1,4 +1,4 @@
-"""What the pixel codec has learned, and the file of it that ships with the package."""
+"""The learned model of the pixel codec, and its file in the package."""
 
 import functools
 import io
@@ -18,7 +18,7 @@ _VERSION = 1  # of the arithmetic: files of another one have another fingerprint
 
 
 class Band:
-    """What codes patches at a range of qualities.
+    """The model of patches for a range of qualities.
 
     Attributes:
       dictionary: `(m, 192)` integers in units of 1/256.
@@ -48,7 +48,7 @@ class Band:
 
 
 class Setting(NamedTuple):
-    """All that a quality stands for; a decoder needs the band, the two steps and the side.
+    """The parameters of a quality; a decoder needs the band, the two steps and the side.
 
     Attributes:
       quality: 1 to 100.
@@ -72,11 +72,11 @@ class Setting(NamedTuple):
 
 
 class PixelModel:
-    """All that files depend on.
+    """The model of the codec: everything that its files depend on.
 
     Attributes:
       bands: list of `Band`, from low qualities to high ones.
-      thumbnail_counts: the counts that thumbnails' tables start from.
+      thumbnail_counts: the initial counts of the thumbnails' tables.
       fingerprint: 8 bytes.
     """
 

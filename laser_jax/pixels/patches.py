@@ -1,4 +1,4 @@
-"""Patches to tokens and back, wave after wave: each patch is predicted from decoded ones."""
+"""Patches to tokens and back, in waves: each patch is predicted from decoded ones."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""Prediction of a patch from what the decoder has: the thumbnail and the borders.
+"""Prediction of a patch from data of the decoder: the thumbnail and the borders.
 
 A linear map of the mean colours around the patch and of the decoded pixels above and to the left
 of it, up to eight pixels beyond its right side. In integers: the product in float64 is exact, so
@@ -55,7 +55,7 @@ class Canvas:
         return self._framed[REACH:, REACH:-PATCH]
 
     def inputs(self, rows, columns):
-        """Returns what the prediction depends on, `(n, INPUTS)`, and the mean, `(n, 3)`.
+        """Returns the inputs of the prediction, `(n, INPUTS)`, and the mean, `(n, 3)`.
 
         Differences from the patch's own mean, in 1/16 pixel; 0 outside the picture.
         """

@@ -81,7 +81,7 @@ def decode_thumbnail(decoder, shape, counts):
     """Returns the integer thumbnail `(h, w, 3)` read from a `RangeDecoder`; see `encode_thumbnail`.
 
     Raises:
-      ValueError: if the data cannot be what was written.
+      ValueError: if the data is invalid.
     """
     h, w = shape
     values, tables = [[[0] * 3 for _ in range(w)] for _ in range(h)], _Tables(counts)

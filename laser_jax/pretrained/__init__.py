@@ -1,6 +1,6 @@
-"""Networks that others trained, for judging images: LPIPS, VGG16 and the Inception of FID.
+"""Pretrained networks of image metrics: LPIPS, VGG16 and the Inception of FID.
 
-Their weights are read from files that hold arrays and nothing else; no code of theirs runs.
+Their weights are read from files of arrays. No code in these files is executed.
 """
 
 from laser_jax.pretrained.inception import inception_features

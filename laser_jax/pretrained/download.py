@@ -17,11 +17,11 @@ URL = f"https://www.dropbox.com/s/xt6zvlvt22dcwck/{INCEPTION_FILE}?dl=1"
 
 
 def download(path, url=URL):
-    """Writes the weights to `path`, whole or not at all.
+    """Writes the weights to `path` atomically.
 
     Raises:
       OSError: if they cannot be fetched or written.
-      ValueError: if what came is not them.
+      ValueError: if the downloaded file does not contain them.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as directory:

@@ -187,7 +187,7 @@ class InceptionV3(nn.Module):
 
 @compiler.jit
 def inception_features(params, images):
-    """Returns the features FID is taken on, `(b, 2048)`.
+    """Returns the features that FID compares, `(b, 2048)`.
 
     Images are resized to 299x299, bilinear without antialiasing, as pytorch-fid does.
 

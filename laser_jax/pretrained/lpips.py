@@ -1,4 +1,4 @@
-"""LPIPS: how far apart two images look, by features of a network trained on photographs."""
+"""LPIPS: a perceptual distance of images, computed from features of a pretrained network."""
 
 import functools
 
@@ -12,7 +12,7 @@ from laser_jax.pretrained.trunks import VGG16, AlexNet, Conv, as_rgb
 # "default" is what JAX takes for float32 products: less than float32 on GPUs and TPUs.
 PRECISIONS = {"highest": lax.Precision.HIGHEST, "default": None}
 TRUNKS = {"alex": AlexNet, "vgg": VGG16}
-SMALLEST_SIDE = {"alex": 31, "vgg": 16}  # sides that the pooling leaves a pixel of
+SMALLEST_SIDE = {"alex": 31, "vgg": 16}  # smallest sides: the pooling leaves one pixel
 
 # Mean and standard deviation of ImageNet's channels, for images in [-1, 1].
 _SHIFT = (-0.030, -0.088, -0.188)

@@ -1,4 +1,4 @@
-"""The convolutional parts of AlexNet and VGG16, which LPIPS compares images in.
+"""The convolutional parts of AlexNet and VGG16, whose features LPIPS compares.
 
 Every product is true float32, unless a module is given another precision. Names of modules are
 those of the weights' files.

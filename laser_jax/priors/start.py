@@ -10,7 +10,7 @@ _NOISE = 0.3  # of the random tables beside the dictionary
 
 
 def fitted_start(model: Any, params: Any, symbols: np.ndarray, dictionary: np.ndarray) -> Any:
-    """Returns the parameters with order-0 biases, and tables that know which atoms are alike.
+    """Returns the parameters with order-0 biases, and similar table entries for similar atoms.
 
     Args:
       model: the module.

@@ -4,9 +4,9 @@ A causal transformer runs over positions, row by row. At each position a small o
 symbols of that position (`Vocabulary`), with the first one's output added at each place. If a
 position has a single symbol there is no second one.
 
-Queries of the first transformer stand at the position that is predicted, keys at the position that
-they come from: rotary angles of rows and columns, so that the neighbour above is the same offset
-everywhere.
+Positions of the first transformer are rotary angles of rows and columns. Queries use the
+coordinates of the position that is predicted, keys those of the position that they come from, so
+the neighbour above has the same offset everywhere.
 
 References:
   Lee, Kim, Kim, Cho and Han, Autoregressive image generation using residual quantization, 2022 (two
@@ -48,7 +48,7 @@ def rotate(x: Float[Array, "b n heads e"], angles: Float[Array, "n half"]):
 
 
 class Block(nn.Module):
-    """Attention and a perceptron, each behind a layer norm and beside a residual path.
+    """Attention and a multilayer perceptron, each after a layer norm, with residual connections.
 
     With a cache it takes the rows from `index` on; the cache has the keys and values of all rows.
     `shown` `(b, rows)` says which rows the others see; None: all.

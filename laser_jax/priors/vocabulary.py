@@ -1,4 +1,4 @@
-"""Tokens as rows of symbols: what a model predicts one after the other.
+"""Tokens as rows of symbols, which a model predicts one after the other.
 
 A position has `places` symbols, in groups that share an alphabet:
 
@@ -6,8 +6,8 @@ A position has `places` symbols, in groups that share an alphabet:
     residual VQ     the number of stages, if it varies, then a symbol for each stage;
     sparse codes    the number of atoms, the atoms in ascending order, their levels.
 
-A level is stored as it is. Its class is sign and magnitude; magnitudes from 16 on are an escape
-with an Elias gamma code, as in `laser_jax.tokens`, so none is clipped.
+The symbol of a level is the level itself. Its class is sign and magnitude; magnitudes from 16 on
+are an escape with an Elias gamma code, as in `laser_jax.tokens`, so none is clipped.
 """
 
 import functools
@@ -48,7 +48,7 @@ class Vocabulary:
     Attributes:
       layout: the `Layout`.
       most_atoms: places of atoms, and of levels, in a row of a sparse code; `layout.width` by
-        default. Fewer make rows of codes that use no more shorter.
+        default. A smaller number makes rows shorter, for codes that use no more atoms.
       groups: the `Group`s, in the order of their places.
       places: s, symbols of a position.
     """

@@ -1,8 +1,8 @@
 """Unit atoms and the operations that coders need, in a form chosen by their shape.
 
 A block of signals is `(b, d)`, one signal a row, or `(d, b)`, one a column: `axis` is the
-one along which a vector runs, so sums over it mean the same in both. Numbers of which each
-signal has one are `(b,)`, those of which it has k are `(k, b)`.
+one along which a vector runs, so sums over it mean the same in both. One number per signal is
+`(b,)`, k numbers per signal are `(k, b)`.
 """
 
 import dataclasses
@@ -29,13 +29,15 @@ def choose_form(num_signals, num_atoms, width, sparsity, rows_a_step):
       dictionary must be tiny.
     gram: correlations are corrected by `rows_a_step` rows of the Gram matrix a step, instead of
       recomputed by a product of the residual with the dictionary, which takes `width`
-      multiplications an atom. Those of a product run several times as fast, being in cache; and
-      the Gram matrix takes one product for every atom, so the signals must be many. At k = d / 2
-      OMP is mostly still the faster by it; beyond, supports get too ill-conditioned for it.
+      multiplications an atom. The multiplications of a product run several times as fast, because
+      its data is in cache, and the Gram matrix takes one product for every atom, so there must be
+      many signals. At k = d / 2 OMP is usually still faster with it; beyond, supports get too
+      ill-conditioned for it.
     rows: neither. Also where the number of signals is symbolic and as far as known 1.
 
-    Accelerators always take `ON_ACCELERATORS`: rows, as gathers are dear there and products cheap,
-    and sums over atoms at once, as every pass of a loop is several launches.
+    Accelerators always take `ON_ACCELERATORS`: rows, because gathers are expensive there and
+    products cheap, and sums over atoms in one reduction, because every pass of a loop is several
+    kernel launches.
     """
     num_signals = num_signals if isinstance(num_signals, int) else 1
     if width <= 4 and num_atoms * width <= 256:

@@ -1,4 +1,4 @@
-"""The sparse code: what every bottleneck produces, and what can be read off it.
+"""The sparse code that every bottleneck produces, and quantities computed from it.
 
 A signal `y` of width `d` is written with `k` atoms, rows of a dictionary `D` of
 shape `(m, d)`:
@@ -52,7 +52,7 @@ def decode(
       `(..., d)` float array.
 
     Raises:
-      ValueError: if one of them is not what it is called.
+      ValueError: if the code or the dictionary is not valid.
     """
     code, dictionary = check_code(code), check_dictionary(dictionary)
     if atoms_axis is not None:
@@ -63,7 +63,7 @@ def decode(
     def add_atom(total, index_and_coefficient):
         index, coefficient = index_and_coefficient
         atom, coefficient = dictionary[index], coefficient[..., None]
-        # An unused place takes nothing of an atom that is not finite.
+        # An unused place adds nothing, even if its atom is not finite.
         atom = jnp.where((coefficient != 0) | jnp.isfinite(atom), atom, 0)
         return total + coefficient * atom, None
 
@@ -136,7 +136,7 @@ def energy(code: SparseCode, num_atoms: int) -> Float[Array, " m"]:
 def perplexity(counts: Real[Array, " m"]) -> Float[Array, ""]:
     """Returns the effective number of atoms in use, exp of the usage's entropy.
 
-    1 if one atom does all the work, m if all do equally much.
+    1 if only one atom is used, m if all are used equally.
 
     Args:
       counts: `(m,)` nonnegative weights: `usage` gives the perplexity by count,
@@ -152,7 +152,7 @@ def perplexity(counts: Real[Array, " m"]) -> Float[Array, ""]:
 def count(values, length, *, where=True):
     """Returns how often each of 0, ..., length - 1 is among the integers, `(length,)` int32.
 
-    In integers: a float32 stops at 2^24.
+    Counts are integers, because float32 cannot count beyond 2^24.
     """
     ones = jnp.broadcast_to(where, values.shape).astype(jnp.int32)
     return jnp.zeros(length, jnp.int32).at[values.ravel()].add(ones.ravel())
@@ -194,7 +194,7 @@ def sum_over_signals(function, code, signals, num_atoms):
 def drop_nonfinite(signals, dictionary, code, atoms_axis=None):
     """Returns all three with zeros where a signal, its coefficients or an atom is not finite.
 
-    Sums over signals outlive a batch as statistics: one NaN would stay in them for ever.
+    Sums over signals outlive a batch as statistics: one NaN would stay in them permanently.
     """
     signal_finite = is_finite(signals) & is_finite(code.coefficients)
     atom_finite = is_finite(dictionary)

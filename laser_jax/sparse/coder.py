@@ -30,7 +30,7 @@ from laser_jax.sparse.linalg import (
 )
 from laser_jax.sparse.masked import MaskedAtoms, apply_weights
 
-# Most that a Gram matrix takes where the caller does not say: 8192 atoms in float32.
+# Largest Gram matrix by default, in bytes: 8192 atoms in float32.
 _GRAM_BYTES = 2**28
 
 
@@ -47,7 +47,7 @@ def run_coder(
 ):
     """Codes signals block by block.
 
-    A signal that is not finite gets coefficients NaN; an atom that is not finite is none.
+    A signal that is not finite gets coefficients NaN; an atom that is not finite is never used.
 
     Args:
       code_block: `(block of signals, Atoms, sparsity, tolerance, *options)` -> `SparseCode`
@@ -66,8 +66,8 @@ def run_coder(
     check_sparsity(sparsity, dictionary.shape[0] * num_shards(coder.atoms_axis))
     tolerance = check_tolerance(tolerance, signals)
     coder.plans(signals, dictionary)  # checks what the caller chose
-    # Support and tolerance are choices: no gradient goes through them. That of the coefficients
-    # the caller attaches; `one_batch` has no reverse mode.
+    # No gradient goes through support and tolerance. The caller attaches the gradient of the
+    # coefficients; `one_batch` has no reverse mode.
     return _run(coder, *lax.stop_gradient((dictionary, signals, tolerance, mask)))
 
 
@@ -85,8 +85,8 @@ def coding_plans(
     if block_size is not None:
         check_at_least("block_size", block_size, 1)
         return tuple((form, block_size) for form in forms)
-    # Of columns all of a step's numbers stay in the inner cache. Else the (b, m) correlations are
-    # read all the time, the k directions in turn.
+    # With columns, all numbers of a step stay in the inner cache. Otherwise the (b, m) correlations
+    # are read in every step, and the k directions one after the other.
     basis = min(k, d) * (d + min(k, d)) // 8
     wide = 128 if forms[0] == "columns" else scores if forms[0] == "gram" else 1 + rows_only
     floats = wide * m + (0 if forms[0] == "columns" else basis), (1 + rows_only) * m + basis

@@ -105,10 +105,10 @@ def init_from_signals(
 ) -> Float[Array, "m d"]:
     """Returns a dictionary of signals, unit norm, no two more coherent than `max_coherence`.
 
-    An untrained encoder's latents are nearly parallel: picks taken blindly would give
-    hundreds of copies of one atom. Where the signals run out, atoms are random directions;
-    only where no room is left (m large for d) are those more coherent than the bound. A
-    signal that is not finite is ignored.
+    An untrained encoder's latents are nearly parallel: a random choice would give hundreds of
+    copies of one atom. Where the signals run out, atoms are random directions; only where no room
+    is left (m large for d) are those more coherent than the bound. A signal that is not finite is
+    ignored.
 
     Args:
       signals: `(..., d)` float array.
@@ -147,7 +147,7 @@ def replace_atoms(
 ) -> Float[Array, "m d"]:
     """Replaces unused and near-duplicate atoms by the worst-approximated signals.
 
-    Of two atoms more coherent than `max_coherence` the less used one goes. The new
+    Of two atoms more coherent than `max_coherence` the less used one is replaced. The new
     ones are in turn at most that coherent with every other atom; where the signals
     with any error run out, they are random directions. A signal that is not finite takes no
     part; an atom that is not finite is replaced.
@@ -184,7 +184,7 @@ def replace_atoms(
 
 def vacant_atoms(dictionary, counts, min_count, max_coherence):
     """Returns which atoms are unused or less-used duplicates, `(m,)` bool."""
-    # One order of worth, ties broken by place, so that of two twins exactly one goes.
+    # Atoms are ordered by use, ties by place, so that exactly one of two equal atoms is replaced.
     rank = jnp.argsort(jnp.argsort(-counts, stable=True), stable=True)
 
     def has_better_twin(cosines, own):

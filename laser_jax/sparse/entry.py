@@ -22,7 +22,7 @@ def entry(*, static=(), compiled=True, like=None) -> Callable[[Function], Functi
 
     It then takes any integer type for static numbers, refuses sparse matrices by name, is
     compiled by `jax.jit`, and computes arrays on a mesh of Explicit axes as on one of Auto
-    axes: rules for the sharding of every gather and scatter in it would say the same.
+    axes: explicit sharding rules for every gather and scatter would give the same result.
 
     Args:
       static: names of the arguments that are static: integers, strings or None.

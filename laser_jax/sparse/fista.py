@@ -2,15 +2,15 @@
 
 Each iteration takes a proximal gradient step from a point extrapolated along the last move. Each
 signal restarts its momentum where that points uphill (O'Donoghue and Candes), has its own stopping
-test and then stays as it is, so what it is coded with does not change its code.
+test and then stays as it is, so the other signals of its block do not change its code.
 
 The stopping test is the duality gap. With r = y - x D and correlations c = r D^T, s r is feasible
 in the dual for s = min(1, min_j penalty_j / |c_j|), and the gap
 
     1/2 (1 - s)^2 ||r||^2 + sum_j (penalty_j |x_j| - s x_j c_j)
 
-is a sum of terms >= 0, so rounding does not drown it. c is linear in x: that of the extrapolated
-point follows from those of the last two, and an iteration takes two products.
+is a sum of terms >= 0, so it is accurate in spite of rounding. c is linear in x: that of the
+extrapolated point follows from those of the last two, and an iteration takes two products.
 
 First-order steps find the support early and its coefficients late. So every 20 of them conjugate
 gradients minimise the error over the support, its signs held, and the result is kept where the

@@ -74,7 +74,7 @@ def gradient_pursuit(
 ) -> SparseCode:
     """Codes each signal greedily, with one exact-step gradient descent over the support an atom.
 
-    Towards OMP's coefficients without its orthogonalisation. Args, Returns and
+    The coefficients approach those of OMP, without its orthogonalisation. Args, Returns and
     Raises as for `omp`.
 
     References:

@@ -12,7 +12,7 @@ Three methods:
   instead of the SVD (Rubinstein et al. 2008). The error never rises.
 - `parallel`: all atoms at once from the same errors (Jacobi; Irofti and Dumitrescu 2014),
   batched SVD within the Krylov spaces of the old atoms. Sums over signals are all it needs,
-  so it fills an accelerator and runs over devices, which the sequential sweeps should not:
+  so it keeps an accelerator busy and runs on several devices. The sequential sweeps should not:
   they would exchange errors at every atom. Where atoms share many signals the error can rise.
 
 The users of each atom are found by sorting the (signal, atom) pairs once, so the
@@ -42,7 +42,7 @@ from laser_jax.sparse.masked import hide
 from laser_jax.sparse.support import least_squares
 
 METHODS = ("exact", "approximate", "parallel")
-# What an option `nonnegative` says of atoms and of coefficients.
+# Value of `nonnegative` -> whether atoms, and whether coefficients, are >= 0.
 NONNEGATIVE = {
     False: (False, False),
     True: (True, True),

@@ -65,7 +65,7 @@ def each_matrix(function, matrices):
     """Applies a LAPACK-backed `function` to matrices `(..., r, c)`.
 
     On a CPU one matrix after another. jaxlib spreads a stack over threads that other
-    (virtual) CPU devices may hold, and then all wait for ever; and on hosts of some hundred
+    (virtual) CPU devices may hold, which deadlocks; and on hosts of some hundred
     cores batched `eigh` corrupts memory (jax issue 39292).
     """
 
@@ -245,7 +245,7 @@ def one_batch(function, dictionary, signals, *rows):
 def sum_blocks(function, arrays, block_size):
     """Returns the sum of `function` over blocks of signals; zero rows must add nothing.
 
-    What rounding loses at each addition is carried along (Kahan).
+    The rounding error of each addition is carried along (Kahan).
 
     Args and function as for `map_blocks`, but it returns a pytree of any shapes.
     """

@@ -1,11 +1,11 @@
-"""The nearest atom of each signal, right also where products drown distances in rounding.
+"""The nearest atom of each signal, correct also where products round away the distances.
 
 argmin_j ||y - d_j||^2 = argmax_j <y, d_j> - ||d_j||^2 / 2 takes one product, rounded to about
 eps sqrt(d) ||d_j||^2. Where atoms lie together much closer than to the origin, as in groups far
 from each other, the rounding decides between them. For how many signals it would is estimated
 from the distances among the atoms; then true differences y - d_j decide, of the two best atoms
-or of all. That is a question to the dictionary alone, so signals on several devices are coded
-without a message.
+or of all. The estimate depends on the dictionary alone, so signals on several devices are coded
+without communication.
 """
 
 from typing import NamedTuple

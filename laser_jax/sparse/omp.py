@@ -1,19 +1,19 @@
 """Orthogonal matching pursuit.
 
 Each iteration takes the atom that correlates most with the residual and makes the
-residual orthogonal to it by one step of Gram-Schmidt, so the residual is the
-least-squares one at every moment. We keep how each orthonormal direction is combined of
-the chosen atoms, `W` (Q = W D_S), and read the coefficients off it; no triangular solve is
-left at the end. How an atom is made orthogonal to those before it depends on the data available:
+residual orthogonal to it by one step of Gram-Schmidt, so the residual is always the least-squares
+one. We keep the combination of chosen atoms that gives each orthonormal direction, `W` (Q = W D_S),
+and compute the coefficients from it; no triangular solve is needed at the end. How an atom is made
+orthogonal to those before it depends on the data available:
 
 - Without the Gram matrix by modified Gram-Schmidt on the directions themselves. One pass
   is enough: with the residual carried along it is as stable as Householder's QR (Björck,
-  Solving linear least squares problems by Gram-Schmidt orthogonalization, 1967). Orthogonal
-  least squares makes two, always in this form: what it divides by is what the directions leave
-  of each atom, which loses all digits near their span unless they are orthogonal to rounding.
-  On accelerators by classical Gram-Schmidt, made twice, which is as stable (Giraud, Langou and
-  Rozložník, The loss of orthogonality in the Gram-Schmidt orthogonalization process, 2005): all
-  directions in one reduction, where a loop over them is several launches a direction.
+  Solving linear least squares problems by Gram-Schmidt orthogonalization, 1967). Orthogonal least
+  squares makes two, always in this form: it divides by the norm of the part of each atom that is
+  orthogonal to the directions, which loses all digits near their span unless they are orthogonal to
+  rounding. On accelerators by classical Gram-Schmidt, made twice, which is as stable (Giraud,
+  Langou and Rozložník, The loss of orthogonality in the Gram-Schmidt orthogonalization process,
+  2005): all directions in one reduction, where a loop over them is several launches a direction.
 - With it, its parts along the directions are `W G_S,j`, numbers from the Gram matrix
   (Batch-OMP), and so are the corrections of the correlations. Directions and residual
   are still made of true atoms, not of Gram entries: the error of coefficients grows with the
@@ -103,8 +103,8 @@ def omp(
     """
     check_choice("selection", selection, ("correlation", "ols"))
     signals, dictionary = check_signals(signals, dictionary)
-    # Orthogonal least squares asks the signals of a block whether the Gram matrix will do: several
-    # devices would have to communicate.
+    # Orthogonal least squares checks for each block whether the Gram matrix is exact enough:
+    # several devices would have to communicate.
     by_gram = selection == "correlation" or jax.device_count() == 1
     code = run_coder(
         _code_block, signals, dictionary, sparsity=sparsity,

@@ -1,7 +1,7 @@
-"""The rate of a sparse code: what its integers cost in bits.
+"""The rate of a sparse code: the bits of its integers.
 
-What a code costs says a `RateModel`, tables of bits for which atoms, for their coefficients and
-for how many there are:
+A `RateModel` gives these bits. It has tables for the atoms, for their coefficients and for the
+number of atoms:
 
     levels = quantize_coefficients(code, step, bits=8)
     model = fit_rate_model(levels, num_atoms=512, max_level=127)
@@ -9,8 +9,8 @@ for how many there are:
 
 An entropy coder with these tables needs that many bits, to within a fraction of a percent. The
 support is a set, so its order carries nothing: n atoms drawn from the index table cost
-log2 n! less. That is reached by coding the indices sorted, each by the distribution of the
-least of the draws that are left.
+log2 n! less. An entropy coder reaches this with sorted indices, each coded under the distribution
+of the smallest of the remaining draws.
 """
 
 import math
@@ -74,7 +74,7 @@ def fit_rate_model(
 ) -> RateModel:
     """Returns the `RateModel` of the symbols in a code.
 
-    Every symbol counts `smoothing` more than it was seen, so one never seen has finite bits.
+    `smoothing` is added to the count of every symbol, so that unseen symbols have finite bits.
 
     Args:
       code: `SparseCode` with integer coefficients, `(..., k)`.

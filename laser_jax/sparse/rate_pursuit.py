@@ -1,4 +1,4 @@
-"""Pursuits that spend atoms where they are worth their bits.
+"""Pursuits that add an atom only where it saves more error than its bits cost.
 
 They lower squared error + bit_price x bits under the tables of a `RateModel`. How many atoms a
 signal gets follows from that.

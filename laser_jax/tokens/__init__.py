@@ -1,4 +1,4 @@
-"""Codes as integers, what they cost, and files of them.
+"""Codes as integers, their bits, and files.
 
 layout = Layout.of_set(num_atoms=512, sparsity=8, step=0.1)
 model = fit_context_model(tokens_of(training_code, layout), layout, dictionary=dictionary)

@@ -1,14 +1,14 @@
 """A probability model of tokens in integer arithmetic: the same on every machine.
 
 Positions are coded in waves, so that a decoder has those to the west, north, north-west and
-north-east of each, in all pictures at once. What it has becomes a vector of small integers: the
+north-east of each, in all pictures at once. These data become a vector of small integers: the
 neighbours' approximations (projected), their numbers of atoms, and side information. A small
 network (one hidden layer, ReLU) turns that into scores:
 
     counts   of the number of atoms;
     atoms    of the next atom, which also see how many are left and which have been sent. The
-             least of n draws from weights q is j with the weight q_j (q_j+1 + ... + q_m)^(n-1);
-             what a picture has used so far is mixed in;
+             smallest of n draws from weights q is j with the weight q_j (q_j+1 + ... + q_m)^(n-1);
+             the counts of atoms used so far in the picture are mixed in;
     levels   of the sign, by the product of what is predicted and the atom, and of the magnitude.
              Magnitudes from 16 on are escapes with an Elias gamma code: none is clipped.
 
@@ -54,7 +54,7 @@ class ContextModel:
     Attributes:
       layout: the `Layout`.
       tables: name -> integer array.
-      fingerprint: 8 bytes that other tables or layouts do not have.
+      fingerprint: 8 bytes that identify the tables and the layout.
     """
 
     def __init__(self, layout: Layout, tables: Mapping[str, np.ndarray]) -> None:
@@ -104,7 +104,7 @@ class ContextModel:
         """Returns the `Tokens` of shape `(b, h, w)` read from a `RangeDecoder`.
 
         Raises:
-          ValueError: if the data cannot be what `encode` wrote.
+          ValueError: if the data is not valid.
         """
         k = self.layout.width
         tokens = Tokens(*(np.zeros((*shape, *end), np.int32) for end in ((), (k,), (k,))))

@@ -3,8 +3,8 @@
 The network of the model in floats, trained by Adam to need few bits, then rounded. It starts from
 order-0 tables, and the number of steps follows from the number of tokens, so that little data
 changes them little. Scores of atoms start from, and go back to by weight decay, functions of the
-dictionary: linear and quadratic forms of its projections, since sparse codes care about
-an atom's direction, not its sign.
+dictionary: linear and quadratic forms of its projections, because the sign of an atom does not
+matter for sparse codes.
 """
 
 import functools
@@ -41,8 +41,7 @@ def fit_context_model(
     Args:
       tokens: `Tokens` `(b, h, w)` of training pictures, or a list of them of several sizes.
       layout: their `Layout`.
-      dictionary: `(m, d)` atoms of the code. Its geometry makes tables better; any numbers are
-        valid.
+      dictionary: `(m, d)` atoms of the code. It improves the tables; any numbers are valid.
       side: integers `(b, h, w, f)` that the decoder will have too, or a list of them.
       seed: of the network's start and of the order of the data.
       most_steps: of training; fewer if there are few tokens. 0: order-0 tables.

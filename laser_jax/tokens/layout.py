@@ -44,7 +44,7 @@ class Layout(NamedTuple):
         `sum(alphabets[:s]) + i` is entry i of place s, and levels are 1.
       num_atoms: m, of all places together.
       width: k, the most atoms of a signal.
-      steps: what a level of 1 is as a coefficient: one number, or one for each atom of the code.
+      steps: the coefficient of a level of 1: one number, or one for each atom of the code.
       full: whether every signal has exactly k atoms.
       grid: whether the places are FSQ's channels: the code's atom is the channel, its level the
         value.

@@ -64,7 +64,7 @@ class RangeEncoder:
 class RangeDecoder:
     """Reads the symbols of a `RangeEncoder`'s bytes, with the same distributions in turn.
 
-    Other bytes give other symbols, never an error but that of `decode_integer`.
+    Invalid bytes give wrong symbols; only `decode_integer` raises an error.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -90,7 +90,7 @@ class RangeDecoder:
         """Returns an integer of `encode_integer`.
 
         Raises:
-          ValueError: if the data cannot be what it wrote.
+          ValueError: if the data is not valid.
         """
         length = 0
         while self._uniform(2):

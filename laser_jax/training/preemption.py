@@ -62,7 +62,7 @@ def lock_workdir(workdir):
     """Locks a workdir for this process; the directory is created if it does not exist.
 
     The kernel releases the lock when the process ends, even if it is killed. A leftover `.lock`
-    file blocks nobody.
+    file blocks no later process.
 
     Raises:
       WorkdirInUse: if another process has locked it.

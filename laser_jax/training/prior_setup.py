@@ -97,7 +97,7 @@ class PriorSetup(Setup):
 
     @property
     def fingerprint(self):
-        """Text that other autoencoders, or other tables of their tokens, do not have."""
+        """Text that identifies the autoencoder and the tables of its tokens."""
         return fingerprint_of(self.codec.fingerprint, self.codec.tables.fingerprint).hex()
 
     def check(self):

@@ -90,7 +90,7 @@ def write_tokens(workdir, sources, encode, about, *, batch_size, copies, augment
 
 
 def export_tokens(directory, codec, sources, *, batch_size):
-    """Writes the tokens of splits, and what the numbers in them are, for models elsewhere.
+    """Writes the tokens of splits, and a description of their numbers, for other programs.
 
     Args:
       directory: where `tokens/` goes.

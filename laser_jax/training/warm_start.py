@@ -15,7 +15,7 @@ _MOST_NAMES = 20  # of arrays in one line of the log
 
 
 def take_weights(setup, state, workdir):
-    """Returns a new state with what fits of the weights of another run, and whether atoms did.
+    """Returns a new state with the weights of another run that fit, and whether the atoms did.
 
     An array fits if one of its name and shape is there. The log names all others. Weights are
     those that an evaluation of the other run uses. A dictionary of other atoms is not taken.

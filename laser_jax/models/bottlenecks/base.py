@@ -117,7 +117,7 @@ class Bottleneck(nn.Module, kw_only=True):
         return {"usage": jnp.ones(self.num_embeddings)}
 
     def signals(self, latents: Latents) -> Float[Array, "b rows columns d"]:
-        """Returns what is coded of latents, at least float32: one signal for each patch."""
+        """Returns the signals of latents, at least float32: one for each patch."""
         return to_patches(at_least_float32(latents), as_pair(self.patch_size))
 
     def target(self, latents: Latents) -> Latents:
@@ -159,7 +159,7 @@ class Bottleneck(nn.Module, kw_only=True):
         """Returns the `laser_jax.tokens.Layout` of the codes.
 
         Args:
-          step: what a level of 1 is as a coefficient, if `has_real_coefficients`.
+          step: the coefficient of a level of 1, if `has_real_coefficients`.
         """
         raise NotImplementedError
 

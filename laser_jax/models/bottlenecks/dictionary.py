@@ -1,4 +1,4 @@
-"""The life of a dictionary: how a bottleneck with learned atoms starts, updates and renews them."""
+"""Bottlenecks with learned atoms: how atoms are initialised, updated and replaced."""
 
 from typing import Any, ClassVar
 

@@ -1,4 +1,4 @@
-"""The rotation trick: a gradient that turns as quantisation turns the signal."""
+"""The rotation trick: the gradient is rotated as quantisation rotates the signal."""
 
 from typing import Any
 

@@ -32,8 +32,8 @@ class VectorQuantizer(DictionaryBottleneck):
       decay: decay per step of those averages, in [0, 1).
 
     A codebook is factorised by a small `embedding_dim`: the convolution before the bottleneck then
-    projects the encoder's channels to it, and the one behind projects back. ViT-VQGAN has this and
-    the cosine distance.
+    projects the encoder's channels to it, and the one after it projects back. ViT-VQGAN has this
+    and the cosine distance.
 
     References:
       van den Oord et al., Neural discrete representation learning, 2017.
