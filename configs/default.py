@@ -40,7 +40,7 @@ def _run(config):
     config.num_train_steps = 3_000  # of the run; the learning rate reaches 0 at the last step
     config.log_every_steps = 50  # steps between log lines, and between points of the train/ curves
     config.eval_every_steps = 1_000  # steps between validations on the full validation split
-    config.checkpoint_every_steps = 500  # steps between checkpoints; a killed run loses fewer steps
+    config.checkpoint_every_steps = 500  # steps between checkpoints; the most a killed run can lose
     config.keep_checkpoints = 3  # number of newest checkpoints to keep, in addition to the best
     config.best_metric = "psnr"  # validation metric that selects the best checkpoint
     # If the loss, a gradient or the new state is not finite: stop the run, or skip the step
@@ -69,11 +69,11 @@ def _data(config):
     config.data.batch_size = 64  # images per step over all devices; a multiple of their number
     config.data.flip = True  # random horizontal flip
     config.data.crop_padding = 4  # pixels of reflection around a crop, below image_size; 0: no crop
-    # Random resized crop in the place of crop_padding: least share of the area of a whole image,
+    # Random resized crop instead of crop_padding: least share of the area of a whole image,
     # side ratio 3/4 to 4/3 times that of image_size; 1: none
     config.data.min_crop_area = 1.0
     config.data.num_threads = 2  # threads that read and decode images, of each process
-    # processes that read and decode images, where threads are too slow; 0: threads of this one
+    # processes that read and decode images, if threads are too slow; 0: threads only
     config.data.num_workers = 0
 
 
@@ -114,12 +114,12 @@ def _bottlenecks(config):
     config.model.replace_every_steps = vq.replace_every_steps
     # Latents per signal: the side of a square, or (rows, columns); divides the latent grid
     config.model.patch_size = config_dict.FieldReference(vq.patch_size, field_type=object)
-    # Gradient of the decoder at the latents: as it is, or turned and scaled as the code does to a
-    # signal (the rotation trick); not for fsq
+    # Gradient of the decoder at the latents: unchanged, or rotated and scaled as the map from a
+    # signal to its code does (the rotation trick); not for fsq
     config.model.gradient_estimator = vq.gradient_estimator
     # sparse_coder or stage_coder rate_distortion: squared error that each bit must save
     config.model.bit_price = vq.bit_price
-    # and steps in which this price rises from 0; 0: none
+    # training steps in which bit_price rises from 0; 0: none
     config.model.price_warmup_steps = vq.price_warmup_steps
     # vq and rvq.
     config.model.num_stages = 4  # rvq: number of stages, each of num_embeddings / num_stages atoms

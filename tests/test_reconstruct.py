@@ -67,7 +67,7 @@ def test_pictures_are_reconstructed_in_their_own_size(workdir, pictures, capsys)
     assert float(row["psnr"]) == pytest.approx(psnr, abs=1e-3) and -1 < float(row["ssim"]) < 1
 
 
-def test_originals_stand_left_of_results_side_by_side(workdir, pictures):
+def test_side_by_side_puts_originals_left_of_results(workdir, pictures):
     assert run(workdir, pictures, "odd size.png", flags=["--side-by-side"]) == 0
     found = np.asarray(Image.open(pictures / "out" / "odd size.png"))
     assert found.shape == (37, 100, 3)

@@ -46,7 +46,7 @@ def test_tiles_of_a_convolutional_model_change_nothing(picture, monkeypatch):
     np.testing.assert_allclose(tiled, whole, atol=2e-5)
 
 
-def test_tiles_pass_into_each_other_without_a_step(picture, monkeypatch):
+def test_tiles_are_blended_without_a_visible_border(picture, monkeypatch):
     """As with attention and group normalisation, all of a tile changes all of its result."""
     model, _ = built(VectorQuantizer(16, 4))
     tiles = []

@@ -95,7 +95,7 @@ def test_size_of_a_split_is_that_of_its_one_file(run):
     assert fewer == 8 * 32 * 32 * trained.model.signal_pixels // 16 and part < size
 
 
-def test_tables_stand_in_the_workdir_beside_their_checkpoint(run):
+def test_tables_are_stored_in_the_workdir_for_their_checkpoint(run):
     workdir, trained, codec = run
     step = int(trained.state.step)
     assert read_tables(workdir, step).fingerprint == codec.tables.fingerprint

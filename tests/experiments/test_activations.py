@@ -44,7 +44,7 @@ def test_pursuit_explains_more_than_the_autoencoder_and_every_number_is_reported
     assert learner[4] == "0" and "unused atoms" in (tmp_path / "README.md").read_text()
 
 
-def test_a_topk_autoencoder_keeps_k_latents_and_unit_atoms_and_revives_the_dead():
+def test_a_topk_autoencoder_keeps_k_latents_and_unit_atoms_and_revives_dead_latents():
     rng = np.random.default_rng(0)
     trainer = topk_autoencoder.Trainer(16, 2, 40, learning_rate=1e-2, patience=4, dead_latents=8)
     state = trainer.init(jax.random.key(0), 8)

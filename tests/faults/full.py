@@ -29,7 +29,7 @@ FAULTS = (
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
-def test_fault_is_survived(fault, tmp_path, photo_patches_dir, monkeypatch, capsys):
+def test_run_recovers_from_fault(fault, tmp_path, photo_patches_dir, monkeypatch, capsys):
     monkeypatch.setenv("TFDS_DATA_DIR", str(photo_patches_dir))
     tally, start = Tally(fault.__name__), time.monotonic()
     fault(tally, tmp_path)

@@ -19,7 +19,7 @@ QUICK = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", QUICK, ids=lambda fault: fault.__name__)
-def test_a_fault_is_survived(fault, tmp_path, photo_patches_dir, monkeypatch):
+def test_a_run_recovers_from_a_fault(fault, tmp_path, photo_patches_dir, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(photo_patches_dir))
     tally = Tally(fault.__name__)
     fault(tally, tmp_path, **QUICK[fault])

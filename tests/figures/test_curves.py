@@ -30,7 +30,7 @@ def test_the_moving_average_has_no_bias():
     np.testing.assert_allclose(curves.smoothed(np.array([0.0, 1.0]), 0.5), [0, 2 / 3])
 
 
-def test_runs_are_told_apart_and_tags_that_nobody_has_are_left_out():
+def test_runs_are_distinguished_and_missing_tags_are_left_out():
     steps = np.arange(3)
     runs = {"a": {"train/loss": (steps, steps)}, "b": {"val/psnr": (steps, steps)}}
     figure = curves.curve_figure(runs, ("train/loss", "train/nothing", "val/psnr"))

@@ -53,7 +53,7 @@ def test_distances_are_scipys_and_cosines_ignore_signs(atoms):
     assert cosines[0, 1] == pytest.approx(1) and np.all(cosines[2] == 0)
 
 
-def test_like_atoms_stand_side_by_side(atoms):
+def test_similar_atoms_are_placed_side_by_side(atoms):
     shuffled = np.random.default_rng(1).permutation(24)
     values, _ = embeddings.distances(atoms[shuffled], signless=False)
     groups = shuffled[embeddings._by_likeness(values)] < 12

@@ -34,7 +34,7 @@ def test_it_is_the_form_with_scipys_matrix_root():
     assert frechet_distance(mean_a, a, mean_b, b) == pytest.approx(expected, rel=1e-8)
 
 
-def test_singular_covariances_are_no_trouble():
+def test_distances_of_singular_covariances_are_exact():
     rng = np.random.default_rng(2)
     a, zero = covariance(rng, 50, rank=10), np.zeros(50)
     assert frechet_distance(zero, a, zero, a) == pytest.approx(0, abs=1e-6)

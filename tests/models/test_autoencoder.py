@@ -111,7 +111,7 @@ def test_configs_that_do_not_fit_raise_with_their_values(tiny_config, changes, m
         build_model(tiny_config)
 
 
-def test_exact_codes_are_warned_of(tiny_config, caplog):
+def test_exact_codes_give_a_warning(tiny_config, caplog):
     tiny_config.model.sparsity_level = 16
     build_model(tiny_config)
     assert "sparsity_level 16 is not below the signal width 16" in caplog.text

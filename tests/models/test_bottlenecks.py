@@ -70,7 +70,7 @@ def test_bottleneck_alone_codes_adapts_and_lowers_its_error(name, latents):
         np.testing.assert_allclose(out.loss, first.loss, rtol=1e-5)
 
 
-def test_a_dearer_bit_buys_fewer_atoms_and_their_coefficients_are_steps(latents):
+def test_a_higher_bit_price_gives_fewer_atoms_and_coefficients_are_multiples_of_the_step(latents):
     used = {}
     for price in (0.0, 0.1, 1.0):
         module = DictionaryLearning(
@@ -233,7 +233,7 @@ def test_non_gradient_dictionaries_get_no_gradient(latents):
         assert not jnp.any(jax.grad(loss)(variables["dictionary"]["atoms"])), name
 
 
-def test_unused_atoms_are_replaced_and_forget_their_past(latents):
+def test_unused_atoms_are_replaced_and_their_statistics_reset(latents):
     module = DictionaryLearning(
         **LEARNS, replace_every_steps=2, usage_decay=0.5, min_usage=0.3, update_every_steps=100
     )

@@ -40,7 +40,7 @@ def test_the_nearest_value_is_taken():
     np.testing.assert_allclose(found, [0, 0, 0.5, 1, -1])
 
 
-def test_gradients_pass_through_the_rounding_as_the_squashing_has_them(applied):
+def test_gradient_is_that_of_the_squashing_without_rounding(applied):
     model, variables, latents, _ = applied
     grads = jax.grad(lambda z: jnp.sum(model.apply(variables, z).approximation))(latents)
     squashed = jax.grad(lambda z: jnp.sum(model._squash(z) / model._half_widths))(latents)
@@ -102,7 +102,7 @@ def test_more_codes_than_int32_has_are_no_indices():
         model.to_indices(code)
 
 
-def test_it_stands_in_an_autoencoder():
+def test_fsq_works_in_an_autoencoder():
     model = Autoencoder(bottleneck=FiniteScalarQuantizer(levels=(8, 5, 5, 5)), num_hiddens=8)
     images = jnp.zeros((1, 32, 32, 3))
     output = jax.eval_shape(model.init_with_output, jax.random.key(0), images)[0]

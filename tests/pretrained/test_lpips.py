@@ -88,7 +88,7 @@ def test_gray_images_are_compared_as_rgb(net, pairs):
     np.testing.assert_allclose(lpips(*gray, net=net), expected, rtol=1e-6)
 
 
-def test_vgg16_features_are_those_lpips_looks_at(pairs):
+def test_vgg16_features_are_those_of_lpips(pairs):
     features = vgg16_features(load_lpips("vgg"), 2 * pairs[0] - 1)
     assert features.shape == (3, 512) and jnp.all(features >= 0)
     # Of the shifted crop they are much nearer than of the blocks.

@@ -25,7 +25,7 @@ def test_a_directory_without_the_file_is_named(tmp_path):
         load_lpips("alex", tmp_path)
 
 
-def test_a_directory_that_holds_them_serves(tmp_path):
+def test_weights_are_read_from_a_given_directory(tmp_path):
     (tmp_path / "alexnet.ckpt").symlink_to(lpips_path("alex"))
     ours, theirs = load_lpips("alex", tmp_path), load_lpips("alex")
     kernel = ours["AlexNet_0"]["Conv_0"]["kernel"]
@@ -84,7 +84,7 @@ def test_weights_of_another_network_raise(tmp_path):
 
 
 class TestDownload:
-    def test_it_writes_the_file_whole(self, inception_file, tmp_path):
+    def test_it_writes_the_whole_file_and_no_other(self, inception_file, tmp_path):
         path = tmp_path / "cache" / "weights.pickle"
         download(path, inception_file.as_uri())
         assert path.read_bytes() == inception_file.read_bytes()

@@ -115,7 +115,7 @@ def test_initial_atoms_are_unit_vectors_whatever_the_signals(signals):
     assert coherence(atoms).max() <= 0.95 + 1e-5
 
 
-def test_more_atoms_than_there_is_room_for_are_unit_vectors_still():
+def test_more_atoms_than_can_be_incoherent_are_unit_vectors():
     atoms = init_from_signals(jnp.ones((4, 1)), 6, max_coherence=0.9, key=KEY)
     np.testing.assert_allclose(np.abs(atoms), 1, rtol=1e-6)
 
@@ -143,7 +143,7 @@ def test_an_unused_atom_becomes_the_worst_approximated_signal(rng):
     np.testing.assert_array_equal(new[others], dictionary[others])
 
 
-def test_of_two_duplicates_the_less_used_one_goes(rng):
+def test_the_less_used_of_two_duplicates_is_replaced(rng):
     signals, dictionary, _ = coded_problem(rng, np.float32)
     dictionary = dictionary.at[8].set(-2 * dictionary[3])
     code = omp(signals, dictionary, sparsity=K)

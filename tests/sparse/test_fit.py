@@ -112,7 +112,7 @@ def test_ksvd_on_photo_patches_beats_the_cosine_transform(patches):
     assert result.errors[-1] < 0.8 * best
 
 
-def test_atoms_nobody_uses_are_replaced():
+def test_unused_atoms_are_replaced():
     # Two directions only: of eight atoms at most a few can be in use and incoherent.
     rng = np.random.default_rng(0)
     signals = jnp.float32(rng.normal(size=(200, 2)) @ rng.normal(size=(2, 10)))

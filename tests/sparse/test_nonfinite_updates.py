@@ -199,7 +199,7 @@ def test_more_signals_than_float32_has_integers_are_counted():
     np.testing.assert_array_equal(energy(code, 2), [MANY, 0])
 
 
-def test_the_mean_of_millions_of_signals_is_theirs():
+def test_the_mean_of_millions_of_signals_is_accurate():
     signals = np.full((2**22, 1), 0.2, np.float32)
     np.testing.assert_allclose(kmeans_init(signals, 1, key=KEY, iterations=1), 0.2, rtol=1e-6)
     code = SparseCode(np.zeros((2**22, 1), np.int8), np.ones((2**22, 1), np.float16))

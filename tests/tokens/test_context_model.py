@@ -124,7 +124,7 @@ def test_payload_is_the_same_on_every_machine():
     assert hashlib.sha256(data).hexdigest()[:16] == "933523679271bb6a"
 
 
-def test_sizes_have_the_very_scores_of_files():
+def test_scores_equal_exact_integer_arithmetic():
     rng = np.random.default_rng(0)
     units = rng.choice([0, 1, context_model.HIDDEN], (9, 32)).astype(np.int32)
     weights = rng.integers(-(2**12), 2**12, (32, 7), np.int32)
