@@ -1,7 +1,7 @@
 """Image autoencoders whose latents are sparse codes in a learned dictionary.
 
-`laser_jax.sparse` is the sparse coding (jax alone), `laser_jax.models` the Flax modules,
-`laser_jax.load(workdir)` a trained run.
+`laser_jax.sparse` is the sparse coding, without Flax. `laser_jax.models` has the Flax modules, and
+`laser_jax.load(workdir)` loads a trained run.
 
 Dimensions, everywhere: `b` batch, `H W C` image, `h w` latent grid, `n` signals, `d` signal
 width (embedding_dim x patch area), `m` atoms, `k` sparsity. Channels last; atoms and signals

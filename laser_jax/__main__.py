@@ -158,7 +158,7 @@ def export(arguments):
         raise ValueError(f"{arguments.workdir} holds a prior; export needs an autoencoder's run.")
     data = model.config.data.copy_and_resolve_references()
     if arguments.data is not None:
-        data.name, data.split_rule = arguments.data, SPLIT_RULE  # a run's rule is for its own
+        data.name, data.split_rule = arguments.data, SPLIT_RULE  # not the run's rule
     with data.ignore_type():
         data.data_dir = arguments.data_dir or data.data_dir
     try:

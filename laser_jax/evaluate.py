@@ -32,7 +32,7 @@ from laser_jax.training.workdir import check_same_model, keep_split_rule
 
 log = logging.getLogger("laser_jax")
 
-MOST_PIXELS = 2**22  # of the mosaic that is stored as files
+MOST_PIXELS = 2**22  # of the mosaic that is written as JPEG and WebP
 
 
 def evaluate(config, workdir):
@@ -167,7 +167,7 @@ def beside_files(codec, source, whole, *, batch_size):
 
 
 def tables_of(metrics):
-    """Returns the metrics as text: a table, and one of the run beside files."""
+    """Returns the metrics as text: a table, and one of the run and image files."""
     text = table({key: x for key, x in metrics.items() if not isinstance(x, list)})
     if "run_at_rate" not in metrics:
         return text

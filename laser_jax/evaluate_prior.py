@@ -20,7 +20,7 @@ from laser_jax.training.token_set import read_tokens
 
 log = logging.getLogger("laser_jax")
 
-MOST_PICTURES = 2048  # samples of a Fréchet distance, and training pictures searched
+MOST_PICTURES = 2048  # samples for the Fréchet distance, and training pictures searched
 SHOWN = 12  # samples in the figure
 
 

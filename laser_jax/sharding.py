@@ -15,7 +15,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 log = logging.getLogger("laser_jax")
 
 _TIMEOUT = 300  # seconds that the processes of a job wait for each other
-_LOG_AFTER = 5  # seconds of waiting after which it is logged
+_LOG_AFTER = 5  # seconds after which waiting is logged
 _HINT = "To run a single process, set JAX_NUM_PROCESSES=1."
 
 

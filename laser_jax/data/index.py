@@ -19,9 +19,9 @@ from laser_jax.paths import cache_directory
 
 log = logging.getLogger("laser_jax")
 
-_BLOCK = 1024  # images between checks of the time
+_BLOCK = 1024  # images between looks at the clock
 _TELL_SECONDS = 30
-_SAVE_SECONDS = 60  # most that a killed check loses
+_SAVE_SECONDS = 60  # seconds between writes, the most that a killed check loses
 
 
 def find_faults(root, files, names, check, version):

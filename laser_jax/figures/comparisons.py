@@ -1,4 +1,4 @@
-"""Codes beside each other: what they reconstruct, along one line, and what they use."""
+"""Comparisons of codes: reconstructions, a row of pixels, and the use of entries."""
 
 import numpy as np
 
@@ -73,7 +73,7 @@ def usage_bars(counts):
     panels = figure.subplots(len(counts), squeeze=False)[:, 0]
     for axes, look, (name, uses) in zip(panels, LOOKS, counts.items(), strict=False):
         share = np.sort(np.asarray(uses, float))[::-1] / max(np.sum(uses), 1)
-        axes.stairs(share, fill=True, color=look["color"])  # bars, and no gaps to flicker
+        axes.stairs(share, fill=True, color=look["color"])  # bars without gaps
         used = int(np.sum(share > 0))
         style.clean(axes, ylabel="share of uses", title=f"{name}: {used} of {len(share)} used")
         axes.set_xlim(0, len(share))

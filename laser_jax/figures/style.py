@@ -35,7 +35,7 @@ def new_figure(width=8.0, height=4.0):
 
 
 def heading(figure, title):
-    """Draws text above a figure, whatever characters it has, in lines that fit its width.
+    """Draws text with any characters above a figure, in lines that fit its width.
 
     A long title is cut in its middle, and the figure grows by its lines.
     """
@@ -55,13 +55,13 @@ def shortened(text, most=_LONGEST_NAME):
 
 
 def legend(owner, *entries, **options):
-    """Adds a legend to axes or a figure; names in it are text, whatever characters they have."""
+    """Adds a legend to axes or a figure; its names may have any characters."""
     for text in owner.legend(*entries, fontsize=8, frameon=False, **options).get_texts():
         text.set(text=shortened(text.get_text()), parse_math=False)
 
 
 def label(axes, **texts):
-    """Sets `title`, `xlabel` or `ylabel` of axes as text, whatever characters it has."""
+    """Sets `title`, `xlabel` or `ylabel` of axes; the text may have any characters."""
     for name, text in texts.items():
         getattr(axes, f"set_{name}")(printable(text), fontsize=9, parse_math=False)
 

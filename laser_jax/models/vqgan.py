@@ -26,7 +26,7 @@ class VQGANEncoder(Network):
         x = _conv(self.num_hiddens, self.dtype, "conv_in")(images)
         for level in range(self.num_downsamples + 1):
             if level:
-                # As published: the padding of a stride 2 is at the end alone.
+                # As published: the padding of a convolution of stride 2 is only at the end.
                 x = _conv(x.shape[-1], self.dtype, f"down_{level}", strides=2, padding=(0, 1))(x)
             x = Level.of(self, level, self.num_residual_blocks)(x)
         x = Middle(self.remat, self.dtype, name="middle")(x)
@@ -154,5 +154,5 @@ def _conv(features, dtype, name, strides=1, padding=(1, 1)):
 
 
 def _recomputed(remat, *modules):
-    """Returns modules that, with `remat`, keep their inputs alone for the backward pass."""
+    """Returns modules that, with `remat`, keep only their inputs for the backward pass."""
     return map(nn.remat, modules) if remat else modules

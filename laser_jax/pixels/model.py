@@ -12,9 +12,9 @@ from laser_jax.tokens import ContextModel, fingerprint_of
 
 PATH = pathlib.Path(__file__).with_name("pixels.npz")
 QUALITIES = 100
-STEP_RATIO = 2.5  # of a coefficient's step to the square root of the price
-_RATE_UNIT = 256  # of the file's rate models: 1/256 bit
-_VERSION = 1  # of the arithmetic: files of another one have another fingerprint
+STEP_RATIO = 2.5  # ratio of a coefficient's step to the square root of the price
+_RATE_UNIT = 256  # rate models are stored in units of 1/256 bit
+_VERSION = 1  # version of the arithmetic; it is part of the fingerprint
 
 
 class Band:

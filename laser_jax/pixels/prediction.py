@@ -15,7 +15,7 @@ _ABOVE = [(i, j) for i in range(-REACH, 0) for j in range(-REACH, 2 * PATCH)]
 _LEFT = [(i, j) for i in range(PATCH) for j in range(-REACH, 0)]
 _ROWS, _COLUMNS = np.array(_ABOVE + _LEFT).T
 INPUTS = 3 * (len(_ROWS) + 8)
-WIDTH = 3 * PATCH**2  # of a patch
+WIDTH = 3 * PATCH**2  # values of a patch
 _INSIDE = np.indices((PATCH, PATCH)).reshape(2, -1)
 
 

@@ -15,11 +15,11 @@ from laser_jax.pixels.units import FINE, PATCH
 # Rows: brightness, red - blue, green against both; orthonormal, times 2^12.
 COLOURS = np.array([[2365, 2365, 2365], [2896, 0, -2896], [1672, -3344, 1672]])
 _ONE = 4096
-LARGEST = 31  # differences beyond it are escapes
+LARGEST = 31  # larger differences are escapes
 ESCAPE = 2 * LARGEST + 1
 CONTEXTS = 20
-_LEVELS = 5  # of the activity to the left; contexts are pairs of activities
-_GAIN, _MOST = 24, 4096  # of a count for each use; of a context's counts, which are then halved
+_LEVELS = 5  # levels of the activity to the left; contexts are pairs of activities
+_GAIN, _MOST = 24, 4096  # gain of a count per use; counts are halved above this sum
 
 
 def shrink(image, step):

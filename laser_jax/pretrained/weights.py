@@ -156,7 +156,7 @@ for _module in ("numpy.core", "numpy._core"):
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Takes NumPy arrays and plain containers, and refuses whatever else a pickle names."""
+    """Accepts NumPy arrays and plain containers, and refuses everything else in a pickle."""
 
     def find_class(self, module, name):
         if (module, name) not in _ALLOWED:

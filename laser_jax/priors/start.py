@@ -6,7 +6,7 @@ import numpy as np
 
 from laser_jax.priors.vocabulary import Vocabulary
 
-_NOISE = 0.3  # of the random tables beside the dictionary
+_NOISE = 0.3  # weight of the random tables relative to the dictionary
 
 
 def fitted_start(model: Any, params: Any, symbols: np.ndarray, dictionary: np.ndarray) -> Any:

@@ -27,7 +27,7 @@ from laser_jax.ranges import COUNT, COUNT_OR_NONE, SHARE, Flag, check_settings, 
 from laser_jax.tokens import Layout
 
 LN2 = float(np.log(2))
-_PERIOD = 100.0  # of the slowest rotary angle, in positions: grids are small
+_PERIOD = 100.0  # period of the slowest rotary angle, in positions; grids are small
 
 Hidden = Float[Array, "b n c"]
 

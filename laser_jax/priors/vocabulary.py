@@ -22,8 +22,8 @@ from jaxtyping import Array, Bool, Int
 
 from laser_jax.tokens import Layout, Tokens, check_tokens
 
-MAGNITUDES = 15  # with a class of their own; one more class is the escape
-LARGEST_POINTS = 2**16  # of an FSQ grid that is one symbol; larger grids have one for each channel
+MAGNITUDES = 15  # magnitudes with a separate class; one more class is the escape
+LARGEST_POINTS = 2**16  # larger FSQ grids have one symbol for each channel
 
 Symbols = Int[Array | np.ndarray, "*batch s"]
 

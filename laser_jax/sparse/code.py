@@ -40,8 +40,8 @@ def decode(
 ) -> Float[Array, "*batch d"]:
     """Returns the signals a code stands for, `sum_j c_j d_j`.
 
-    One atom a signal is gathered at a time, so that memory stays at the size of
-    the result whatever the sparsity.
+    One atom per signal is gathered at a time, so that memory is the size of the result,
+    independently of the sparsity.
 
     Args:
       code: `SparseCode` of shape `(..., k)`.

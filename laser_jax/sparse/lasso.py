@@ -4,7 +4,7 @@
 theorem), the support and the signs held: dx solves (D_S D_S^T) dx = change of the conditions, by
 conjugate gradients.
 
-Memory: O(block_size (m + d)) beside the result, in derivatives too.
+Memory: O(block_size (m + d)) in addition to the result, in derivatives too.
 """
 
 import functools

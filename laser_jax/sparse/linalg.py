@@ -45,7 +45,7 @@ def largest_entries(vectors, axis=-1):
 
 
 def within_range(x):
-    """Returns numbers with the largest float in the place of infinity, as NaN would follow it."""
+    """Returns numbers with infinity replaced by the largest float, because it would lead to NaN."""
     largest = float(jnp.finfo(x.dtype).max)
     return jnp.clip(x, -largest, largest)
 

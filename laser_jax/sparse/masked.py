@@ -16,7 +16,7 @@ from laser_jax.sparse.linalg import matmul, power_scales
 
 
 def hide(signals, weights):
-    """Returns signals and weights in which an entry of weight 0 is 0, whatever it was.
+    """Returns signals, with 0 in entries of weight 0, and weights.
 
     A signal with a weight that is negative or not finite becomes NaN, its weights 0.
 

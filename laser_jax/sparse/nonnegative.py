@@ -10,7 +10,7 @@ Instead of factorising the support again we keep its dual vectors p_i, those in 
 one that leaves, change the duals by one rank-one update each; no LAPACK is called.
 
 Cost: one product of the residuals with the dictionary an iteration, and O(n k d) an update.
-Memory: O(block_size (m + k d)) beside the result.
+Memory: O(block_size (m + k d)) in addition to the result.
 """
 
 from typing import NamedTuple
@@ -151,7 +151,7 @@ def _code_block(signals, atoms, sparsity, tolerance):
         place = free & (jnp.cumsum(free, axis=0) == 1) & active[None]
         active = jnp.any(place, axis=0)
         support = _solve(support.add(place, index, atom, rest, parts), signals, m)
-        # One that leaves at once was chosen by rounding, and would be again.
+        # An atom that leaves at once was chosen by rounding and would be chosen again.
         return i + 1, support, active & jnp.any(place & support.used, axis=0)
 
     def unfinished(state):

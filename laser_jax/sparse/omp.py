@@ -23,7 +23,7 @@ orthogonal to those before it depends on the data available:
 Cost: k products of the residuals with the dictionary, O(n d m k), and O(n d k^2) for the
 orthogonalisation; with the Gram matrix O(m^2 d + n d m + n m k^2). See `atoms.choose_form`.
 
-Memory: O(block_size (m + k d + k^2)) beside the result, and m^2 for the Gram matrix;
+Memory: O(block_size (m + k d + k^2)) in addition to the result, and m^2 for the Gram matrix;
 `vmap` over signals is one batch. Derivatives take blocks too, but under `vmap` hold the chosen
 atoms of all signals, O(n k d).
 """
@@ -168,7 +168,7 @@ def _code_block(signals, atoms, sparsity, tolerance, selection):
         square = atoms.dot(direction, direction)
         active = state.squared_residual > floor
         good = True if check is None else check(active, square, combination, state)
-        # An atom inside the span of those chosen (one of them again, or its twin) is
+        # An atom inside the span of those chosen (one of them again, or a duplicate) is
         # the best only if no atom can lower the error: the signal is done.
         useful = (square > (32 * eps) ** 2) & active & good
         scale = jnp.where(useful, lax.rsqrt(jnp.where(useful, square, 1)), 0)
@@ -210,8 +210,8 @@ def _while_exact(add_atom, steps, atoms, squared, state):
 
     It is while each direction is a combination of atoms with small weights: what the directions
     leave of an atom then has an error of so many units of rounding. And while the residual is not
-    small beside the signal, as correlations are corrected and not computed again. Where one signal
-    of the block gets there, all go on without the Gram matrix.
+    small compared with the signal, because correlations are corrected and not computed again. If
+    this fails for one signal of the block, all continue without the Gram matrix.
 
     Returns how many atoms were added, and the state.
     """

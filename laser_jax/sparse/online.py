@@ -83,8 +83,8 @@ def online_update(
       dictionary: `(m, d)` float array.
       code: `SparseCode` of the signals.
       decay: share of the past kept, in [0, 1).
-      mask: weights of the signals' entries as for `omp`. The signals then count as `impute` makes
-        them: what is hidden is what the code says it is, so a step of the pass is shorter.
+      mask: weights of the signals' entries as for `omp`. The signals are then those of `impute`:
+        hidden entries are taken from the approximation, so a step of the pass is shorter.
       nonnegative: whether atoms stay >= 0. Static.
       atoms_axis: as for `omp`: the mesh axis over which the dictionary is sharded, and both moments
         by their rows. The code is that of all atoms. 64 atoms a step exchange a product.

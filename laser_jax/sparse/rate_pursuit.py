@@ -214,7 +214,7 @@ def rate_distortion_stages(
     stages: int,
     bit_price: Real[ArrayLike, ""],
 ) -> SparseCode:
-    """Codes each signal by residual vector quantisation with as many stages as are worth it.
+    """Codes each signal by residual VQ with as many stages as are worth their bits.
 
     A stage takes the atom of least squared error + bit_price x bits for the residual of the earlier
     stages. Of all lengths, 0 included, the one of least error + bit_price x bits is kept.

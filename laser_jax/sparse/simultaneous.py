@@ -6,7 +6,7 @@ are then each signal's least-squares ones.
 
 Cost: k products of the residuals with the dictionary, as for `omp` without a Gram matrix; the
 support is orthogonalised once a group.
-Memory: O(block_size (g (m + d) + k d)) beside the result.
+Memory: O(block_size (g (m + d) + k d)) in addition to the result.
 """
 
 import functools

@@ -31,14 +31,14 @@ from laser_jax.tokens.range_coder import RangeDecoder, RangeEncoder
 
 Side = Integer[np.ndarray, "b h w side"]
 
-UNIT = 256  # of scores, hidden units and embeddings: 1.0
-FEATURE = 64  # of features: 1.0
-MATRIX = 1024  # of the first layer's matrix: 1.0
+UNIT = 256  # 1.0 in scores, hidden units and embeddings
+FEATURE = 64  # 1.0 in features
+MATRIX = 1024  # 1.0 in the first layer's matrix
 HIDDEN = 16 * UNIT - 1  # largest hidden unit
-MAGNITUDES = 15  # with a symbol of their own; one more symbol is the escape
-SENT = 31  # largest sum of magnitudes that is told apart
-NEAR = 4  # a neighbour's level counts as at most so many
-_BITS, _MIX = 22, 16  # of the largest weight; of the network's weights beside the uses
+MAGNITUDES = 15  # magnitudes with a separate symbol; one more symbol is the escape
+SENT = 31  # larger sums of magnitudes count as this
+NEAR = 4  # larger levels of a neighbour count as this
+_BITS, _MIX = 22, 16  # log2 of the largest weight; factor of the network's weights beside uses
 _RANGE = _BITS * UNIT
 _WEIGHTS = np.rint(2.0 ** (_BITS - np.arange(_RANGE + 1) / UNIT)).astype(np.int64)
 _POWERS = _WEIGHTS >> (_BITS - 16)  # 1.0 is 2^16

@@ -21,8 +21,8 @@ from laser_jax.tokens.layout import Layout, Tokens, check_tokens
 NEAR_WIDTH, HIDDEN_WIDTH, LEVEL_WIDTH, PRODUCT_WIDTH = 24, 32, 16, 16
 MOST_ATOMS = 2**16
 BATCH, MOST_STEPS, LEARNING_RATE, DECAY = 512, 1200, 4e-3, 1e-3
-PASSES = 6  # of the symbols, if there are few
-FEWEST = 2048  # symbols for which a network pays
+PASSES = 6  # passes over the symbols, if there are few
+FEWEST = 2048  # fewer symbols get order-0 tables, without a network
 DECAYED = ("atom_free", "sent", "level_atom", "product_sent")
 LN2 = float(np.log(2))
 

@@ -12,7 +12,7 @@ from laser_jax.priors.transformer import LN2
 from laser_jax.tokens import fit_context_model
 from laser_jax.training.reporter import Reporter
 
-_PICTURES = 36  # in a grid of samples
+_PICTURES = 36  # pictures in a grid of samples
 
 
 class PriorReporter(Reporter):

@@ -27,7 +27,7 @@ from laser_jax.training.workdir import read_config
 
 log = logging.getLogger("laser_jax")
 
-_FIRST_PICTURES = 2048  # whose symbols set the biases before training
+_FIRST_PICTURES = 2048  # pictures whose symbols set the biases before training
 
 
 @dataclasses.dataclass(frozen=True)

@@ -28,7 +28,7 @@ class PriorStep:
         )
 
     def __call__(self, state, batch):
-        """Returns the new state, the metrics, and None in the place of reconstructions."""
+        """Returns the new state, the metrics, and None instead of reconstructions."""
         return *self._jitted(state, *batch), None
 
     def _step(self, state, symbols, labels):

@@ -6,7 +6,7 @@ from clu import profiler
 
 log = logging.getLogger("laser_jax")
 
-STEPS = 5  # that a profile covers
+STEPS = 5  # steps in a profile
 
 
 class Profile:

@@ -60,7 +60,7 @@ def write_tokens(workdir, sources, encode, about, *, batch_size, copies, augment
       workdir: directory of the prior's run.
       sources: split -> `ImageSource`.
       encode: a function from images `(batch_size, H, W, C)` to their symbols.
-      about: what is stored beside the tokens.
+      about: description stored with the tokens.
       batch_size: pictures encoded at a time.
       copies: times that each training picture is encoded: as it is, then augmented.
       augmented: a function from a list of images, and integers that say which batch they are, to

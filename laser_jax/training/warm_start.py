@@ -11,7 +11,7 @@ from laser_jax.training.weights import named_arrays
 
 log = logging.getLogger("laser_jax")
 
-_MOST_NAMES = 20  # of arrays in one line of the log
+_MOST_NAMES = 20  # names of arrays in one log line
 
 
 def take_weights(setup, state, workdir):

@@ -1,4 +1,4 @@
-"""The state of a run, read from its checkpoints, or its weights alone, exported.
+"""The state of a run, read from its checkpoints or from exported weights.
 
 weights.npz   in the place of checkpoints/: parameters and dictionary, as an evaluation uses them
 """

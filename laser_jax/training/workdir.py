@@ -27,7 +27,7 @@ _MAY_CHANGE = (
     "data.data_dir", "data.num_threads", "data.num_workers", "model.remat",
     "optimizer.accumulate_steps", "eval", "weights", "autoencoder", "patience",
 )  # fmt: skip
-WEIGHTS = "weights.npz"  # of an export, which has no checkpoints
+WEIGHTS = "weights.npz"  # in exports, which have no checkpoints
 _REMEDY = "Give the workdir of a run that main.py trained."
 # The files of a run, in the order in which they are moved: checkpoints first, config last.
 _RUN_FILES = (

@@ -33,7 +33,7 @@ PURSUITS: dict[str, Callable[..., SparseCode]] = {
     "iterative_hard_thresholding": iterative_hard_thresholding,
     "top_k": top_k,
 }
-RATE_DISTORTION = "rate_distortion"  # the coder that spends atoms where they are worth their bits
+RATE_DISTORTION = "rate_distortion"  # the coder that weighs error against bits
 MAX_LEVEL = 31  # largest absolute value of the integer coefficients
 
 

@@ -69,7 +69,7 @@ class DictionaryLearning(DictionaryBottleneck):
       ksvd_iterations: sweeps per update, at least 1 ("ksvd").
       ksvd_method: "exact", "approximate" or "parallel" ("ksvd").
       dictionary_decay: decay per update of the moments of the past, in [0, 1) ("ksvd",
-        "online"). 0 fits the batch alone: "ksvd" as in the paper, "online" by plain steps.
+        "online"). 0 fits only the current batch: "ksvd" as in the paper, "online" by plain steps.
       update_every_steps: steps between updates ("ksvd", "online").
       normalize_atoms: whether atoms are scaled to unit norm after each step.
       max_coherence: |cosine| with an atom that is used more, above which an atom is a duplicate
