@@ -62,6 +62,7 @@ def test_pages_are_small():
     assert sum(path.stat().st_size for path in (render.FOLDER / "img").iterdir()) < 1.5e6
 
 
+@pytest.mark.slow
 def test_a_learned_dictionary_is_better_than_the_patches_it_started_from():
     text, figures = run("dictionary")
     rows = table(text, "atoms a patch .*learned")
@@ -69,6 +70,7 @@ def test_a_learned_dictionary_is_better_than_the_patches_it_started_from():
     assert figures == 2
 
 
+@pytest.mark.slow
 def test_denoised_and_inpainted_pictures_are_better_than_damaged_ones():
     text, figures = run("restoration")
     for header, gain in (("sigma .*TV", 3), ("missing .*photographs", 8)):

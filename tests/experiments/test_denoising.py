@@ -1,6 +1,7 @@
 import dataclasses
 
 import numpy as np
+import pytest
 
 from experiments import denoising
 from experiments.results import Results
@@ -11,6 +12,7 @@ SIZE = dataclasses.replace(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_every_method_restores_and_every_number_is_reported(tmp_path, monkeypatch):
     monkeypatch.setattr(denoising, "CHUNK", 512)
     monkeypatch.setattr(denoising, "by_bm3d", denoising.by_means)  # not of the test's packages

@@ -13,6 +13,8 @@ from laser_jax.training.setup import Setup
 from laser_jax.training.state import initial_state
 from laser_jax.training.workdir import write_config
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory, photo_patches_dir):

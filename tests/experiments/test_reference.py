@@ -36,6 +36,7 @@ def rows(workdir, name):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_three_atoms_code_single_pixels_exactly(report):
     found = {row["method"]: row for row in rows(report[0], "errors")}
     mse = {name: float(row["MSE"]) for name, row in found.items()}
@@ -48,6 +49,7 @@ def test_three_atoms_code_single_pixels_exactly(report):
     assert mse["published: VQ"] == 0.00905
 
 
+@pytest.mark.slow
 def test_every_method_is_timed_at_every_batch(report):
     found = rows(report[0], "speed")
     assert [row["batch"] for row in found] == ["1", "4"]
@@ -57,6 +59,7 @@ def test_every_method_is_timed_at_every_batch(report):
     assert found[1]["published slowdown"] == "18.3"
 
 
+@pytest.mark.slow
 def test_larger_patches_cost_fewer_bits(report):
     found = {(row["patch"], row["method"]): row for row in rows(report[0], "patches")}
     assert float(found["1x1", "K-SVD"]["MSE"]) < 1e-6 < float(found["2x2", "K-SVD"]["MSE"])
@@ -68,6 +71,7 @@ def test_larger_patches_cost_fewer_bits(report):
     assert bits == pytest.approx([np.log2(70) + 64, (np.log2(70) + 64) / 4])
 
 
+@pytest.mark.slow
 def test_latents_have_as_many_atoms_at_every_patch_size(report):
     workdir, asked = report
     assert asked == [(1, 2, 0), (1, 2, 1), (2, 8, 0), (2, 8, 1)]
@@ -78,6 +82,7 @@ def test_latents_have_as_many_atoms_at_every_patch_size(report):
     "reconstructions", "codes", "coefficients", "channels", "usage", "embedding_0", "embedding_1",
     "distances_0", "distances_1", "speed", "patches", "pictures",
 ])  # fmt: skip
+@pytest.mark.slow
 def test_figure_is_drawn(report, name):
     assert (report[0] / f"{name}.png").stat().st_size > 5000
 

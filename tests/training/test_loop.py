@@ -55,7 +55,10 @@ EVERY_LOSS = {
 CODED = ("rvq by gradient", "fsq", "parallel, atoms by rate")
 
 # A step of "every loss" takes a second in a program that was compiled quickly.
-EVERY = [*list(BOTTLENECKS)[:-1], pytest.param("every loss", marks=pytest.mark.slow)]
+SLOW = ("online", "every loss")
+EVERY = [
+    pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in BOTTLENECKS
+]
 
 
 def configure(config, name):
