@@ -32,6 +32,7 @@ LAYERS = (
     ("evaluate_prior",),
     ("evaluate",),
     ("run_page",),
+    ("commands",),
     ("__main__",),
 )
 LEVEL = {package: level for level, packages in enumerate(LAYERS) for package in packages}

@@ -1,0 +1,44 @@
+"""export: writes the tokens of a data set."""
+
+from laser_jax.commands.runs import add_run, load_run, new_path
+
+
+def add(commands):
+    """Adds the command to a parser."""
+    command = commands.add_parser(
+        "export", help="write the tokens of a data set",
+        description="Writes DIR/tokens/SPLIT.array_record, a record a picture: its class and its "
+        "symbols, int32; and DIR/tokens/about.json, which says what they are.",
+    )  # fmt: skip
+    add_run(command)
+    command.add_argument("--out", required=True, metavar="DIR", help="where the tokens go")
+    command.add_argument("--data", metavar="NAME", help="as data.name; by default the run's set")
+    command.add_argument("--data_dir", help="as data.data_dir")
+    command.add_argument("--splits", nargs="+", default=("train", "validation", "test"))
+    command.add_argument("--overwrite", action="store_true", help="replace existing tokens")
+    return command
+
+
+def run(arguments):
+    """Writes the tokens of a data set's splits; returns 0."""
+    tokens = new_path(arguments, "tokens")
+
+    from laser_jax.data import DataUnavailable, open_split
+    from laser_jax.data.folder import SPLIT_RULE
+    from laser_jax.training.token_set import export_tokens
+
+    model = load_run(arguments)
+    data = model.config.data.copy_and_resolve_references()
+    if arguments.data is not None:
+        data.name, data.split_rule = arguments.data, SPLIT_RULE  # not the run's rule
+    with data.ignore_type():
+        data.data_dir = arguments.data_dir or data.data_dir
+    try:
+        sources = {split: open_split(data, split) for split in arguments.splits}
+    except DataUnavailable as error:
+        raise OSError(error) from error
+    tokens.parent.mkdir(parents=True, exist_ok=True)
+    export_tokens(tokens.parent, model.codec, sources, batch_size=model.config.eval.batch_size)
+    for split, source in sources.items():
+        print(f"{tokens / split}.array_record  {len(source)} pictures")
+    return 0

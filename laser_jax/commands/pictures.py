@@ -1,0 +1,127 @@
+"""What the commands of many files share: options, names of results, and the loop over files."""
+
+import os
+import pathlib
+import sys
+
+IN_DIRECTORIES = "Those in a directory keep their path below it."
+
+
+def add_command(commands, name, kind, kinds, *, add_model, summary, details):
+    """Returns the parser of a command that makes a result of each file, with its options.
+
+    `add_model` adds those that select the model.
+    """
+    command = commands.add_parser(name, help=summary, description=details)
+    add_model(command)
+    command.add_argument("--out", required=True, metavar="DIR", help="where the results go")
+    command.add_argument("--overwrite", action="store_true", help="replace existing results")
+    command.add_argument("pictures", nargs="+", metavar=kind, help=kinds)
+    return command
+
+
+def new_results(arguments, files_below, suffix):
+    """Returns result -> picture, both paths, before the slow imports; see `name_results`."""
+    from laser_jax.paths import resolve_path
+
+    out = resolve_path(arguments.out, "--out")
+    results = name_results(arguments.pictures, out, files_below, suffix)
+    if not arguments.overwrite and (existing := [path for path in results if path.exists()]):
+        raise ValueError(f"{existing[0]} exists; choose another --out, or give --overwrite.")
+    return results
+
+
+def convert_all(results, read, write, kind):
+    """Reads each picture and writes its result, a line each; returns 1 if one was not readable.
+
+    Args:
+      results: result -> picture.
+      read: a function of the picture's path.
+      write: a function of the result's path and what was read; it returns what to print.
+      kind: what is read, in the plural.
+    """
+    failures = 0
+    for number, (result, picture) in enumerate(results.items(), 1):
+        try:
+            image = read(picture)
+        except Exception as error:  # Pillow's decoders raise many kinds for broken files
+            print(f"{picture} cannot be read: {error}", file=sys.stderr)
+            failures += 1
+            continue
+        result.parent.mkdir(parents=True, exist_ok=True)
+        print(f"{number}/{len(results)}  {result}  {write(result, image)}", flush=True)
+    if failures:
+        print(f"{failures} of {len(results)} {kind} could not be read.", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def pictures_below(directory):
+    """Returns the pictures in a directory, paths below it."""
+    from laser_jax.data.scan import scan
+
+    files = scan(os.fspath(directory)).files
+    if not files:
+        raise ValueError(f"{directory} has no JPEG, PNG or WebP picture.")
+    return files
+
+
+def name_results(pictures, out, files_below, suffix):
+    """Returns result -> picture, both paths, for files and for those in directories.
+
+    Args:
+      pictures: files and directories.
+      out: directory of the results.
+      files_below: a function from a directory to the paths below it that are taken.
+      suffix: of the results.
+
+    Raises:
+      ValueError: if there is no such file, a directory has no picture, a result would replace a
+        picture, or two pictures have the same result.
+    """
+
+    found = []
+    for name in map(pathlib.Path, pictures):
+        if name.is_dir():
+            files = files_below(name)
+            found += [(name / file, (out / file).with_suffix(suffix)) for file in files]
+        elif name.is_file():
+            found.append((name, out / f"{name.stem}{suffix}"))
+        else:
+            raise ValueError(f"{name} is no file and no directory.")
+    sources = {picture.resolve() for picture, _ in found}
+    results = {}
+    for picture, result in found:
+        if result.resolve() in sources:
+            raise ValueError(f"{result} is one of the pictures; choose another --out.")
+        if result in results:
+            raise ValueError(
+                f"{results[result]} and {picture} would both be written to {result}; "
+                "give them different directories."
+            )
+        results[result] = picture
+    return results
+
+
+def read_picture(path, model):
+    """Returns a picture, uint8 `(H, W, C)`, with the channels of a run."""
+    from laser_jax.data.images import load_image
+
+    return load_image(path, model.config.data.channels)
+
+
+def write_picture(path, image):
+    """Writes a uint8 picture `(H, W, C)` as a PNG file."""
+    from PIL import Image
+
+    from laser_jax.files import whole_file
+
+    with whole_file(path) as partial:
+        Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(partial, "PNG")
+
+
+def picture_psnr(image, found):
+    """Returns the PSNR in dB of two uint8 images."""
+    import numpy as np
+
+    error = np.mean((image.astype(np.float64) - found) ** 2)
+    return 10 * np.log10(255**2 / error) if error else np.inf
