@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from laser_jax.sharding import replicated
 from laser_jax.training.restored import restore_run
 from laser_jax.training.weights import named_arrays
+from laser_jax.training.workdir import read_config
 
 log = logging.getLogger("laser_jax")
 
@@ -24,7 +25,12 @@ def take_weights(setup, state, workdir):
       setup: the `Setup` of the new run.
       state: its `TrainState` at step 0.
       workdir: directory of the other run, or of exported weights.
+
+    Raises:
+      ValueError: if it holds a prior.
     """
+    if read_config(workdir).prior.kind is not None:
+        raise ValueError(f"{workdir} holds a prior; init_from must be the run of an autoencoder.")
     _, source = restore_run(workdir, mesh=setup.mesh)
     found = source.eval_variables()
     there = {"params": found["params"], "dictionary": found["dictionary"]["bottleneck"]}

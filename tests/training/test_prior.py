@@ -20,6 +20,7 @@ from laser_jax.trained_prior import TrainedPrior
 from laser_jax.training import loop
 from laser_jax.training.preemption import Stopped
 from laser_jax.training.token_set import read_tokens
+from laser_jax.training.warm_start import take_weights
 from tests.faults.evidence import read_curves
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -139,6 +140,11 @@ def test_evaluation_reports_bits_their_gap_and_the_nearest_training_pictures(run
     assert metrics["samples_per_second"] > 0
     assert json.loads((workdir / "evaluation-validation.json").read_text()) == metrics
     assert Image.open(workdir / "samples_nearest-validation.png").size == (2 * 4 * 18, 3 * 18)
+
+
+def test_autoencoder_cannot_start_from_a_prior(run):
+    with pytest.raises(ValueError, match="holds a prior; init_from must be"):
+        take_weights(None, None, run[1])
 
 
 def test_trained_prior_needs_no_data_set(run, tmp_path):
