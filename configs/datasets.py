@@ -64,3 +64,13 @@ def prior(config):
     config.optimizer.learning_rate = 1e-3
     config.optimizer.weight_decay = 0.05
     config.optimizer.warmup_steps = 200
+
+
+def class_prior(config):
+    """A larger, class-conditional `prior`, for sets of many pictures."""
+    prior(config)
+    config.prior.use_labels = True
+    config.prior.copies = 2  # the second is flipped or shifted
+    config.prior.width = 256
+    config.prior.num_layers = 8
+    config.prior.num_heads = 8

@@ -10,10 +10,5 @@ def get_config():
     """Returns the configuration."""
     config = default.get_config()
     datasets.cifar10(config)
-    datasets.prior(config)
-    config.prior.use_labels = True
-    config.prior.copies = 2  # the second is flipped or shifted
-    config.prior.width = 256
-    config.prior.num_layers = 8
-    config.prior.num_heads = 8
+    datasets.class_prior(config)
     return config
