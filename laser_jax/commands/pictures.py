@@ -4,6 +4,8 @@ import os
 import pathlib
 import sys
 
+from laser_jax.commands.runs import check_new
+
 IN_DIRECTORIES = "Those in a directory keep their path below it."
 
 
@@ -26,8 +28,7 @@ def new_results(arguments, files_below, suffix):
 
     out = resolve_path(arguments.out, "--out")
     results = name_results(arguments.pictures, out, files_below, suffix)
-    if not arguments.overwrite and (existing := [path for path in results if path.exists()]):
-        raise ValueError(f"{existing[0]} exists; choose another --out, or give --overwrite.")
+    check_new(results, arguments)
     return results
 
 

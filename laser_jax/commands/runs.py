@@ -21,9 +21,14 @@ def new_path(arguments, name=""):
     from laser_jax.paths import resolve_path
 
     path = resolve_path(arguments.out, "--out") / name
-    if path.exists() and not arguments.overwrite:
-        raise ValueError(f"{path} exists; choose another --out, or give --overwrite.")
+    check_new([path], arguments)
     return path
+
+
+def check_new(paths, arguments):
+    """Raises ValueError if a path exists, and --overwrite is not given."""
+    if not arguments.overwrite and (existing := [path for path in paths if path.exists()]):
+        raise ValueError(f"{existing[0]} exists; choose another --out, or give --overwrite.")
 
 
 def load_run(arguments):

@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from laser_jax.priors.sampling import choose
 from laser_jax.priors.token_model import TokenModel
-from laser_jax.priors.transformer import LN2, Block, rotary_angles
+from laser_jax.priors.transformer import LN2, Block, check_width, rotary_angles
 from laser_jax.priors.vocabulary import Vocabulary
 from laser_jax.ranges import COUNT, SHARE, Flag, check_settings, setting
 from laser_jax.tokens import Layout
@@ -55,10 +55,7 @@ class MaskedTransformer(nn.Module):
                 "a masked prior needs codes with the same number of entries everywhere: vq, fsq, "
                 "or rvq with all stages. Use an autoregressive one."
             )
-        if self.width % (4 * self.num_heads):
-            raise ValueError(
-                f"width must be a multiple of 4 num_heads, {4 * self.num_heads}, got {self.width}."
-            )
+        check_width(self.width, self.num_heads)
 
     @property
     def vocabulary(self) -> Vocabulary:

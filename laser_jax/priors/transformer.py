@@ -85,6 +85,12 @@ class Block(nn.Module):
         return x + drop(nn.Dense(c, dtype=self.dtype, name="narrow")(y)), (key, value)
 
 
+def check_width(width: int, num_heads: int) -> None:
+    """Raises ValueError unless each head has whole pairs of rows' and of columns' angles."""
+    if width % (4 * num_heads):
+        raise ValueError(f"width must be a multiple of 4 num_heads, {4 * num_heads}, got {width}.")
+
+
 class TokenTransformer(nn.Module):
     """The probability of each symbol of tokens, given those before it.
 
@@ -123,10 +129,7 @@ class TokenTransformer(nn.Module):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_settings(self)
-        if self.width % (4 * self.num_heads):
-            raise ValueError(
-                f"width must be a multiple of 4 num_heads, {4 * self.num_heads}, got {self.width}."
-            )
+        check_width(self.width, self.num_heads)
 
     @property
     def vocabulary(self) -> Vocabulary:
