@@ -77,11 +77,11 @@ def compiled_programs():
     """Drops the compiled programs between files before a process has too many memory maps.
 
     XLA maps several regions for each CPU program. Linux allows 65,530 maps by default, and the
-    process crashes or hangs beyond them.
+    process crashes or hangs beyond them. To drop them takes seconds.
     """
     yield
     maps = pathlib.Path("/proc/self/maps")
-    if maps.exists() and len(maps.read_bytes().splitlines()) > 15_000:
+    if maps.exists() and len(maps.read_bytes().splitlines()) > 40_000:
         sys.modules["jax"].clear_caches()
 
 
@@ -104,6 +104,23 @@ def tiny_config(photo_patches_dir):
     config.data.data_dir = str(photo_patches_dir)
     config.eval.table_images = 0  # the true rate has tests of its own, and takes seconds
     return config
+
+
+@pytest.fixture(scope="session")
+def few_images(tmp_path_factory):
+    """A folder of smooth 32x32 images: 40 to train on, 8 for validation and 20 to test."""
+    import numpy as np
+    from PIL import Image
+
+    rng, path = np.random.default_rng(0), tmp_path_factory.mktemp("images")
+    waves = np.cos(np.outer(np.arange(32), np.arange(4)) * 0.1)
+    for split, number in (("train", 40), ("validation", 8), ("test", 20)):
+        (path / split).mkdir()
+        for i in range(number):
+            image = np.einsum("yi,xj,ijc->yxc", waves, waves, rng.normal(size=(4, 4, 3)))
+            pixels = np.uint8(np.clip(128 + 30 * image, 0, 255))
+            Image.fromarray(pixels).save(path / split / f"{i}.png")
+    return path
 
 
 @pytest.fixture

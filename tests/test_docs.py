@@ -16,7 +16,10 @@ def examples(name):
     return [block for block in blocks if "laser_jax.load(" not in block]
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/sparse.md", "docs/activations.md"])
+@pytest.mark.parametrize(
+    "name",
+    ["README.md", "docs/activations.md", pytest.param("docs/sparse.md", marks=pytest.mark.slow)],
+)
 def test_every_example_runs(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert examples(name)

@@ -34,8 +34,8 @@ def test_an_answer_worse_than_float64_stops_the_benchmark():
 
 def test_every_row_is_timed_and_checked(capsys):
     # Photographs have no square patches of 18 pixels: only the random problem has that size.
-    sizes = ((16, 40, 4, 1500), (18, 40, 4, 1500))
-    omp.omp_table(sparse.Options(2, sizes, ("random", "photo")))
+    sizes = ((16, 40, 4, 300), (18, 40, 4, 300))
+    omp.omp_table(sparse.Options(1, sizes, ("random", "photo")))
     out = capsys.readouterr().out
     rows = [line.split(" | ")[:2] for line in out.splitlines() if line.startswith("| 1")]
     names = [f"| {problems.size_name(size)}" for size in sizes]
@@ -55,6 +55,7 @@ def test_tables_of_random_signals_need_no_photographs(monkeypatch, capsys):
     assert milliseconds > 0 and seconds > 0 and megabytes >= 0
 
 
+@pytest.mark.slow
 def test_constraints_have_rows_and_lasso_is_compared_with_both_libraries(monkeypatch, capsys):
     monkeypatch.setattr(constraints, "SIZE", (16, 40, 4, 400))
     monkeypatch.setattr(constraints, "LASSO_SIGNALS", 16)

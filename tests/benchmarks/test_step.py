@@ -20,9 +20,10 @@ def test_twin_learns_to_reconstruct(bottleneck):
     from benchmarks import torch_twins
 
     torch_twins.torch.manual_seed(0)
+    torch_twins.torch.set_num_threads(1)  # others spin while they wait for work
     train_step = torch_twins.TrainStep(bottleneck, hiddens=8, atoms=16, width=8, sparsity=2)
     ramp = np.broadcast_to(np.arange(0, 256, 8, dtype=np.uint8)[:, None], (8, 32, 32, 3))
-    losses = [train_step(torch_twins.tensor(ramp)) for _ in range(30)]
+    losses = [train_step(torch_twins.tensor(ramp)) for _ in range(10)]
     assert np.isfinite(losses).all() and losses[-1] < losses[0]
     assert train_step.encoder[0].weight.is_contiguous(memory_format=torch_twins.torch.channels_last)
 

@@ -115,10 +115,11 @@ def test_tables_are_stored_in_the_workdir_for_their_checkpoint(run):
 
 
 def test_training_and_evaluation_store_tables_and_report_the_true_rate(
-    tiny_config, tmp_path, monkeypatch, caplog
+    tiny_config, few_images, tmp_path, monkeypatch, caplog
 ):
     from laser_jax.evaluate import evaluate
 
+    tiny_config.data.name = f"folder:{few_images}"
     tiny_config.model.bottleneck, tiny_config.num_train_steps = "vq", 20
     tiny_config.eval.table_images, tiny_config.eval_every_steps = 32, 10
     train(tiny_config, tmp_path)

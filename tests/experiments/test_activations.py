@@ -3,6 +3,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from experiments import activations, topk_autoencoder, vgg_activations
 from experiments.results import Results
@@ -22,6 +23,7 @@ def sparse_vectors(rng, atoms, shape):
     return np.float32(np.sum(weights * atoms[chosen], axis=-2))
 
 
+@pytest.mark.slow
 def test_pursuit_explains_more_than_the_autoencoder_and_every_number_is_reported(
     tmp_path, monkeypatch
 ):

@@ -3,6 +3,7 @@ import itertools
 import json
 
 import numpy as np
+import pytest
 
 from experiments import dictionary_learners as learners
 from experiments import dictionary_learning as study
@@ -64,6 +65,7 @@ def test_each_learner_gets_every_batch_and_is_timed_separately():
     assert np.all(np.diff(found["seconds"]) > 0)
 
 
+@pytest.mark.slow
 def test_patches_are_learned_from_one_start():
     variants = [
         ("slow", {"dictionary_update": "gradient", "dictionary_weight": 10.0}),
@@ -79,6 +81,7 @@ def test_patches_are_learned_from_one_start():
     assert np.all(found["max_coherence"] < 1) and np.all(np.diff(found["seconds"]) > 0)
 
 
+@pytest.mark.slow
 def test_an_autoencoder_learns_as_in_training(tiny_config):
     train, test = (open_split(tiny_config.data, split) for split in ("train", "test"))
     mesh, test = data_mesh(), [test[i] for i in range(0, len(test), 150)]

@@ -68,6 +68,7 @@ def test_report_has_the_curves_the_ideas_and_the_savings(tmp_path, monkeypatch):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_points_of_a_trained_autoencoder_have_its_true_rate(tiny_config, tmp_path):
     tiny_config.model.update(bottleneck="vq", num_embeddings=16, embedding_dim=4, num_hiddens=8)
     model = build_model(tiny_config)

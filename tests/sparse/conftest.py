@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from laser_jax.sparse import coder
+from tests.sparse.forms import FORMS
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -43,7 +44,7 @@ def dtype(request):
         yield np.dtype(request.param)
 
 
-@pytest.fixture(params=["rows", "columns", "gram", "rows at once"])
+@pytest.fixture(params=FORMS)
 def form(request, monkeypatch):
     """Runs a test in each form that a block of signals can have, whatever its shape."""
     monkeypatch.setattr(coder, "choose_form", lambda *args, **kwargs: request.param)

@@ -112,6 +112,16 @@ CALLS = {
     ),
 }
 ROWS, ALL = PartitionSpec("data"), PartitionSpec()
+# Each compiles for half a second and more, and runs the loops of a quick one: pursuits those of
+# `omp`, sweeps those of the exact one, stages those of `nearest_atom`, fits those of their steps.
+SLOW = {
+    "omp-ols", "matching_pursuit", "gradient_pursuit", "iterative_hard_thresholding", "top_k",
+    "ksvd_sweep-parallel", "ksvd_update", "residual_nearest_atoms", "rate_distortion_stages",
+    "kmeans_init", "fit_dictionary", "online_update-first",
+}  # fmt: skip
+every_call = pytest.mark.parametrize(
+    "name", [pytest.param(x, marks=pytest.mark.slow) if x in SLOW else x for x in CALLS]
+)
 
 
 def of(name):
@@ -137,7 +147,7 @@ def half(rows, device):
 
 
 @pytest.mark.usefixtures("two_devices")
-@pytest.mark.parametrize("name", CALLS)
+@every_call
 def test_a_function_in_shard_map_gives_each_device_the_result_of_its_signals(name):
     rows, others, call = of(name)
     mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
@@ -154,7 +164,7 @@ def test_a_function_in_shard_map_gives_each_device_the_result_of_its_signals(nam
 
 
 @pytest.mark.usefixtures("two_devices")
-@pytest.mark.parametrize("name", CALLS)
+@every_call
 def test_a_function_on_a_mesh_of_explicit_axes_gives_the_result_of_one_device(name):
     """It computes as on one of Auto axes, which the tests of coders and sweeps cover."""
     rows, others, call = of(name)

@@ -100,6 +100,7 @@ def test_a_fit_does_not_depend_on_the_scale():
         np.testing.assert_array_equal(found.code.coefficients / scale, plain.code.coefficients)
 
 
+@pytest.mark.slow
 def test_ksvd_on_photo_patches_beats_the_cosine_transform(patches):
     from scipy.fft import dct
 

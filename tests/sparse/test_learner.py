@@ -41,6 +41,7 @@ def same(a, b):
         np.testing.assert_array_equal(x, y)
 
 
+@pytest.mark.slow
 def test_a_stream_recovers_the_known_atoms_and_its_held_out_error_is_that_of_a_fit_in_memory():
     recovered, streamed, in_memory = [], [], []
     for seed in range(2):

@@ -15,9 +15,21 @@ from laser_jax.sparse import (
     to_dense,
     top_k,
 )
+from tests.sparse.forms import forms
 
 CODERS = (matching_pursuit, gradient_pursuit, iterative_hard_thresholding, top_k)
 coders = pytest.mark.parametrize("coder", CODERS, ids=lambda c: c.__name__)
+# The two whose coefficients depend on all atoms taken; the others are slow.
+hardest_coders = pytest.mark.parametrize(
+    "coder",
+    [
+        gradient_pursuit,
+        iterative_hard_thresholding,
+        pytest.param(matching_pursuit, marks=pytest.mark.slow),
+        pytest.param(top_k, marks=pytest.mark.slow),
+    ],
+    ids=lambda c: c.__name__,
+)
 
 
 def squared_error(signals, dictionary, code):
@@ -62,6 +74,7 @@ def descent(coefficients, support, atoms, residual):
     return coefficients + gradient * (gradient @ gradient) / (direction @ direction)
 
 
+@forms("gram")
 def test_matching_pursuit_with_revisits_equals_the_textbook_algorithm(rng, float64, form):
     """An atom may be chosen again, which corrects its coefficient."""
     signals, dictionary = random_problem(rng, np.float64)
@@ -93,6 +106,7 @@ def test_greedy_pursuit_equals_the_algorithm_of_the_paper(rng, float64, form, co
     np.testing.assert_allclose(to_dense(code, 40), expected, rtol=1e-9, atol=1e-12)
 
 
+@forms("rows")
 def test_top_k_keeps_the_largest_inner_products(rng, float64, form):
     signals, dictionary = random_problem(rng, np.float64)
     dictionary /= np.linalg.norm(dictionary, axis=-1, keepdims=True)
@@ -113,6 +127,7 @@ def test_every_coder_finds_the_best_code_in_an_orthonormal_dictionary(rng, float
     np.testing.assert_allclose(to_dense(code, 16), to_dense(best, 16), atol=1e-5)
 
 
+@forms("gram")
 def test_iterative_hard_thresholding_finds_an_exactly_sparse_code(rng, float64, form):
     dictionary = np.concatenate([np.eye(64), np.linalg.qr(rng.normal(size=(64, 64)))[0]])
     indices = np.stack([rng.choice(128, 3, replace=False) for _ in range(40)])
@@ -125,6 +140,7 @@ def test_iterative_hard_thresholding_finds_an_exactly_sparse_code(rng, float64, 
     assert found.mean() >= 0.95
 
 
+@forms("rows", "columns")
 def test_iterative_hard_thresholding_ends_in_least_squares(rng, float64, form):
     signals, dictionary = random_problem(rng, np.float64)
     code = iterative_hard_thresholding(signals, dictionary, sparsity=4)
@@ -133,6 +149,7 @@ def test_iterative_hard_thresholding_ends_in_least_squares(rng, float64, form):
     np.testing.assert_allclose(products, 0, atol=1e-9)
 
 
+@forms("rows at once")
 def test_iterative_hard_thresholding_keeps_no_more_atoms_than_the_tolerance_needs(rng, form):
     dictionary = rng.normal(size=(256, 64)).astype(np.float32)
     indices = np.stack([rng.choice(256, 2, replace=False) for _ in range(200)])
@@ -214,6 +231,9 @@ def test_coders_ignore_the_norm_of_atoms(rng, coder):
     )
 
 
+@pytest.mark.parametrize(
+    "dtype", ["float32", pytest.param("float64", marks=pytest.mark.slow)], indirect=True
+)
 @coders
 def test_hard_inputs_give_finite_coefficients_at_distinct_atoms(rng, dtype, coder):
     signals, dictionary = random_problem(rng, dtype)
@@ -265,7 +285,7 @@ def test_gradients_through_coefficients_are_finite(rng, coder):
         assert np.all(np.isfinite(gradient)) and np.any(np.asarray(gradient) != 0)
 
 
-@coders
+@hardest_coders
 def test_first_and_second_derivatives_equal_finite_differences_of_numpy(rng, float64, coder):
     signals, dictionary = random_problem(rng, np.float64, n=20)
     direction = random_problem(rng, np.float64, n=20)
@@ -282,7 +302,7 @@ def test_first_and_second_derivatives_equal_finite_differences_of_numpy(rng, flo
         np.testing.assert_allclose(derivative(0.0), expected, rtol=1e-5, atol=1e-5)
 
 
-@coders
+@hardest_coders
 def test_gradients_take_little_memory(coder):
     def loss(y, d):
         return jnp.sum(coder(y, d, sparsity=16).coefficients ** 2)
