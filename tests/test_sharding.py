@@ -25,7 +25,9 @@ def first_step(config, devices):
     return TrainStep(setup)(state, put_batch(smooth[0].astype(np.uint8), setup.mesh))
 
 
-@pytest.mark.parametrize("bottleneck", ["vq", "ksvd"])  # make faults: all, on 8 devices too
+@pytest.mark.parametrize(  # make faults: all, on 8 devices too
+    "bottleneck", ["ksvd", pytest.param("vq", marks=pytest.mark.slow)]
+)
 def test_step_on_two_devices_equals_that_on_one_and_both_hold_the_same_state(
     tiny_config, bottleneck
 ):

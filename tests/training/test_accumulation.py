@@ -16,7 +16,7 @@ from laser_jax.training.step import TrainStep
 def config(tiny_config):
     tiny_config.data.update(image_size=16, batch_size=8)
     tiny_config.model.update(num_hiddens=4, num_residual_hiddens=2, num_embeddings=8)
-    tiny_config.model.update(embedding_dim=4, sparsity_level=2, replace_every_steps=1)
+    tiny_config.model.update(bottleneck="vq", embedding_dim=4, replace_every_steps=1)
     tiny_config.adversarial.update(weight=0.5, start_step=1, warmup_steps=0, num_hiddens=4)
     tiny_config.optimizer.update(warmup_steps=0, learning_rate=1e-3)
     return tiny_config

@@ -54,11 +54,19 @@ EVERY_LOSS = {
 # Their true rate is measured, by tables of few images: tokens of stages, of a grid, and of sets.
 CODED = ("rvq by gradient", "fsq", "parallel, atoms by rate")
 
-# A step of "every loss" takes a second in a program that was compiled quickly.
-SLOW = ("online", "every loss")
-EVERY = [
-    pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in BOTTLENECKS
-]
+# One of each family is quick: stages of a codebook, a grid, atoms. The stored runs have VQ too.
+QUICK = ("rvq by gradient", "fsq", "ksvd")
+
+
+def slow_but(*quick):
+    """Returns the bottlenecks as parameters; all but these are slow."""
+    return [
+        name if name in quick else pytest.param(name, marks=pytest.mark.slow)
+        for name in BOTTLENECKS
+    ]
+
+
+EVERY = slow_but(*QUICK)
 
 
 def configure(config, name):
@@ -545,7 +553,7 @@ def all_finite(state):
     return all(np.all(np.isfinite(x)) for x in jax.tree.leaves(state))
 
 
-@pytest.mark.parametrize("name", ["rvq by gradient", "dl"])
+@pytest.mark.parametrize("name", ["dl", pytest.param("rvq by gradient", marks=pytest.mark.slow)])
 def test_replaced_atom_resets_its_average_and_its_moments(name, tiny_config):
     config = configure(tiny_config, name)
     config.optimizer.ema_decay = 0.9
@@ -567,7 +575,9 @@ def test_replaced_atom_resets_its_average_and_its_moments(name, tiny_config):
     assert np.any(used) and np.all(np.any(moments[1][used] > 0, axis=-1))
 
 
-@pytest.mark.parametrize("name", ["vq", "dl", "ksvd"])
+@pytest.mark.parametrize(
+    "name", ["dl", *(pytest.param(name, marks=pytest.mark.slow) for name in ("vq", "ksvd"))]
+)
 def test_nan_batch_changes_nothing_but_the_step(name, tiny_config):
     configure(tiny_config, name)
     setup = Setup.from_config(tiny_config)
@@ -582,7 +592,7 @@ def test_nan_batch_changes_nothing_but_the_step(name, tiny_config):
     assert_same_state(jax.device_get(state.replace(step=before.step)), before)
 
 
-@pytest.mark.parametrize("name", [name for name in BOTTLENECKS if name != "every loss"])
+@pytest.mark.parametrize("name", slow_but(*QUICK)[:-1])
 def test_float64_step_is_float64_throughout(name, tiny_config):
     configure(tiny_config, name).model.dtype = "float64"
     with jax.enable_x64(True):
@@ -736,6 +746,12 @@ def test_unwritable_workdir_raises(tiny_config, tmp_path):
         loop.train(tiny_config, tmp_path / "file" / "run")
 
 
+codes_of_one_index = pytest.mark.parametrize(
+    "name, vocabulary",
+    [pytest.param("vq", 32, marks=pytest.mark.slow), ("fsq", 8 * 6 * 5)],
+)
+
+
 class TestLoad:
     @pytest.fixture
     def images(self, photo_patches_dir):
@@ -759,7 +775,7 @@ class TestLoad:
         assert out.shape == images.shape and 0 <= out.min() and out.max() <= 1
         np.testing.assert_allclose(model.reconstruct(images / 255.0), out, atol=1e-4)
 
-    @pytest.mark.parametrize("name, vocabulary", [("vq", 32), ("fsq", 8 * 6 * 5)])
+    @codes_of_one_index
     def test_decoded_tokens_equal_the_reconstruction(self, name, vocabulary, runs):
         images = np.random.default_rng(0).integers(256, size=(5, 32, 32, 3), dtype=np.uint8)
         model = laser_jax.load(str(runs(name)[1]))
@@ -774,7 +790,7 @@ class TestLoad:
         with pytest.raises(ValueError, match="got 'ksvd'"):
             laser_jax.load(runs("ksvd")[1]).encode_to_indices(images)
 
-    @pytest.mark.parametrize("name, vocabulary", [("vq", 32), ("fsq", 8 * 6 * 5)])
+    @codes_of_one_index
     def test_invalid_token_indices_raise(self, name, vocabulary, runs):
         model, right = laser_jax.load(runs(name)[1]), np.zeros((2, 16), int)
         assert model.decode_from_indices(right + vocabulary - 1, 4, 4).shape == (2, 16, 16, 3)
@@ -792,7 +808,9 @@ class TestLoad:
         with pytest.raises(ValueError, match="both at least 1"):
             model.decode_from_indices(right, -4, -4)
 
-    @pytest.mark.parametrize("name, atoms", [("vq", 32), ("fsq", 3), ("ksvd", 32)])
+    @pytest.mark.parametrize(
+        "name, atoms", [pytest.param("vq", 32, marks=pytest.mark.slow), ("fsq", 3), ("ksvd", 32)]
+    )
     def test_invalid_codes_raise(self, name, atoms, runs):
         model = laser_jax.load(runs(name)[1])
         indices, ones = np.zeros((2, 4, 4, 1), int), np.ones((2, 4, 4, 1), np.float32)
