@@ -212,7 +212,7 @@ def test_labels_are_those_of_the_records(data_dir):
         source("celeb_a").label(0)
 
 
-@pytest.mark.parametrize("name", ["cifar10", "imagenette"])
+@pytest.mark.parametrize("name", ["cifar10", pytest.param("imagenette", marks=pytest.mark.slow)])
 def test_class_conditional_priors_learn_tokens_and_labels_of_the_set(name, data_dir, tmp_path):
     """With the set's own config; of the autoencoder, a small stored one stands in."""
     with tarfile.open(STORED) as archive:

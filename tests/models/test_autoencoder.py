@@ -19,7 +19,7 @@ def small_bottleneck(**kwargs):
 def test_latent_grid_is_halved_once_a_downsample(num_downsamples):
     model = Autoencoder(bottleneck=small_bottleneck(), num_downsamples=num_downsamples, **SMALL)
     images = jnp.zeros((2, 16, 32, 3))
-    out, _ = model.init_with_output(jax.random.key(0), images)
+    out, _ = jax.eval_shape(model.init_with_output, jax.random.key(0), images)
     side = 2**num_downsamples
     assert out.latents.shape == (2, 16 // side, 32 // side, 4)
     assert out.reconstruction.shape == images.shape
@@ -43,7 +43,7 @@ def test_encode_code_and_decode_make_the_forward_pass():
 def test_bfloat16_network_codes_in_float32(bottleneck):
     model = Autoencoder(bottleneck=bottleneck, dtype=jnp.bfloat16, **SMALL)
     images = jax.random.uniform(jax.random.key(1), (2, 16, 16, 3), minval=-1)
-    out, variables = model.init_with_output(jax.random.key(0), images)
+    out, variables = jax.jit(model.init_with_output)(jax.random.key(0), images)
     assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(variables))
     assert out.latents.dtype == out.approximation.dtype == out.reconstruction.dtype == jnp.float32
     exact = model.clone(dtype=jnp.float32).apply(variables, images)

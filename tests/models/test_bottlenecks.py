@@ -169,8 +169,8 @@ def test_coefficient_l1_pulls_the_latents_and_not_the_atoms(latents):
         return 0.5 * jnp.mean(jnp.sum(jnp.abs(coefficients), -1))
 
     np.testing.assert_allclose(loss(latents, atoms), refitted(latents), rtol=1e-5)
-    by_latents, by_atoms = jax.grad(loss, argnums=(0, 1))(latents, atoms)
-    expected = jax.grad(refitted)(latents)
+    by_latents, by_atoms = jax.jit(jax.grad(loss, argnums=(0, 1)))(latents, atoms)
+    expected = jax.jit(jax.grad(refitted))(latents)
     np.testing.assert_allclose(by_latents, expected, atol=1e-3 * jnp.max(jnp.abs(expected)))
     assert not jnp.any(by_atoms)
 

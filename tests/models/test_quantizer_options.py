@@ -81,7 +81,7 @@ def test_gradient_of_a_bottleneck_is_that_of_each_signals_rotation(cls, argument
     module = cls(**arguments, patch_size=(1, 2))
     latents, weights = LATENTS[..., :3], RNG.normal(size=(2, 4, 4, 3)).astype(np.float32)
     loss = lambda x: jnp.sum(weights * apply(module, x).approximation)  # noqa: E731
-    found = to_patches(jax.grad(loss)(latents), (1, 2)).reshape(-1, 6)
+    found = to_patches(jax.jit(jax.grad(loss))(latents), (1, 2)).reshape(-1, 6)
     decoded = apply(module, latents).approximation
     signals, decoded, weights = (
         np.asarray(to_patches(x, (1, 2))).reshape(-1, 6) for x in (latents, decoded, weights)
@@ -113,7 +113,7 @@ def test_cosine_distance_pulls_the_latents_across_and_keeps_atoms_of_unit_norm()
     dictionary = collection(module, module.constrain(ATOMS))
     latents = jnp.asarray(LATENTS).at[0, 0, 0].set(0)
     loss = lambda x: module.apply({"dictionary": dictionary}, x).loss  # noqa: E731
-    gradient = jax.grad(loss)(latents)
+    gradient = jax.jit(jax.grad(loss))(latents)
     assert np.all(np.isfinite(gradient)) and np.any(gradient)
     np.testing.assert_allclose(np.sum(gradient * latents, -1), 0, atol=1e-7)
     code = module.encode(dictionary["atoms"], latents)
@@ -192,9 +192,8 @@ def test_rate_weight_adds_the_logarithms_of_the_levels_and_pulls_the_latents_alo
     np.testing.assert_array_equal(levels, np.round(levels))
     expected = 0.3 * np.mean(np.sum(np.log2(1 + np.abs(levels)), -1))
     np.testing.assert_allclose(out.loss, expected, rtol=1e-5)
-    by_latents, by_atoms = jax.grad(
-        lambda latents, atoms: apply(module, latents, atoms).loss, argnums=(0, 1)
-    )(jnp.asarray(LATENTS), jnp.eye(6))
+    by_both = jax.grad(lambda latents, atoms: apply(module, latents, atoms).loss, argnums=(0, 1))
+    by_latents, by_atoms = jax.jit(by_both)(jnp.asarray(LATENTS), jnp.eye(6))
     # Orthonormal atoms: the coefficients move as the latents do.
     slope = 0.3 * np.sign(levels) / (0.5 * (1 + np.abs(levels)) * np.log(2)) / 32
     np.testing.assert_allclose(by_latents.reshape(-1, 6), slope, rtol=1e-4, atol=1e-7)

@@ -124,7 +124,13 @@ def test_grid_of_many_points_has_a_symbol_for_each_channel():
     np.testing.assert_array_equal(vocabulary.tokens(symbols, (1, 1)).atoms, atoms)
 
 
-@pytest.mark.parametrize("name", ["vq", "rvq by rate", "sparse"])
+# A sparse code has all parts of a token: counts, atoms and levels.
+kinds = pytest.mark.parametrize(
+    "name", ["vq", "sparse", pytest.param("rvq by rate", marks=pytest.mark.slow)]
+)
+
+
+@kinds
 def test_probabilities_of_all_codes_sum_to_one(name, prior_of):
     """Of the second position, after one code at the first."""
     prior, layout = prior_of(name), LAYOUTS[name]
@@ -141,7 +147,7 @@ def test_probabilities_of_all_codes_sum_to_one(name, prior_of):
     np.testing.assert_allclose(np.sum(2.0 ** -bits.sum(-1)), 1, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["vq", "rvq by rate", "sparse"])
+@kinds
 def test_samples_are_codes_and_cached_bits_are_those_without_a_cache(name, prior_of):
     prior = prior_of(name)
     model, s = prior.model, prior.model.vocabulary.places

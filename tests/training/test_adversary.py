@@ -31,8 +31,8 @@ def test_adversary_is_active_from_the_start_of_its_warm_up(config):
 
 def test_discriminator_has_one_logit_per_patch(config, images):
     adversary = build_adversary(config)
-    params = adversary.init(jax.random.key(0), images)["params"]
-    logits = adversary.discriminator.apply({"params": params}, images)
+    params = jax.eval_shape(adversary.init, jax.random.key(0), images)["params"]
+    logits = jax.eval_shape(adversary.discriminator.apply, {"params": params}, images)
     assert logits.shape == (8, 8, 8, 1)
 
 
@@ -41,10 +41,10 @@ def test_gradient_norm_at_the_last_layer_is_weight_times_that_of_the_other_losse
     config, images, step, growth
 ):
     adversary = build_adversary(config)
-    state = adversary.init(jax.random.key(0), images)
+    state = jax.jit(adversary.init)(jax.random.key(0), images)
     image_grad = jax.random.normal(jax.random.key(1), images.shape)
     norm = lambda grad: optax.global_norm(100 * jnp.sum(grad, axis=(1, 2)))  # noqa: E731
-    _, grad = adversary.generator_loss(state, images)
+    _, grad = jax.jit(adversary.generator_loss)(state, images)
     weight = adversary.term_weight(step, norm(image_grad), norm(grad))
     np.testing.assert_allclose(norm(weight * grad), 0.5 * growth * norm(image_grad), rtol=1e-2)
     assert (weight > 0) == (growth > 0)

@@ -267,7 +267,7 @@ def test_resumed_run_is_bit_identical_to_an_uninterrupted_one(name, runs, tmp_pa
     assert read_curves(tmp_path) == read_curves(workdir)
 
 
-@pytest.mark.parametrize("how", ["stopped", "killed"])
+@pytest.mark.parametrize("how", ["stopped", pytest.param("killed", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "terminal",
     [False, pytest.param(True, marks=pytest.mark.slow)],
