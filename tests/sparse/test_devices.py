@@ -115,7 +115,8 @@ ROWS, ALL = PartitionSpec("data"), PartitionSpec()
 # Each compiles for half a second and more, and runs the loops of a quick one: pursuits those of
 # `omp`, sweeps those of the exact one, stages those of `nearest_atom`, fits those of their steps.
 SLOW = {
-    "omp-ols", "matching_pursuit", "gradient_pursuit", "iterative_hard_thresholding", "top_k",
+    "omp-ols", "omp-masked", "matching_pursuit", "gradient_pursuit", "top_k",
+    "iterative_hard_thresholding",
     "ksvd_sweep-parallel", "ksvd_update", "residual_nearest_atoms", "rate_distortion_stages",
     "kmeans_init", "fit_dictionary", "online_update-first",
 }  # fmt: skip

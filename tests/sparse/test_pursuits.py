@@ -195,6 +195,11 @@ def test_iterative_hard_thresholding_is_no_worse_than_without_its_safeguard(rng)
 # Properties.
 
 
+@pytest.mark.parametrize(
+    "problem",
+    ["photo", *(pytest.param(x, marks=pytest.mark.slow) for x in ("random", "coherent"))],
+    indirect=True,
+)
 def test_coders_that_do_more_work_have_smaller_errors(problem):
     signals, dictionary = (jnp.float32(x) for x in problem)
     error = {

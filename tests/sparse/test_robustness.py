@@ -162,7 +162,16 @@ def test_gradients_beside_signals_and_atoms_that_are_not_finite_are_those_withou
         np.testing.assert_array_equal(x, y)
 
 
-@pytest.mark.parametrize("name", ALL)
+# Four programs each. The slow ones run in the blocks of a quick one.
+BLOCKS_OF_ANOTHER = {
+    "ols", "matching_pursuit", "top_k", "residual_nearest_atoms", "rate_distortion_stages"
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(x, marks=pytest.mark.slow) if x in BLOCKS_OF_ANOTHER else x for x in ALL],
+)
 def test_a_signal_has_one_code_alone_in_a_block_and_among_thousands(name):
     def support(code):
         order = np.argsort(code.indices, -1)

@@ -70,7 +70,10 @@ def derivatives(coefficients, signals, dictionary, code, weights, direction):
 
 HARD = ["k < m", "zero signals", "nearly parallel atoms"]
 CASES = [(by_omp, case) for case in HARD]
-CASES += [(by_least_squares, case) for case in [*HARD, "k = 1", "k = m"]]
+CASES += [(by_least_squares, case) for case in HARD]
+CASES += [
+    pytest.param(by_least_squares, case, marks=pytest.mark.slow) for case in ("k = 1", "k = m")
+]
 
 
 @pytest.mark.parametrize(("coefficients", "case"), CASES)
