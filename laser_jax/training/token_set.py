@@ -77,7 +77,7 @@ def write_tokens(workdir, sources, encode, about, *, batch_size, copies, augment
         )
     partial = workdir / f".{DIRECTORY}.{os.getpid()}"
     with writing(final):
-        shutil.rmtree(partial, ignore_errors=True)
+        _remove_stale(workdir)
         partial.mkdir()
         for split, source in sources.items():
             times = copies if split == "train" else 1
@@ -87,6 +87,24 @@ def write_tokens(workdir, sources, encode, about, *, batch_size, copies, augment
         write_json(partial / _ABOUT, about)
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
+
+
+def _remove_stale(workdir):
+    """Removes the unfinished tokens of processes that were killed."""
+    for path in workdir.glob(f".{DIRECTORY}.*"):
+        number = path.name.rpartition(".")[2]
+        if number.isdigit() and (int(number) == os.getpid() or not _is_running(int(number))):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_running(process):
+    try:
+        os.kill(process, 0)  # sends nothing
+    except PermissionError:
+        return True  # of another user
+    except (OSError, OverflowError):
+        return False
+    return True
 
 
 def export_tokens(directory, codec, sources, *, batch_size):

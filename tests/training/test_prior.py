@@ -1,8 +1,10 @@
 """A prior is trained as any run is: its tokens, its results, a resume, and its autoencoder."""
 
 import json
+import os
 import pathlib
 import shutil
+import subprocess
 import tarfile
 
 import jax
@@ -19,7 +21,7 @@ from laser_jax.tokens import Tokens, check_tokens
 from laser_jax.trained_prior import TrainedPrior
 from laser_jax.training import loop
 from laser_jax.training.preemption import Stopped
-from laser_jax.training.token_set import read_tokens
+from laser_jax.training.token_set import read_tokens, write_tokens
 from laser_jax.training.warm_start import take_weights
 from tests.faults.evidence import read_curves
 
@@ -97,6 +99,22 @@ def test_tokens_are_those_of_the_pictures_and_of_shifted_copies(run, prior):
     found = prior.encode_to_tokens(np.stack([images[i] for i in range(64)]))
     np.testing.assert_array_equal(tokens.symbols[:64], vocabulary.symbols(found))
     assert np.mean(tokens.symbols[:1297] != tokens.symbols[1297:]) > 0.1
+
+
+def test_tokens_that_a_killed_process_left_are_removed_and_those_of_a_running_one_kept(tmp_path):
+    class Pictures(list):
+        num_classes = 0
+
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    stale, alive = (tmp_path / f".tokens.{pid}" for pid in (ended.pid, os.getppid()))
+    for path in (stale, alive):
+        path.mkdir()
+    write_tokens(
+        tmp_path, {"train": Pictures([np.zeros((4, 4, 3))])}, lambda images: np.ones((1, 1, 1)), {},
+        batch_size=1, copies=1, augmented=None,
+    )  # fmt: skip
+    assert not stale.exists() and alive.exists() and (tmp_path / "tokens").exists()
 
 
 def test_resumed_run_is_bit_identical_to_an_uninterrupted_one(run, tmp_path, monkeypatch):
