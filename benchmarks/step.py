@@ -67,6 +67,7 @@ ROWS = {
     "vq": {"model": {"bottleneck": "vq"}},
     "rvq": {"model": {"bottleneck": "rvq"}},
     "fsq": {"model": {"bottleneck": "fsq"}},
+    "hybrid": {"model": {"bottleneck": "hybrid", "ksvd_method": "approximate"}},
     "gradient": {"model": {"bottleneck": "dl"}},
     "online": {"model": {"dictionary_update": "online"}},
     "ksvd, exact": {},

@@ -56,6 +56,14 @@ def digits(config):
     config.eval_every_steps = config.checkpoint_every_steps = 300
 
 
+def hybrid(config):
+    """Four codebooks of 256 entries over a sparse code: after the settings of its data set."""
+    config.model.bottleneck = "hybrid"
+    config.model.patch_size = 2
+    config.model.num_embeddings = 1024
+    config.model.ksvd_method = "approximate"  # exact: an SVD of 256x256 for each atom
+
+
 def prior(config):
     """A transformer over the tokens of an autoencoder: after the settings of its data set."""
     config.prior.kind = "autoregressive"

@@ -79,7 +79,7 @@ def _data(config):
 
 def _network(config):
     config.model = config_dict.ConfigDict()
-    config.model.bottleneck = "ksvd"  # vq, rvq, fsq, dl (DL-VAE) or ksvd (K-SVD-VAE, LASER)
+    config.model.bottleneck = "ksvd"  # vq, rvq, fsq, dl (DL-VAE), ksvd (LASER), hybrid
     config.model.network = network.network  # encoder and decoder; vqgan: for large pictures
     config.model.num_hiddens = network.num_hiddens  # channels of the encoder and decoder
     # in the encoder, and in the decoder; vqgan: at each size, one more in the decoder
@@ -102,7 +102,7 @@ def _network(config):
 def _bottlenecks(config):
     # Every bottleneck.
 
-    # m, number of atoms (of all stages together for rvq)
+    # m, number of atoms (of all stages together for rvq); hybrid: entries of the codebooks
     config.model.num_embeddings = vq.num_embeddings
     config.model.embedding_dim = vq.embedding_dim  # channels of the latents
     # weight of the loss that moves latents towards their code
@@ -121,21 +121,24 @@ def _bottlenecks(config):
     config.model.bit_price = vq.bit_price
     # training steps in which bit_price rises from 0; 0: none
     config.model.price_warmup_steps = vq.price_warmup_steps
-    # vq and rvq.
-    config.model.num_stages = 4  # rvq: number of stages, each of num_embeddings / num_stages atoms
-    # vq, rvq: update atoms by moving averages; False: by gradient
+    # vq and rvq, and the codebooks of hybrid.
+    config.model.num_stages = 4  # rvq, hybrid: stages, each of num_embeddings / num_stages atoms
+    # vq, rvq, hybrid: update atoms by moving averages; False: by gradient
     config.model.use_ema = vq.use_ema
-    # vq, rvq: all stages, or the first ones that save more error than their bits cost
+    # vq, rvq, hybrid: all stages, or the first ones that save more error than their bits cost
     config.model.stage_coder = vq.stage_coder
     config.model.distance = vq.distance  # vq: cosine scales signals and atoms to unit norm
-    config.model.decay = vq.decay  # vq, rvq: decay per step of those averages
+    config.model.decay = vq.decay  # vq, rvq, hybrid: decay per step of those averages
     # fsq: number of values of each entry of a signal, that is, of each channel of the latents of a
     # patch; the other keys of a dictionary are ignored
     config.model.fsq_levels = fsq.levels
 
 
 def _sparse(config):
-    # dl and ksvd.
+    # dl and ksvd, and the sparse coding of hybrid.
+
+    # hybrid: atoms of the dictionary whose approximations the codebooks quantise
+    config.model.num_atoms = sparse.num_embeddings
     config.model.sparsity_level = sparse.sparsity_level  # k, atoms per signal; at most m
     # Algorithm that finds codes. `ols` is `omp` that selects the atom of least remaining error;
     # `rate_distortion` uses as many atoms as save more error than their bits cost
@@ -201,7 +204,7 @@ def _prior(config):
     # A model of the tokens of a trained autoencoder. `model`, `loss` and `adversarial` are ignored.
     config.prior = config_dict.ConfigDict()
     # None: the run trains an autoencoder. A prior of the run `autoencoder`: `autoregressive` has
-    # bits; `masked` draws in a few passes and has none; it needs vq, fsq or rvq with all stages
+    # bits; `masked`, for codes of one fixed length, draws in a few passes and has none
     config.prior.kind = config_dict.placeholder(str)
     # times that each training picture is encoded: as it is, then as data.flip and
     # data.crop_padding change it

@@ -20,7 +20,7 @@ from laser_jax.figures.comparisons import channel_slice, reconstruction_comparis
 from laser_jax.figures.curves import curve_figure, read_scalars
 from laser_jax.figures.embeddings import distance_figure, embedding_figure
 from laser_jax.figures.heatmaps import code_maps, heatmap_figure
-from laser_jax.models.inference import atoms_of, decode_atoms
+from laser_jax.models.inference import code_atoms, decode_atoms
 from laser_jax.paths import resolve_path
 from laser_jax.sparse import usage
 
@@ -150,7 +150,8 @@ def draw_atoms(out, runs, uses):
         if name not in uses:
             out.text(f"{results.as_markdown(name)} has a grid (fsq) and no atoms.")
             continue
-        atoms, said = np.asarray(atoms_of(trained.variables)), results.as_markdown(name)
+        atoms = np.asarray(code_atoms(trained.model, trained.variables))
+        said = results.as_markdown(name)
         sheet = style.new_figure(6, 6)
         decoded = np.asarray(decode_atoms(trained.model, trained.variables))
         style.picture(sheet.subplots(), atom_sheet(decoded), title=label)

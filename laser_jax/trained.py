@@ -86,12 +86,13 @@ class TrainedAutoencoder:
         return np.asarray(inference.decode(self.model, self.variables, code))
 
     def encode_to_indices(self, images: Images) -> tuple[Int[np.ndarray, "b hw"], int, int]:
-        """Returns `(indices (b, h w) int32, h, w)`, one token per signal; `vq` and `fsq` only.
+        """Returns `(indices (b, h w) int32, h, w)`, one token per signal: `vq`, `fsq`, `hybrid`.
 
-        `vq`: index of the atom. `fsq`: index of the grid point; the first level varies fastest.
+        `vq`, and `hybrid` of one stage: index of the atom. `fsq`: index of the grid point; the
+        first level varies fastest.
 
         Raises:
-          ValueError: as `reconstruct`, or if the bottleneck is neither `vq` nor `fsq`.
+          ValueError: as `reconstruct`, or if a code of the bottleneck is not one index.
         """
         self._check_tokens()
         indices = self.model.bottleneck.to_indices(self.encode(images))
@@ -108,8 +109,8 @@ class TrainedAutoencoder:
           h, w: rows and columns of the grid of signals: of latents, or of their patches.
 
         Raises:
-          ValueError: if the indices have a wrong shape, type or range, or the bottleneck is
-            neither `vq` nor `fsq`.
+          ValueError: if the indices have a wrong shape, type or range, or a code of the bottleneck
+            is not one index.
         """
         self._check_tokens()
         indices, bottleneck = np.asarray(indices), self.model.bottleneck
@@ -181,8 +182,8 @@ class TrainedAutoencoder:
     def _check_tokens(self):
         if not self.model.bottleneck.has_indices:
             raise ValueError(
-                "tokens need one index per signal, so the bottleneck must be 'fsq', or 'vq' with "
-                "stage_coder 'nearest', got "
+                "tokens need one index per signal, so the bottleneck must be 'fsq', or 'vq' or "
+                "'hybrid' with one stage and stage_coder 'nearest', got "
                 f"{self.config.model.bottleneck!r}. Use encode and decode, which support every "
                 "bottleneck."
             )

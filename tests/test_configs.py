@@ -29,7 +29,7 @@ def test_every_bottleneck_has_every_data_set():
         f"{b}_{d}"
         for b in ("vqvae", "dlvae", "ksvd")
         for d in ("photos", "cifar10", "celeba", "imagenette")
-    }
+    } | {"hybrid_photos", "hybrid_cifar10"}
     names |= {"tiny", "laser_photos", "vqvae_digits", "prior_digits", "prior_photos"}
     names |= {"vqgan_imagenette", "laser_imagenette"}
     assert set(CONFIGS) == names | {"prior_cifar10", "prior_imagenette"}

@@ -15,7 +15,7 @@ from laser_jax.files import whole_file
 from laser_jax.images import check_images, extended
 from laser_jax.metrics import squared_error_to_psnr
 from laser_jax.models import inference
-from laser_jax.models.inference import atoms_of
+from laser_jax.models.inference import code_atoms
 from laser_jax.sparse import SparseCode, dequantize_coefficients
 from laser_jax.tokens import (
     ContextModel,
@@ -152,9 +152,8 @@ def fit_codec(model, variables, source, *, images, batch_size, **fitting):
         shown = _evenly_spaced(source, min(number, batch_size))
         step = _choose_step(model, variables, _stacked(source, shown, batch_size))
     layout = model.bottleneck.token_layout(step)
-    tables = fit_context_model(
-        tokens_of(code, layout), layout, dictionary=np.asarray(atoms_of(variables)), **fitting
-    )
+    dictionary = np.asarray(code_atoms(model, variables))
+    tables = fit_context_model(tokens_of(code, layout), layout, dictionary=dictionary, **fitting)
     return TokenCodec(model, variables, tables)
 
 

@@ -11,7 +11,7 @@ from laser_jax import compiler
 from laser_jax.data import eval_batches
 from laser_jax.images import to_network, to_unit
 from laser_jax.metrics import active_atoms, psnr, squared_error_to_psnr, ssim
-from laser_jax.models.inference import atoms_of
+from laser_jax.models.inference import atoms_of, code_atoms
 from laser_jax.sharding import put_batch
 from laser_jax.sparse import coherence, energy, perplexity, usage
 
@@ -122,7 +122,7 @@ def evaluate_split(eval_step, model, variables, source, *, mesh, config):
         "dictionary_unused": 1 - used,
         "dictionary_perplexity": float(perplexity(jnp.asarray(shares["uses"]))),
         "dictionary_perplexity_energy": float(perplexity(jnp.asarray(shares["energy"]))),
-        "dictionary_coherence": float(jnp.max(coherence(atoms_of(variables)))),
+        "dictionary_coherence": float(jnp.max(coherence(code_atoms(model, variables)))),
         "images": int(images),
     }
 

@@ -5,6 +5,7 @@ from laser_jax.models.bottlenecks import (
     BottleneckOutput,
     DictionaryLearning,
     FiniteScalarQuantizer,
+    HybridQuantizer,
     VectorQuantizer,
 )
 from laser_jax.models.build import build_model
@@ -18,6 +19,7 @@ __all__ = [
     "DictionaryLearning",
     "Encoder",
     "FiniteScalarQuantizer",
+    "HybridQuantizer",
     "VectorQuantizer",
     "build_model",
 ]

@@ -9,8 +9,10 @@ from laser_jax.models.bottlenecks import (
     Bottleneck,
     DictionaryLearning,
     FiniteScalarQuantizer,
+    HybridQuantizer,
     VectorQuantizer,
 )
+from laser_jax.models.bottlenecks.coding import RATE_DISTORTION
 from laser_jax.models.bottlenecks.output import as_pair
 from laser_jax.models.precision import network_dtype
 from laser_jax.ranges import as_size, settings_of
@@ -23,6 +25,7 @@ BOTTLENECKS = {
     "fsq": FiniteScalarQuantizer,
     "dl": DictionaryLearning,
     "ksvd": DictionaryLearning,
+    "hybrid": HybridQuantizer,
 }
 # Fields that the name of the bottleneck sets: always, or if the key is None.
 _FIXED = {"vq": {"num_stages": 1}}
@@ -74,10 +77,12 @@ def config_keys(cls: Any) -> dict[str, str]:
 def build_bottleneck(model: Any) -> Bottleneck:
     """Returns the bottleneck that `config.model` describes; its fields are keys of the config."""
     name, cls = model.bottleneck, BOTTLENECKS[model.bottleneck]
-    fields = {field: model[key] for field, key in config_keys(cls).items()}
-    given = {field: value for field, value in fields.items() if value is not None}
-    given = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}  # from JSON
-    bottleneck = cls(**_PRESETS.get(name, {}) | given | _FIXED.get(name, {}))
+    parts = {}
+    if name == "hybrid":
+        sparse = _fields(model, DictionaryLearning) | {"num_embeddings": model.num_atoms}
+        parts["sparse"] = DictionaryLearning(**sparse)
+    given = _fields(model, cls)
+    bottleneck = cls(**_PRESETS.get(name, {}) | given | _FIXED.get(name, {}), **parts)
     if bottleneck.has_coefficients and model.sparsity_level >= bottleneck.signal_width:
         log.warning(
             "sparsity_level %d is not below the signal width %d (embedding_dim x patch area): "
@@ -86,3 +91,13 @@ def build_bottleneck(model: Any) -> Bottleneck:
             bottleneck.signal_width,
         )
     return bottleneck
+
+
+def _fields(model, cls):
+    """Returns the fields of a bottleneck that `config.model` gives."""
+    fields = {field: model[key] for field, key in config_keys(cls).items()}
+    given = {field: value for field, value in fields.items() if value is not None}
+    if model.bottleneck == "hybrid" and RATE_DISTORTION in (model.stage_coder, model.sparse_coder):
+        coder = model.sparse_coder if cls is DictionaryLearning else model.stage_coder
+        given["price_warmup_steps"] *= coder == RATE_DISTORTION  # of the part that has a price
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}  # from JSON

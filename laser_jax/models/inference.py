@@ -67,8 +67,13 @@ def decode(model: Autoencoder, variables: Any, code: SparseCode) -> Float[Array,
 
 
 def atoms_of(variables: Any) -> Float[Array, "m d"]:
-    """Returns the atoms `(m, d)` in the variables of a model."""
+    """Returns all atoms in the variables of a model."""
     return variables["dictionary"]["bottleneck"]["atoms"]
+
+
+def code_atoms(model: Autoencoder, variables: Any) -> Float[Array, "m d"]:
+    """Returns the atoms `(m, d)` that codes use; a hybrid has others too, for its sparse coding."""
+    return atoms_of(variables)[: model.bottleneck.num_embeddings]
 
 
 def _apply(model: Autoencoder, variables: Any, inputs: Any, method: str | None = None) -> Any:

@@ -12,7 +12,7 @@ import numpy as np
 
 from laser_jax.data import augment, num_classes
 from laser_jax.evaluation.codec import TokenCodec, missing_tables, read_tables
-from laser_jax.models.inference import atoms_of
+from laser_jax.models.inference import code_atoms
 from laser_jax.models.precision import network_dtype
 from laser_jax.paths import resolve_workdir
 from laser_jax.priors import KINDS, fitted_start
@@ -160,11 +160,11 @@ class PriorSetup(Setup):
 
     def fit_start(self, state, source, stream):
         symbols = source.symbols[:: max(1, len(source) // _FIRST_PICTURES)]
-        atoms = jax.device_get(atoms_of(self.codec.variables))
+        atoms = jax.device_get(code_atoms(self.codec.model, self.codec.variables))
         params = fitted_start(self.model, jax.device_get(state.params), symbols, atoms)
-        # Separate copies, because a step cannot donate one buffer twice.
-        params, averages = jax.jit(lambda: (params, params), out_shardings=replicated(self.mesh))()
-        averages = {"params": averages} if state.ema_params else {}
+        params = jax.jit(lambda x: x, out_shardings=replicated(self.mesh))(params)
+        # Copies, because a step cannot donate one buffer twice.
+        averages = {"params": jax.tree.map(jnp.copy, params)} if state.ema_params else {}
         return state.replace(params=params, ema_params=averages)
 
     def step_options(self, step):

@@ -71,6 +71,7 @@ SETTINGS = {
     "model.dtype": Choice(DTYPES),
     **_ranges("model", Autoencoder),
     **{key: range for cls in BOTTLENECKS.values() for key, range in _ranges("model", cls).items()},
+    "model.num_atoms": COUNT,
     # None: as the name of the bottleneck says.
     "model.dictionary_update": Optional(settings_of(DictionaryLearning)["dictionary_update"]),
     **_ranges("loss", ImageLoss),

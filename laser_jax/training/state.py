@@ -103,7 +103,7 @@ def init_dictionary(setup, state, batches):
     config, model, everywhere = setup.config, setup.model, replicated(setup.mesh)
     pixels = math.prod(as_size(config.data.image_size))
     signals = config.data.batch_size * pixels // model.signal_pixels
-    count = min(32, -(-4 * model.bottleneck.num_embeddings // signals))
+    count = min(32, -(-4 * len(state.dictionary["atoms"]) // signals))
 
     @functools.partial(compiler.jit, out_shardings=everywhere)
     def latents_of(params, images):

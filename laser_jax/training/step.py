@@ -111,6 +111,7 @@ class TrainStep:
             "sparsity": atoms_used / bottleneck.num_embeddings,
             "dictionary_perplexity": perplexity(uses),
             "dictionary_usage": bottleneck.share_in_use(dictionary, code),
+            **bottleneck.further_metrics(dictionary),
         }
 
 

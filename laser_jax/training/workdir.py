@@ -69,6 +69,7 @@ _ADDED_KEYS = {
         "attention_levels": (),
         "z_channels": 256,
         "remat": False,
+        "num_atoms": 512,
     },
     "data": {"channels": 3, "split_rule": 1, "num_workers": 0, "min_crop_area": 1.0},
     "loss": {

@@ -11,6 +11,7 @@ import time
 
 import numpy as np
 
+from laser_jax.models.build import BOTTLENECKS
 from tests.faults.evidence import read_checksums, read_metrics, read_state
 from tests.faults.tally import check, check_kept
 from tests.faults.trainer import ROOT, Trainer
@@ -18,7 +19,7 @@ from tests.faults.trainer import ROOT, Trainer
 DEVICES = (1, 2, 8)
 
 
-def numbers_of_devices(tally, directory, *, bottlenecks=("vq", "rvq", "fsq", "dl", "ksvd")):
+def numbers_of_devices(tally, directory, *, bottlenecks=tuple(BOTTLENECKS)):
     """Losses are equal on 1, 2 and 8 virtual devices, and all devices hold the same state."""
     furthest = {"float32": 0.0, "float64": 0.0}
     for bottleneck in bottlenecks:

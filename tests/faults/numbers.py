@@ -16,6 +16,7 @@ from PIL import Image
 from configs import tiny
 from laser_jax.data import open_source
 from laser_jax.data.folder import split_of
+from laser_jax.models.build import BOTTLENECKS
 from laser_jax.sharding import put_batch
 from laser_jax.training import loop
 from laser_jax.training.reporter import NotFiniteError
@@ -24,7 +25,7 @@ from tests.faults.tally import check, check_kept
 from tests.faults.trainer import ROOT
 
 
-def not_finite(tally, directory, *, bottlenecks=("vq", "rvq", "fsq", "dl", "ksvd")):
+def not_finite(tally, directory, *, bottlenecks=tuple(BOTTLENECKS)):
     """NaN images and exploding steps are skipped or end the run, and never reach the state."""
 
     def config_of(bottleneck, policy):

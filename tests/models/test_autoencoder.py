@@ -90,7 +90,7 @@ def test_model_is_built_from_its_config(tiny_config):
     [
         (
             {"model.bottleneck": "ksv"},
-            "unknown model.bottleneck 'ksv'; choose from dl, fsq, ksvd, rvq, vq",
+            "unknown model.bottleneck 'ksv'; choose from dl, fsq, hybrid, ksvd, rvq, vq",
         ),
         ({"model.dtype": "float16"}, "unknown model.dtype 'float16'"),
         ({"model.num_downsamples": 0}, "num_downsamples must be at least 1, got 0"),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from laser_jax.losses import coherence_penalty
-from laser_jax.models import DictionaryLearning, VectorQuantizer
+from laser_jax.models import DictionaryLearning, HybridQuantizer, VectorQuantizer
 from laser_jax.models.bottlenecks.coding import PURSUITS
 from laser_jax.models.bottlenecks.output import from_patches, straight_through, to_patches
 from laser_jax.sparse import decode, unit_norm, usage
@@ -27,7 +27,15 @@ BOTTLENECKS = {
     "rate": DictionaryLearning(
         **SPARSE, sparse_coder="rate_distortion", coefficient_step=2.0, ksvd_method="approximate"
     ),
-}
+    "hybrid": HybridQuantizer(
+        num_embeddings=30, embedding_dim=6, num_stages=3,
+        sparse=DictionaryLearning(**SPARSE, dictionary_update="online"),
+    ),
+    "hybrid by gradient": HybridQuantizer(
+        num_embeddings=24, embedding_dim=6, use_ema=False,
+        sparse=DictionaryLearning(**SPARSE, dictionary_update="gradient", dictionary_weight=3.0),
+    ),
+}  # fmt: skip
 FIXED_MODES = [name for name in BOTTLENECKS if not BOTTLENECKS[name].learns_by_gradient]
 
 

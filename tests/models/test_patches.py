@@ -60,6 +60,7 @@ def test_patches_are_coded_as_latents_with_their_values_as_channels(name):
     "changes, bits",
     [
         ({"bottleneck": "vq"}, 5),
+        ({"bottleneck": "hybrid", "num_stages": 1, "num_atoms": 16}, 5),
         ({"bottleneck": "fsq", "fsq_levels": (4, 4, 2, 2, 2, 2, 2, 2)}, 10),
     ],
 )

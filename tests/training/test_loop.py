@@ -42,6 +42,10 @@ BOTTLENECKS = {
         "sparse_coder": "rate_distortion", "bit_price": 1e-3, "coefficient_step": 0.1,
     },
     "online": {"bottleneck": "ksvd", "dictionary_update": "online"},
+    "hybrid": {
+        "bottleneck": "hybrid", "num_atoms": 48, "sparsity_level": 2, "patch_size": 2,
+        "dictionary_update": "gradient",
+    },
     "every loss": {"bottleneck": "dl", "coefficient_l1_weight": 1e-4, "coherence_weight": 1e-2},
 }  # fmt: skip
 EVERY_LOSS = {
@@ -52,7 +56,7 @@ EVERY_LOSS = {
     "adversarial": {"weight": 0.1, "start_step": 23, "warmup_steps": 5, "num_hiddens": 8},
 }  # fmt: skip
 # Their true rate is measured, by tables of few images: tokens of stages, of a grid, and of sets.
-CODED = ("rvq by gradient", "fsq", "parallel, atoms by rate")
+CODED = ("rvq by gradient", "fsq", "parallel, atoms by rate", "hybrid")
 
 # Quick are atoms that learn by gradient and by sweeps, and a grid. A stored run has VQ.
 QUICK = ("dl", "fsq", "ksvd")

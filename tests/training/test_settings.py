@@ -13,6 +13,7 @@ from laser_jax.models import (
     Autoencoder,
     DictionaryLearning,
     FiniteScalarQuantizer,
+    HybridQuantizer,
     VectorQuantizer,
     build_model,
 )
@@ -70,6 +71,7 @@ REFUSED = {
     "model.usage_decay": NOT_A_SHARE,
     "model.min_usage": NOT_A_SHARE,
     "model.replace_every_steps": (-1,),
+    "model.num_atoms": BELOW_1,
     "model.num_stages": BELOW_1,
     "model.stage_coder": ("omp",),
     "model.distance": ("l2",),
@@ -175,6 +177,7 @@ def test_configuration_reference_is_the_generated_page():
     ("fsq", FiniteScalarQuantizer()),
     ("dl", DictionaryLearning(dictionary_update="gradient")),
     ("ksvd", DictionaryLearning()),
+    ("hybrid", HybridQuantizer(num_stages=4, sparse=DictionaryLearning())),
 ])  # fmt: skip
 def test_default_config_builds_modules_with_the_defaults_of_their_constructors(name, module):
     config = default.get_config()
@@ -186,11 +189,11 @@ def test_default_config_builds_modules_with_the_defaults_of_their_constructors(n
 
 
 @pytest.mark.parametrize("cls", [
-    VectorQuantizer, FiniteScalarQuantizer, DictionaryLearning, Autoencoder, ImageLoss,
-    PatchDiscriminator,
+    VectorQuantizer, FiniteScalarQuantizer, DictionaryLearning, HybridQuantizer, Autoencoder,
+    ImageLoss, PatchDiscriminator,
 ])  # fmt: skip
 def test_every_field_of_a_constructor_has_a_range_and_a_key(cls):
-    others = {"bottleneck", "in_channels", "dtype", "parent", "name"}
+    others = {"bottleneck", "sparse", "in_channels", "dtype", "parent", "name"}
     assert {field.name for field in dataclasses.fields(cls)} - others == settings_of(cls).keys()
     group = {ImageLoss: "loss", PatchDiscriminator: "adversarial"}.get(cls, "model")
     assert {f"{group}.{key}" for key in config_keys(cls).values()} <= SETTINGS.keys()

@@ -14,6 +14,7 @@ from laser_jax.models.bottlenecks.base import Bottleneck
 from laser_jax.models.bottlenecks.dictionary import DictionaryBottleneck
 from laser_jax.models.bottlenecks.dictionary_learning import DictionaryLearning
 from laser_jax.models.bottlenecks.finite_scalar import FiniteScalarQuantizer
+from laser_jax.models.bottlenecks.hybrid import HybridQuantizer
 from laser_jax.models.bottlenecks.output import BottleneckOutput
 from laser_jax.models.bottlenecks.vector_quantizer import VectorQuantizer
 
@@ -23,5 +24,6 @@ __all__ = [
     "DictionaryBottleneck",
     "DictionaryLearning",
     "FiniteScalarQuantizer",
+    "HybridQuantizer",
     "VectorQuantizer",
 ]

@@ -189,6 +189,10 @@ class Bottleneck(nn.Module, kw_only=True):
         """Returns the share of entries in use: here, by this code."""
         return jnp.mean(usage(self.entries(code), self.num_entries) > 0)
 
+    def further_metrics(self, dictionary: Any) -> dict[str, Scalar]:
+        """Returns further metrics of the use of a dictionary collection, by name."""
+        return {}
+
     def init_dictionary(self, dictionary: Any, latents: Latents, *, key: Any) -> Any:
         """Returns the dictionary collection with atoms that are taken from latents."""
         return dictionary

@@ -93,7 +93,11 @@ class DictionaryBottleneck(Bottleneck):
         price: Any = self.bit_price
         if step is not None and self.price_warmup_steps:
             price *= jnp.minimum(step / self.price_warmup_steps, 1)
-        return self.coding_at(price).encode(signals, atoms)
+        return self.coding_at(price).encode(*self.coder_inputs(signals, atoms, step))
+
+    def coder_inputs(self, signals: Signals, atoms: Atoms, step: Any) -> tuple[Signals, Atoms]:
+        """Returns the signals and the atoms that the coder sees; `step` as for `choose`."""
+        return signals, atoms
 
     def encode_levels(
         self, atoms: Atoms, latents: Latents, model: RateModel | None = None
@@ -109,7 +113,8 @@ class DictionaryBottleneck(Bottleneck):
           ValueError: if the coder is not "rate_distortion".
         """
         self._check_by_rate("an integer code")
-        return self.coding_at(self.bit_price).levels(self.signals(latents), atoms, model)
+        inputs = self.coder_inputs(self.signals(latents), atoms, None)
+        return self.coding_at(self.bit_price).levels(*inputs, model)
 
     def bits_per_signal(self, coefficient_bits: float) -> float:
         """Returns the bits of a signal's fixed-length code, coefficients at this precision.
@@ -162,7 +167,12 @@ class DictionaryBottleneck(Bottleneck):
     def adapt_and_mark(
         self, dictionary: Any, latents: Latents, code: SparseCode, *, step: Any, key: Any
     ) -> tuple[Any, Bool[Array, " m"]]:
-        signals = self.signals(latents)
+        return self.adapt_to_signals(dictionary, self.signals(latents), code, step=step, key=key)
+
+    def adapt_to_signals(
+        self, dictionary: Any, signals: Signals, code: SparseCode, *, step: Any, key: Any
+    ) -> tuple[Any, Bool[Array, " m"]]:
+        """Returns what `adapt_and_mark` returns, given the signals of the latents."""
         new = _every(
             self.learning.every_steps, step,
             lambda old: self._updated(old, signals, code), lambda old: old, dict(dictionary),
