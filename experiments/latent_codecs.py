@@ -160,7 +160,7 @@ def file_curves(out, size):
 
 def _file_points(out, size, name):
     config = config_of({"steps": size.steps, "seed": 0, **source_settings(out.images)})
-    rates, psnrs = zip(*rate_curve(_windows(config, size), name), strict=True)
+    rates, psnrs = zip(*rate_curve(test_windows(config, size), name), strict=True)
     return {"bpp": rates, "psnr": psnrs}
 
 
@@ -190,6 +190,11 @@ def config_of(run):
 
 def trained_and_measured(runs, run, size):
     """Trains or resumes the run, and measures it."""
+    return measure(laser_jax.load(trained_run(runs, run)), size)
+
+
+def trained_run(runs, run):
+    """Trains or resumes the run of settings; returns its workdir in `runs`."""
     name = "-".join(f"{key}={value}" for key, value in run.items())
     workdir = runs / name.replace(" ", "").replace("/", "%")
     level = log.level
@@ -197,7 +202,7 @@ def trained_and_measured(runs, run, size):
     if not (workdir / "metrics.json").exists():  # written at the end
         train(config_of(run), workdir)
     log.setLevel(level)
-    return measure(laser_jax.load(workdir), size)
+    return workdir
 
 
 def measure(trained, size):
@@ -205,7 +210,7 @@ def measure(trained, size):
     config = trained.config.copy_and_resolve_references()
     config.eval.table_images = size.windows
     codec = token_codec(trained, trained.config, config)
-    images = _windows(config, size)
+    images = test_windows(config, size)
     tokens = _tokens(codec, images)
     parts = codec.tables.bits_by_part(tokens)
     training = open_split(config.data, "train")
@@ -232,7 +237,7 @@ def _sums(parts):
     return [float(np.sum(parts[part])) for part in PARTS]
 
 
-def _windows(config, size):
+def test_windows(config, size):
     test = open_split(config.data, "test")
     return np.stack([test[i] for i in range(0, len(test), size.every)])
 

@@ -29,7 +29,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 EXPERIMENTS = (
     "latent_codecs", "rate_distortion", "reference", "dictionary_learning", "activations",
-    "denoising",
+    "denoising", "generation",
 )  # fmt: skip
 # The runs that `figures` draws: configs, and what a small run of them changes.
 RUNS = ("vqvae_photos", "ksvd_photos")

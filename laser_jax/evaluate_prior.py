@@ -144,10 +144,15 @@ def batches(source, size, number=None):
 
 def draw_nearest(samples, source, path):
     """Writes samples, and beside them the pictures with the smallest squared error to each."""
+    pairs = samples, nearest(samples, source)
+    sheet = np.concatenate([atom_sheet(images) for images in pairs], 1)
+    Image.fromarray(to_uint8(sheet)).save(path)
+
+
+def nearest(samples, source):
+    """Returns the pictures of a source, in [0, 1], with the smallest squared error to samples."""
     rows = np.linspace(0, len(source) - 1, min(len(source), MOST_PICTURES)).astype(int)
     pictures = np.stack([source[int(i)] for i in rows]).astype(np.float32) / 255
     flat, wanted = (x.reshape(len(x), -1) for x in (pictures, samples))
     errors = np.sum(flat**2, 1)[None] - 2 * wanted @ flat.T
-    pairs = samples, pictures[np.argmin(errors, 1)]
-    sheet = np.concatenate([atom_sheet(images) for images in pairs], 1)
-    Image.fromarray(to_uint8(sheet)).save(path)
+    return pictures[np.argmin(errors, 1)]

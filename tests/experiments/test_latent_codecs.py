@@ -82,6 +82,6 @@ def test_points_of_a_trained_autoencoder_have_its_true_rate(tiny_config, tmp_pat
     bits = sum(found["in context"])
     assert bits / 16 < found["bpp"] * found["signals"] < bits / 16 + 8 * 50
     assert sum(found["order 0"]) <= 4.3 * found["signals"]
-    windows = study._windows(tiny_config, SIZE)
+    windows = study.test_windows(tiny_config, SIZE)
     error = windows / 255 - trained.reconstruct(windows)
     assert found["psnr"] == pytest.approx(-10 * np.log10(np.mean(error**2)), abs=1e-3)
