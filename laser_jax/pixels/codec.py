@@ -85,7 +85,9 @@ def _compress_one(image, quality, model):
     tokens = encode_patches(pixels, means_of(thumbnail, setting.thumbnail_step), setting)
     side = setting.side(differences(thumbnail))
     setting.band.context.encode(encoder, tokens, side=side)
-    return write_container([Run(1, height, width)], encoder.finish(), model.fingerprint)
+    # The range coder leaves zeros at the end out; a decoder wants as many bytes as there must be.
+    payload = encoder.finish().ljust(_least_bytes(height, width), b"\0")
+    return write_container([Run(1, height, width)], payload, model.fingerprint)
 
 
 def _decompress_one(data, model):
@@ -93,6 +95,12 @@ def _decompress_one(data, model):
     if len(runs) != 1 or runs[0].pictures != 1:
         raise ValueError("the file is damaged: the pixel codec writes one picture a file.")
     _, height, width = runs[0]
+    least = _least_bytes(height, width)
+    if len(payload) < least:
+        raise ValueError(
+            f"the file is damaged: {height}x{width} pixels take at least {least} bytes of payload, "
+            f"got {len(payload)}."
+        )
     shape = -(-height // PATCH), -(-width // PATCH)
     decoder = RangeDecoder(payload)
     setting, gray = model.setting(1 + _uniform(decoder, QUALITIES)), _uniform(decoder, 2)
@@ -106,6 +114,14 @@ def _decompress_one(data, model):
     if gray:
         return ((image.sum(-1, keepdims=True, dtype=np.int64) + 1) // 3).astype(np.uint8)
     return image
+
+
+def _least_bytes(height, width):
+    """The least bytes of a picture's payload; so a small file cannot take long to decode.
+
+    A patch's mean colour takes at least 3 / 48 bit; see `thumbnail`.
+    """
+    return -(-height // PATCH) * -(-width // PATCH) // 128
 
 
 def _uniform(decoder, total):

@@ -29,7 +29,9 @@ from laser_jax.tokens import Layout, fit_context_model, tokens_of
 
 log = logging.getLogger("laser_jax")
 
+# Prices fall by a constant factor up to quality 67, by a larger one from there.
 PRICES = 0.025 * (0.0002 / 0.025) ** (np.arange(QUALITIES) / (QUALITIES - 1))
+PRICES[66:] = PRICES[66] * 0.1 ** (np.arange(34) / 33)
 MAX_LEVEL = 255
 PIXEL = 255 * FINE  # [0, 1] pixels in 1/16 pixel
 CHUNK = 4096  # signals coded by one call

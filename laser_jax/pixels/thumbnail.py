@@ -19,7 +19,9 @@ LARGEST = 31  # larger differences are escapes
 ESCAPE = 2 * LARGEST + 1
 CONTEXTS = 20
 _LEVELS = 5  # levels of the activity to the left; contexts are pairs of activities
-_GAIN, _MOST = 24, 4096  # gain of a count per use; counts are halved above this sum
+# Gain of a count per use; counts are halved above this sum. All 64 counts are at least 1, so each
+# of the three symbols of a mean takes at least log2(4096 / (4096 - 63)) > 1/48 bit.
+_GAIN, _MOST = 24, 4096
 
 
 def shrink(image, step):
