@@ -24,8 +24,8 @@ def compress(images, quality=75, *, model=None):
     Args:
       images: a list of `(H, W, 3)` or gray `(H, W, 1)` arrays of any size, uint8 or float in
         [0, 1].
-      quality: 1 to 100. On coffee and rocket, the test photographs, 10 took 0.155 and 100 took
-        1.95 bits a pixel.
+      quality: 1 to 100. On chelsea, the validation photograph, 34 takes 0.26, 67 takes 0.71 and
+        100 takes 2.22 bits a pixel.
       model: a `PixelModel`; None: the one that ships with the package.
 
     Returns:

@@ -47,13 +47,15 @@ class Problem(NamedTuple):
 
     def level(self, wanted, index):
         """The best level of atoms `(b,)` with such correlations, and what it costs, less error."""
-        step, bits = self.steps[index], self.bits.level_bits
-        low = jnp.clip(jnp.floor(jnp.abs(wanted) / step), 1, bits.size - 1)
-        value = jnp.stack([low, low + 1])
-        costs = (step * value - 2 * jnp.abs(wanted)) * step * value
-        costs += bits[value.astype(jnp.int32) - 1]
-        level = jnp.where(costs[0] <= costs[1], low, low + 1) * jnp.sign(wanted)
-        return level, jnp.min(costs, 0) + self.bits.index_bits[index]
+        step, bits, size = self.steps[index], self.bits.level_bits, jnp.abs(wanted)
+        low = jnp.clip(jnp.floor(size / step), 1, bits.size - 1)
+
+        def cost(level):
+            return (step * level - 2 * size) * step * level + bits[level.astype(jnp.int32) - 1]
+
+        first, second = cost(low), cost(low + 1)
+        level = jnp.where(first <= second, low, low + 1) * jnp.sign(wanted)
+        return level, jnp.minimum(first, second) + self.bits.index_bits[index]
 
 
 class _State(NamedTuple):
