@@ -77,11 +77,11 @@ def compiled_programs():
     """Drops the compiled programs between files before a process has too many memory maps.
 
     XLA maps several regions for each CPU program. Linux allows 65,530 maps by default, and the
-    process crashes or hangs beyond them. To drop them takes seconds.
+    process crashes or hangs beyond them.
     """
     yield
     maps = pathlib.Path("/proc/self/maps")
-    if maps.exists() and len(maps.read_bytes().splitlines()) > 40_000:
+    if maps.exists() and len(maps.read_bytes().splitlines()) > 15_000:
         sys.modules["jax"].clear_caches()
 
 
