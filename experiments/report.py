@@ -28,8 +28,8 @@ log = logging.getLogger("laser_jax")
 ROOT = pathlib.Path(__file__).parent.parent
 
 EXPERIMENTS = (
-    "latent_codecs", "rate_distortion", "reference", "dictionary_learning", "activations",
-    "denoising", "generation",
+    "latent_codecs", "large_pictures", "generation", "rate_distortion", "reference",
+    "dictionary_learning", "activations", "denoising",
 )  # fmt: skip
 # The runs that `figures` draws: configs, and what a small run of them changes.
 RUNS = ("vqvae_photos", "ksvd_photos")
