@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from laser_jax.sparse.linalg import matmul, row_argmax
-from laser_jax.sparse.loops import fori_loop
+from laser_jax.sparse.loops import fori_loop, row
 
 # Rows of a matrix added up in one pass over the sum: reading and writing the sum for each row
 # takes half as long again.
@@ -233,9 +233,9 @@ def _add_rows(total, weights, indices, count, matrix, axis):
     indices = jnp.pad(indices, padding)
 
     def add(i, total):
-        for j in range(rows):
-            weight = jnp.expand_dims(weights[rows * i + j], axis)
-            total = total + weight * _take(matrix, indices[rows * i + j], axis)
+        for place in range(rows):
+            weight, index = (row(x, rows * i + place) for x in (weights, indices))
+            total = total + jnp.expand_dims(weight, axis) * _take(matrix, index, axis)
         return total
 
     return fori_loop(0, -(-count // rows), add, total)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from laser_jax.checks import (
@@ -22,6 +23,7 @@ from laser_jax.sparse.linalg import (
     default_block_size,
     largest_entries,
     map_blocks,
+    matmul,
     one_batch,
     per_platform,
     power_scales,
@@ -199,7 +201,9 @@ def fill_unused(code, sparsity, num_atoms):
     first = jnp.arange(sparsity, dtype=jnp.int32)
     free = ~jnp.any(indices[:, None, :] == first[None, :, None], axis=0)
     unused = indices == num_atoms
-    # The p-th free atom comes after all atoms up to which there are at most p free ones.
-    free_so_far = jnp.cumsum(free, axis=0)[:, None, :]
-    filler = jnp.sum(free_so_far < jnp.cumsum(unused, axis=0)[None, :, :], axis=0)
+    # Numbers of places so far, exact in float32: a cumulative sum is a kernel, a product is none.
+    so_far = np.tri(sparsity, dtype=np.float32)
+    free_so_far, unused_so_far = (matmul(so_far, x.astype(jnp.float32)) for x in (free, unused))
+    # The p-th free atom comes after all atoms up to which there are fewer than p free ones.
+    filler = jnp.sum(free_so_far[:, None, :] < unused_so_far[None, :, :], axis=0)
     return SparseCode(jnp.where(unused, filler.astype(jnp.int32), indices), coefficients)

@@ -13,7 +13,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
 from laser_jax.sparse.code import SparseCode
 from laser_jax.sparse.entry import entry
-from laser_jax.sparse.loops import fori_loop, scan
+from laser_jax.sparse.loops import fori_loop, row, scan, with_row
 from laser_jax.sparse.replay import inner_products, run_with_gradient
 
 
@@ -138,7 +138,7 @@ def _greedy_block(signals, atoms, sparsity, tolerance, refine, changed, revisit)
         score = jnp.abs(correlations)
         index, score = atoms.argmax(score if revisit else jnp.where(taken, -1, score))
         useful = (score > 0) & (atoms.dot(residual, residual) > tolerance)
-        indices = code.indices.at[i].set(jnp.where(useful, index, m))
+        indices = with_row(code.indices, i, jnp.where(useful, index, m))
         coefficients, change, approximation = refine(
             i, SparseCode(indices, code.coefficients), correlations, residual, useful, atoms
         )
@@ -158,12 +158,12 @@ def _greedy_block(signals, atoms, sparsity, tolerance, refine, changed, revisit)
 
 def _merge(num_atoms, i, code):
     """Moves to place i what later places hold of its atom."""
-    same = code.indices == code.indices[i][None, :]
+    same = code.indices == row(code.indices, i)[None, :]
     later = same & (jnp.arange(len(same))[:, None] > i)
-    total = code.coefficients[i] + jnp.sum(jnp.where(later, code.coefficients, 0), 0)
+    total = row(code.coefficients, i) + jnp.sum(jnp.where(later, code.coefficients, 0), 0)
     return SparseCode(
         jnp.where(later, num_atoms, code.indices),
-        jnp.where(later, 0, code.coefficients).at[i].set(total),
+        with_row(jnp.where(later, 0, code.coefficients), i, total),
     )
 
 
@@ -173,11 +173,11 @@ def _project(i, code, correlations, residual, useful, atoms):
     Returns the coefficients, what changed as a code, and the approximation's change.
     """
     del correlations  # these numbers again, with the rounding of all steps before
-    index = code.indices[i]
+    index = row(code.indices, i)
     atom = atoms.take(index)
     value = jnp.where(useful, atoms.dot(residual, atom), 0)
     change = SparseCode(index[None, :], value[None, :])
-    return code.coefficients.at[i].set(value), change, atoms.each(value) * atom
+    return with_row(code.coefficients, i, value), change, atoms.each(value) * atom
 
 
 def _descend(i, code, correlations, residual, useful, atoms):

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from laser_jax.sparse.loops import fori_loop, scan
+from laser_jax.sparse.loops import fori_loop, scan, with_row
 
 # A plain float32 product is TF32 on a GPU and bfloat16 on a TPU.
 matmul = functools.partial(jnp.matmul, precision=lax.Precision.HIGHEST)
@@ -133,7 +133,7 @@ def row_largest(x, count, group=32):
         new = jnp.max(jnp.where(left, members, -jnp.inf), axis=1)
         same = new == value  # the next of this group must come after this place
         return (
-            indices.at[i].set(best * group + place),
+            with_row(indices, i, best * group + place),
             jnp.where(found, new[:, None], maxima),
             jnp.where(found, jnp.where(same, place, -1)[:, None], last),
         )

@@ -3,6 +3,9 @@
 There a type says over which axes of the mesh an array varies, and the carry of a loop must
 not change its type. A carry that starts as a constant varies over no axis, and its successor
 over those of the data. These loops start the carry with all axes that it ever has.
+
+`row` and `with_row` index by the counter of a loop. Indexing by `x[i]` and `x.at[i].set` handles
+indices that are negative or out of range: more to trace, and several kernels to compile.
 """
 
 import jax
@@ -28,6 +31,16 @@ def scan(body, init, xs):
         return body(carry, jax.tree.map(_first, xs))[0]
 
     return lax.scan(body, _match_successor(step, init), xs)
+
+
+def row(x, i, axis=0):
+    """Returns `x[i]`, or that along another axis, for an index known to be in range."""
+    return lax.dynamic_index_in_dim(x, i, axis, keepdims=False, allow_negative_indices=False)
+
+
+def with_row(x, i, new, axis=0):
+    """Returns `x.at[i].set(new)`, or that along another axis, for an index known to be in range."""
+    return lax.dynamic_update_index_in_dim(x, new, i, axis, allow_negative_indices=False)
 
 
 def _first(xs):

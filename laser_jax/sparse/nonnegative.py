@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
 from laser_jax.checks import check_signals
@@ -147,8 +148,7 @@ def _code_block(signals, atoms, sparsity, tolerance):
         # An atom inside the span of the support is the best only if none can lower the error.
         independent = atoms.dot(rest, rest) > (32 * eps) ** 2
         active &= independent & (correlation > least) & (atoms.dot(residual, residual) > floor)
-        free = ~support.used
-        place = free & (jnp.cumsum(free, axis=0) == 1) & active[None]
+        place = _first(~support.used) & active[None]
         active = jnp.any(place, axis=0)
         support = _solve(support.add(place, index, atom, rest, parts), signals, m)
         # An atom that leaves at once was chosen by rounding and would be chosen again.
@@ -178,8 +178,7 @@ def _solve(support, signals, num_atoms):
         length = jnp.where(bad, held / jnp.where(bad, held - wanted, 1), jnp.inf)
         length = jnp.where(jnp.isnan(length), 0, length)
         shortest = jnp.min(length, axis=0)
-        first = bad & (length == shortest[None])
-        place = first & (jnp.cumsum(first, axis=0) == 1)
+        place = _first(bad & (length == shortest[None]))
         moves = jnp.any(bad, axis=0)
         step = jnp.where(moves, jnp.minimum(shortest, 1), 0)
         moved = support.with_coefficients(jnp.maximum(held + step[None] * (wanted - held), 0))
@@ -194,3 +193,9 @@ def _solve(support, signals, num_atoms):
     start = support, support.wanted(signals)
     support, wanted = while_loop(lambda state: jnp.any(below(state)), drop, start)
     return support.with_coefficients(jnp.where(support.used, wanted, 0))
+
+
+def _first(mask):
+    """Returns `(k, b)` of which only the first place in each column that holds True does."""
+    place = lax.broadcasted_iota(jnp.int32, mask.shape, 0)
+    return place == jnp.min(jnp.where(mask, place, len(mask)), axis=0)[None]

@@ -43,7 +43,7 @@ from laser_jax.checks import check_choice, check_mask, check_signals
 from laser_jax.sparse.code import SparseCode
 from laser_jax.sparse.coder import run_coder
 from laser_jax.sparse.entry import entry
-from laser_jax.sparse.loops import fori_loop, while_loop
+from laser_jax.sparse.loops import fori_loop, row, while_loop, with_row
 from laser_jax.sparse.support import held, optimal_coefficients
 
 _STATIC = "sparsity", "selection", "block_size", "gram_bytes", "atoms_axis"
@@ -189,7 +189,7 @@ def _code_block(signals, atoms, sparsity, tolerance, selection):
             correlations,
             remaining,
             SparseCode(
-                state.code.indices.at[i].set(jnp.where(useful, index, m)),
+                with_row(state.code.indices, i, jnp.where(useful, index, m)),
                 state.code.coefficients + projection[None, :] * combination,
             ),
         )
@@ -277,7 +277,7 @@ def _follow(i, state, atoms, selection):
         return atoms.correlations(state.residual), remaining
     if selection == "ols":
         newest = jnp.maximum(i - 1, 0)  # its weight is 0 before the first step
-        along = atoms.each(state.combination[newest]) * atoms.gram_rows(indices[newest])
+        along = atoms.each(row(state.combination, newest)) * atoms.gram_rows(row(indices, newest))
         along = atoms.add_correlations(along, state.combination, indices, newest)
         remaining = jnp.maximum(remaining - along**2, 0)
         return correlations - atoms.each(state.projection) * along, remaining
@@ -296,10 +296,15 @@ def _empty_basis(signals, steps, b, atoms, selection):
 def _extend(i, basis, direction, combination):
     directions, combinations, transposed = basis
     return _Basis(
-        None if directions is None else directions.at[i].set(direction),
-        combinations.at[i].set(combination),
-        None if transposed is None else transposed.at[:, i].set(combination),
+        None if directions is None else with_row(directions, i, direction),
+        with_row(combinations, i, combination),
+        None if transposed is None else with_row(transposed, i, combination, axis=1),
     )
+
+
+def _unit(i, like):
+    """Returns the weights `(k, b)` that are 1 in row i and 0 in the others."""
+    return (lax.broadcasted_iota(jnp.int32, like.shape, 0) == i).astype(like.dtype)
 
 
 def _gram_schmidt(passes, i, index, state, atoms):
@@ -308,14 +313,14 @@ def _gram_schmidt(passes, i, index, state, atoms):
 
     def orthogonalise(j, pair):
         direction, combination = pair
-        part = atoms.dot(directions[j], direction)
+        earlier = row(directions, j)
+        part = atoms.dot(earlier, direction)
         return (
-            direction - atoms.each(part) * directions[j],
-            combination - part[None, :] * combinations[j],
+            direction - atoms.each(part) * earlier,
+            combination - part[None, :] * row(combinations, j),
         )
 
-    unit = jnp.zeros_like(state.combination).at[i].set(1)
-    pair = atoms.take(index), unit
+    pair = atoms.take(index), _unit(i, state.combination)
     for _ in range(passes):
         pair = fori_loop(0, i, orthogonalise, pair)
     return pair
@@ -324,7 +329,8 @@ def _gram_schmidt(passes, i, index, state, atoms):
 def _classical_gram_schmidt(count, i, index, state, atoms):
     """Returns what `_gram_schmidt` does in two passes, by reductions over `count` directions."""
     directions, combinations = (basis[:count] for basis in state.basis[:2])
-    direction, combination = atoms.take(index), jnp.zeros_like(state.combination).at[i].set(1)
+    direction = atoms.take(index)
+    combination = _unit(i, state.combination)
     for _ in range(2):  # once is not stable
         parts = jnp.sum(directions * direction[None], axis=-1)
         direction = direction - jnp.sum(parts[:, :, None] * directions, axis=0)
@@ -342,13 +348,13 @@ def _batch_omp(i, index, state, atoms):
 
     def sum_rows(matrix, weights):  # the first i; rows not yet written are 0
         def add(j, total):
-            for row in range(rows):
-                total = total + weights[rows * j + row][None, :] * matrix[rows * j + row]
+            for place in range(rows):
+                weight, part = (row(x, rows * j + place) for x in (weights, matrix))
+                total = total + weight[None, :] * part
             return total
 
         return fori_loop(0, -(-i // rows), add, jnp.zeros_like(weights))
 
     parts = sum_rows(transposed, products)
-    combination = -sum_rows(combinations, parts)
-    direction = atoms.add(atoms.take(index), combination, state.code.indices, i)
-    return direction, combination.at[i].set(1)
+    combination = _unit(i, parts) - sum_rows(combinations, parts)  # row i is still 0
+    return atoms.add(atoms.take(index), combination, state.code.indices, i), combination

@@ -32,7 +32,7 @@ from laser_jax.sparse.linalg import (
     row_argmax,
     safe_norms,
 )
-from laser_jax.sparse.loops import fori_loop, while_loop
+from laser_jax.sparse.loops import fori_loop, row, while_loop, with_row
 from laser_jax.sparse.nearest import nearest_atoms
 from laser_jax.sparse.quantization import check_scales
 from laser_jax.sparse.rate import RateModel, check_model
@@ -165,12 +165,13 @@ def _pursue_block(signals, problem, sparsity):
 
     def revisit(i, state):
         residual, levels, indices, active = state
-        atom, step = (x.at[indices[i]].get(mode="clip") for x in (atoms, steps))
-        wanted = jnp.sum(residual * atom, -1) + step * levels[i]
+        index, old = row(indices, i), row(levels, i)
+        atom, step = (x.at[index].get(mode="clip") for x in (atoms, steps))
+        wanted = jnp.sum(residual * atom, -1) + step * old
         # A signal that is done stays as it is: how long others take must not change its code.
-        level = jnp.where(active & (levels[i] != 0), problem.best_level(wanted, step)[0], levels[i])
-        residual = residual - (step * (level - levels[i]))[:, None] * atom
-        return residual, levels.at[i].set(level), indices, active
+        level = jnp.where(active & (old != 0), problem.best_level(wanted, step)[0], old)
+        residual = residual - (step * (level - old))[:, None] * atom
+        return residual, with_row(levels, i, level), indices, active
 
     def add_atom(state):
         t, residual, code, taken, active = state
@@ -181,10 +182,10 @@ def _pursue_block(signals, problem, sparsity):
         cost += prices.index_bits[index] + prices.count_bits[t + 1] - prices.count_bits[t]
         grows = active & (gain > -jnp.inf) & (cost < 0) & (level != 0)
         level = jnp.where(grows, level, 0)
-        indices = code.indices.at[t].set(jnp.where(grows, index, m))
+        indices = with_row(code.indices, t, jnp.where(grows, index, m))
         residual = residual - (steps[index] * level)[:, None] * atoms[index]
         residual, levels, *_ = fori_loop(
-            0, t + 1, revisit, (residual, code.coefficients.at[t].set(level), indices, active)
+            0, t + 1, revisit, (residual, with_row(code.coefficients, t, level), indices, active)
         )
         taken |= lax.broadcasted_iota(jnp.int32, taken.shape, 1) == index[:, None]
         return _Pursuit(t + 1, residual, SparseCode(indices, levels), taken, grows)

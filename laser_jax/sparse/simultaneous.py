@@ -28,7 +28,7 @@ from laser_jax.sparse.linalg import (
     row_argmax,
     safe_norms,
 )
-from laser_jax.sparse.loops import fori_loop
+from laser_jax.sparse.loops import fori_loop, with_row
 from laser_jax.sparse.support import least_squares
 
 
@@ -131,8 +131,8 @@ def _pursue(signals, atoms, steps, tolerance):
         parts = jnp.sum(residual * direction[:, None], axis=-1, keepdims=True)
         residual = residual - parts * direction[:, None]
         squared = jnp.where(useful, jnp.sum(residual**2, axis=(1, 2)), 0)
-        chosen = indices.at[i].set(jnp.where(useful, index, m))
-        return residual, squared, directions.at[i].set(direction), chosen
+        chosen = with_row(indices, i, jnp.where(useful, index, m))
+        return residual, squared, with_row(directions, i, direction), chosen
 
     squared = jnp.sum(signals**2, axis=(1, 2))
     # A residual this small is rounding: its correlations no longer mean anything.

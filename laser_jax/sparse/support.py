@@ -32,7 +32,7 @@ from laser_jax.sparse.linalg import (
     power_scales,
     within_range,
 )
-from laser_jax.sparse.loops import fori_loop
+from laser_jax.sparse.loops import fori_loop, row, with_row
 from laser_jax.sparse.masked import apply_weights
 
 
@@ -193,7 +193,7 @@ def _orthonormalise(atoms, used):
     place = lax.broadcasted_iota(jnp.int32, atoms.shape[:-1], atoms.ndim - 2)
 
     def add_atom(i, basis):
-        new, combination = (x[..., i, :] for x in basis)
+        new, combination = (row(x, i, axis=-2) for x in basis)
         parts = jnp.zeros_like(combination)
         for _ in range(2):  # once would leave more than rounding of the directions before
             part = jnp.where(place < i, _times(new, basis.directions.mT), 0)
@@ -203,7 +203,7 @@ def _orthonormalise(atoms, used):
         independent = square > (32 * eps) ** 2
         scale = jnp.where(independent, lax.rsqrt(jnp.where(independent, square, 1)), 0)
         rows = _Basis(scale * new, scale * combination)
-        return jax.tree.map(lambda x, row: x.at[..., i, :].set(row), basis, rows)
+        return jax.tree.map(lambda x, new: with_row(x, i, new, axis=-2), basis, rows)
 
     return fori_loop(0, k, add_atom, _Basis(directions / norms, combinations))
 

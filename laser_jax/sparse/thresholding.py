@@ -15,7 +15,7 @@ from laser_jax.sparse.code import SparseCode
 from laser_jax.sparse.coder import run_coder
 from laser_jax.sparse.entry import entry
 from laser_jax.sparse.linalg import per_platform, row_largest
-from laser_jax.sparse.loops import fori_loop
+from laser_jax.sparse.loops import fori_loop, row, with_row
 from laser_jax.sparse.replay import inner_products, run_with_gradient
 from laser_jax.sparse.support import least_squares
 
@@ -107,7 +107,7 @@ def _largest(values, sparsity, atoms):
         indices, size = state
         index, _ = atoms.argmax(size)
         taken = lax.broadcasted_iota(jnp.int32, size.shape, atoms.axis) == atoms.each(index)
-        return indices.at[i].set(index), jnp.where(taken, -1, size)
+        return with_row(indices, i, index), jnp.where(taken, -1, size)
 
     def one_by_one():
         if atoms.axis == 1:
@@ -181,9 +181,9 @@ def _prune(signals, atoms, code, tolerance):
     def keep(i, state):
         residual, coefficients = state
         wanted = atoms.dot(residual, residual) > tolerance
-        value = jnp.where(wanted, coefficients[i], 0)
-        residual = residual - atoms.each(value) * atoms.take(code.indices[i])
-        return residual, coefficients.at[i].set(value)
+        value = jnp.where(wanted, row(coefficients, i), 0)
+        residual = residual - atoms.each(value) * atoms.take(row(code.indices, i))
+        return residual, with_row(coefficients, i, value)
 
     _, coefficients = fori_loop(0, len(code.indices), keep, (signals, code.coefficients))
     return code._replace(coefficients=coefficients)
