@@ -20,8 +20,8 @@ from laser_jax.data import open_split
 from laser_jax.data.photo_patches import PHOTOGRAPHS, read_photograph
 from laser_jax.evaluate import evaluate
 from laser_jax.evaluation.formats import FORMATS
-from laser_jax.files import whole_file
 from laser_jax.figures import style
+from laser_jax.files import whole_file
 from laser_jax.training.loop import train
 
 SIDE = 128
@@ -80,10 +80,9 @@ def run(out, size):
     )
     rows = [[kind, *(f"{x[key]:.3f}" for key in COLUMNS)] for kind, x in found.items()]
     out.table("large_pictures", ["code", *COLUMNS.values()], rows, caption="Test windows.")
-    rows = [
-        [kind, *("{:.3f}: {:.2f}".format(*x[f"{key.lower()}_at_rate"]) for key in ("run", *FORMATS))]
-        for kind, x in found.items()
-    ]
+    keys = [f"{name.lower()}_at_rate" for name in ("run", *FORMATS)]
+    pair = "{:.3f}: {:.2f}".format
+    rows = [[kind, *(pair(*x[key]) for key in keys)] for kind, x in found.items()]
     out.table(
         "large_pictures_files", ["code", "this code", *FORMATS], rows,
         caption="Bits a pixel and PSNR in dB of the test windows as one file, and of one mosaic of "

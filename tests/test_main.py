@@ -51,7 +51,7 @@ def test_workdir_alone_is_enough_to_evaluate(photo_patches_dir, tmp_path):
     [
         (
             ["--config.model.bottleneck=ksv"],
-            "unknown model.bottleneck 'ksv'; choose from dl, fsq, ksvd, rvq, vq",
+            "unknown model.bottleneck 'ksv'; choose from dl, fsq, hybrid, ksvd, rvq, vq",
         ),
         (["--config.data.name=cifar"], "unknown data set 'cifar'; choose from"),
         (["--config.data.name=folder:"], "folder: is empty; give a path"),

@@ -122,10 +122,9 @@ def _exchange(place, state, problem):
     correlations = jnp.matmul(residual, problem.atoms.T, precision="highest")
     saved = jnp.where(taken, _NEVER, problem.saved(correlations))
     index, _ = row_argmax(saved)
-    pick = lambda x: jnp.take_along_axis(correlations, x[:, None], 1)[:, 0]  # noqa: E731
-    level, cost = problem.level(pick(index), index)
+    level, cost = problem.level(_of(correlations, index), index)
     # What `saved` says is not exact: the atom that was there may be better.
-    own_level, own_cost = problem.level(pick(own), own)
+    own_level, own_cost = problem.level(_of(correlations, own), own)
     stays = (state.levels[place] != 0) & (own_cost <= cost)
     index, level = jnp.where(stays, own, index), jnp.where(stays, own_level, level)
     others = jnp.sum(levels != 0, 0) - (levels[place] != 0)
@@ -138,6 +137,11 @@ def _exchange(place, state, problem):
     return _move_levels(
         _State(residual, indices.at[place].set(index), levels.at[place].set(level), taken), problem
     )
+
+
+def _of(values, index):
+    """The value `(b,)` of each row at its index."""
+    return jnp.take_along_axis(values, index[:, None], 1)[:, 0]
 
 
 def _move_levels(state, problem):
