@@ -101,7 +101,7 @@ SIZES = {
     ),
     "full": Size(
         steps=1200, num_hiddens=64, windows=4096, every=1, seeds=3,
-        front=("VQ", "residual VQ, 2x2", SPARSE_PATCHES),
+        front=("residual VQ by rate, 2x2", SPARSE_PATCHES),
         points={
             "VQ": _vq(512, 1024, 4096), "VQ, 2x2": _vq(1024, 4096, patch_size=2),
             "VQ, cosine of 8 channels": _vq(1024, 4096, distance="cosine", embedding_dim=8),
