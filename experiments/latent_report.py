@@ -24,25 +24,29 @@ def is_sparse(curve):
 
 
 def look(curve):
-    """Returns how a curve is drawn: the colour is the kind of code, a solid line patches of 2x2."""
+    """Returns how a curve is drawn: the colour is the kind of code, the line its options."""
     colors = {"sparse": style.RED, "residual VQ by rate": style.PURPLE, "residual": style.BLUE,
               "VQ": style.SKY, "FSQ": style.GREEN}  # fmt: skip
     if curve in FORMATS:
         return {"color": style.BLACK, "linestyle": "-." if curve == "JPEG" else ":"}
     color = next(color for kind, color in colors.items() if curve.startswith(kind))
-    return {"color": color, "linestyle": "-" if "2x2" in curve else "--"}
+    options = {"2x2": "-", "cosine": ":", "rotation": "-."}
+    line = next((line for option, line in options.items() if option in curve), "--")
+    return {"color": color, "linestyle": line}
 
 
 def report(out, size, curves, ideas, files):
     """Lays out the verdict, the curves, the tables and what each idea gave."""
     out.heading("Verdict")
     out.text(verdict(curves))
+    most = max(point["bpp"] for curve in curves.values() for point in curve[0])
+    drawn = {name: [[x for x in curve[0] if x["bpp"] <= most]] for name, curve in files.items()}
     out.figure(
         "latents",
         curve_figure(
-            curves | files, value="psnr", ylabel="PSNR, dB",
+            curves | drawn, value="psnr", ylabel="PSNR, dB",
             title="Autoencoders of one network and one number of steps, true rates",
-            looks={name: look(name) for name in curves | files},
+            looks={name: look(name) for name in curves | drawn},
         ),
         caption=f"Test windows; {size.num_hiddens} hidden units, {size.steps} steps of batch "
         f"64, latents of 1/4 the side. Seed 0; {size.seeds} seeds of {', '.join(size.front)}.",
