@@ -9,7 +9,6 @@ five blocks: of positions alone, or of positions and of the symbols of a positio
 """
 
 import functools
-import logging
 from typing import NamedTuple
 
 import jax
@@ -20,15 +19,12 @@ import laser_jax
 from configs import prior_photos
 from experiments import results
 from experiments.generation_report import report
-from experiments.latent_codecs import measure, test_windows, trained_run
+from experiments.latent_codecs import config_of, measure, test_windows, trained_run
 from experiments.photographs import as_bytes, source_settings
 from laser_jax.data import open_split
 from laser_jax.evaluate_prior import distances, held_out_bits, nearest
 from laser_jax.evaluation.network_metrics import load_networks
 from laser_jax.metrics import lpips
-from laser_jax.training.loop import train
-
-log = logging.getLogger("laser_jax")
 
 SHOWN = 8  # samples of each prior in the report
 
@@ -119,18 +115,14 @@ def code_point(out, size, settings, seed):
 
 
 def _computed(runs, size, model):
-    workdir = trained_run(runs, model)
+    workdir = trained_run(runs, model, config_of(model))
     trained = laser_jax.load(workdir)
     measured = measure(trained, size)  # stores the tables that the prior needs
     windows = test_windows(trained.config, size)
     distance = [lpips(x, trained.reconstruct(x)) for x in np.array_split(windows, 16)]
     config = prior_config(size, model, workdir)
-    prior_workdir = workdir.with_name(f"{workdir.name}-prior")
-    level = log.level
-    log.setLevel(logging.WARNING)
-    if not (prior_workdir / "metrics.json").exists():  # written at the end
-        train(config, prior_workdir)
-    log.setLevel(level)
+    settings = {**model, "prior_steps": size.prior_steps, **size.prior}
+    prior_workdir = trained_run(runs, settings, config)
     prior = laser_jax.load(prior_workdir, checkpoint="best")
     samples = prior.sample(jax.random.key(model["seed"]), size.samples)
     shown = samples[:SHOWN]

@@ -6,6 +6,7 @@ The pictures are windows of the embedded photographs. The losses are absolute er
 AlexNet, as many steps for every bottleneck. JPEG and WebP store the same windows as one mosaic.
 """
 
+import logging
 from typing import NamedTuple
 
 import numpy as np
@@ -15,19 +16,22 @@ from PIL import Image
 import laser_jax
 from configs import laser_imagenette, vqgan_imagenette
 from experiments import results
-from experiments.photographs import as_bytes
+from experiments.latent_codecs import trained_run
+from experiments.photographs import as_bytes, source_settings
 from laser_jax.data import open_split
 from laser_jax.data.photo_patches import PHOTOGRAPHS, read_photograph
 from laser_jax.evaluate import evaluate
 from laser_jax.evaluation.formats import FORMATS
 from laser_jax.figures import style
 from laser_jax.files import whole_file
-from laser_jax.training.loop import train
 
 SIDE = 128
 REDUCTIONS = (1, 2)  # pixels averaged into one, along each axis
 SHOWN = 6  # test windows in the figure
-QUALITIES = {"psnr_pooled": "PSNR, dB", "ssim": "SSIM", "lpips": "LPIPS", "fd_vgg16": "FD of VGG16"}
+COLUMNS = {
+    "bits_per_pixel": "bits a pixel", "psnr_pooled": "PSNR, dB", "ssim": "SSIM", "lpips": "LPIPS",
+    "fd_vgg16": "FD of VGG16",
+}  # fmt: skip
 
 
 class Size(NamedTuple):
@@ -72,7 +76,7 @@ def run(out, size):
     """Trains and measures every kind, and lays out the report."""
     name = out.images
     if name == "photographs":
-        name = f"folder:{write_windows(out.workdir / 'windows', size.stride)}"
+        name = f"folder:{write_windows(out.workdir / f'windows-{size.stride}', size.stride)}"
     found = {kind: _measured(out, size, kind, name) for kind in size.kinds}
     out.text(
         f"Windows of {SIDE}x{SIDE} at f8; {size.num_hiddens} channels at the first size, "
@@ -89,9 +93,6 @@ def run(out, size):
         "them as JPEG and WebP at the nearest rate.",
     )  # fmt: skip
     out.figure("large_pictures", _figure(found), caption="Test windows, and each code's.")
-
-
-COLUMNS = {"bits_per_pixel": "bits a pixel", **QUALITIES}
 
 
 def _figure(found):
@@ -129,15 +130,14 @@ def config_of(size, settings, name):
 
 def _measured(out, size, kind, name):
     settings = size.kinds[kind]
-    point = {**size._asdict(), "kinds": None, "images": out.images, **settings}
-    workdir = out.workdir / "runs" / kind.replace(" ", "_").replace(",", "")
-    return out.point("large", point, lambda: _trained_and_measured(workdir, size, settings, name))
-
-
-def _trained_and_measured(workdir, size, settings, name):
+    point = {**size._asdict(), **settings, **source_settings(out.images)}
+    del point["kinds"]
     config = config_of(size, settings, name)
-    if not (workdir / "metrics.json").exists():  # written at the end
-        train(config, workdir)
+    return out.point("large", point, lambda: _computed(out.workdir / "runs", point, config))
+
+
+def _computed(runs, settings, config):
+    workdir = trained_run(runs, settings, config, level=logging.INFO)
     quality = evaluate(config, workdir)
     test = open_split(config.data, "test")
     places = np.linspace(0, len(test) - 1, min(SHOWN, len(test))).astype(int)

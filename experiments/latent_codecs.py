@@ -190,18 +190,26 @@ def config_of(run):
 
 def trained_and_measured(runs, run, size):
     """Trains or resumes the run, and measures it."""
-    return measure(laser_jax.load(trained_run(runs, run)), size)
+    return measure(laser_jax.load(trained_run(runs, run, config_of(run))), size)
 
 
-def trained_run(runs, run):
-    """Trains or resumes the run of settings; returns its workdir in `runs`."""
-    name = "-".join(f"{key}={value}" for key, value in run.items())
-    workdir = runs / name.replace(" ", "").replace("/", "%")
-    level = log.level
-    log.setLevel(logging.WARNING)  # dozens of short runs would log a line every 50 steps
+def trained_run(runs, settings, config, *, level=logging.WARNING):
+    """Trains or resumes a run, unless it has ended; returns its workdir.
+
+    Args:
+      runs: directory of the runs; the workdir in it has the settings' name.
+      settings: name -> value, all that tells runs of a study apart.
+      config: of the run.
+      level: of the log meanwhile: dozens of short runs would log a line every 50 steps.
+    """
+    name = "-".join(f"{key}={value}" for key, value in settings.items())
+    workdir, before = runs / name.replace(" ", "").replace("/", "%"), log.level
     if not (workdir / "metrics.json").exists():  # written at the end
-        train(config_of(run), workdir)
-    log.setLevel(level)
+        log.setLevel(level)
+        try:
+            train(config, workdir)
+        finally:
+            log.setLevel(before)
     return workdir
 
 

@@ -53,7 +53,7 @@ class MaskedTransformer(nn.Module):
         if not (self.layout.alphabets and self.layout.full):
             raise ValueError(
                 "a masked prior needs codes with the same number of entries everywhere: vq, fsq, "
-                "or rvq with all stages. Use an autoregressive one."
+                "or rvq and hybrid with all stages. Use an autoregressive one."
             )
         check_width(self.width, self.num_heads)
 
