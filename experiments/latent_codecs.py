@@ -111,7 +111,7 @@ SIZES = {
             "residual VQ by rate, 2x2": _stages_by_rate(
                 0.12, 0.04, 0.015, stages=16, atoms=256, patch_size=2
             ),
-            "FSQ": _fsq((5, 5, 5), (8, 5, 5, 5)),
+            "FSQ": _fsq((5, 5, 5), (8, 5, 5, 5), (8, 8, 8, 8)),
             "FSQ, 2x2": _fsq((5,) * 8, (5,) * 16, patch_size=2),
             SPARSE: _sparse(0.1, 0.03, 0.01, patch_size=1),
             SPARSE_PATCHES: _sparse(0.12, 0.04, 0.015, patch_size=2),
