@@ -11,8 +11,9 @@ from jax import lax
 
 from laser_jax.sparse.code import sum_over_signals
 from laser_jax.sparse.dictionary import unit_norm
-from laser_jax.sparse.linalg import each_matrix, matmul, safe_norms, scaled
+from laser_jax.sparse.linalg import matmul, safe_norms, scaled
 from laser_jax.sparse.loops import fori_loop
+from laser_jax.sparse.platforms import each_matrix
 
 
 @dataclasses.dataclass(frozen=True)

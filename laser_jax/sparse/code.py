@@ -16,9 +16,11 @@ from jax import lax
 from jaxtyping import Array, Float, Int, Num, Real
 
 from laser_jax.checks import check_at_least, check_code, check_dictionary, check_weights
+from laser_jax.sparse.blocks import sum_blocks
 from laser_jax.sparse.entry import entry
-from laser_jax.sparse.linalg import default_block_size, power_scales, sum_blocks
+from laser_jax.sparse.linalg import power_scales
 from laser_jax.sparse.loops import scan
+from laser_jax.sparse.platforms import default_block_size
 
 
 class SparseCode(NamedTuple):

@@ -17,6 +17,7 @@ from laser_jax.checks import (
     check_signals,
     check_statistics,
 )
+from laser_jax.sparse.blocks import map_blocks, one_batch
 from laser_jax.sparse.code import (
     SparseCode,
     count,
@@ -27,9 +28,10 @@ from laser_jax.sparse.code import (
 )
 from laser_jax.sparse.coder import coding_plans
 from laser_jax.sparse.entry import entry
-from laser_jax.sparse.linalg import map_blocks, one_batch, per_platform, power_scales
+from laser_jax.sparse.linalg import power_scales
 from laser_jax.sparse.loops import fori_loop
 from laser_jax.sparse.nearest import nearest_atoms
+from laser_jax.sparse.platforms import per_platform
 
 
 class EmaStatistics(NamedTuple):

@@ -18,19 +18,11 @@ from laser_jax.checks import (
     check_tolerance,
 )
 from laser_jax.sparse.atoms import ON_ACCELERATORS, Atoms, ShardedAtoms, choose_form, num_shards
+from laser_jax.sparse.blocks import map_blocks, one_batch
 from laser_jax.sparse.code import SparseCode
-from laser_jax.sparse.linalg import (
-    default_block_size,
-    largest_entries,
-    map_blocks,
-    matmul,
-    one_batch,
-    per_platform,
-    power_scales,
-    safe_norms,
-    within_range,
-)
+from laser_jax.sparse.linalg import largest_entries, matmul, power_scales, safe_norms, within_range
 from laser_jax.sparse.masked import MaskedAtoms, apply_weights
+from laser_jax.sparse.platforms import default_block_size, per_platform
 
 # Largest Gram matrix by default, in bytes: 8192 atoms in float32.
 _GRAM_BYTES = 2**28

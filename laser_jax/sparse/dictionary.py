@@ -15,10 +15,12 @@ from laser_jax.checks import (
     check_signals,
     check_weights,
 )
+from laser_jax.sparse.blocks import map_blocks
 from laser_jax.sparse.code import SparseCode, is_finite, scaled_errors, usage
 from laser_jax.sparse.entry import entry
-from laser_jax.sparse.linalg import default_block_size, map_blocks, matmul, safe_norms, scaled
+from laser_jax.sparse.linalg import matmul, safe_norms, scaled
 from laser_jax.sparse.loops import while_loop
+from laser_jax.sparse.platforms import default_block_size
 
 
 @entry(like="vectors")

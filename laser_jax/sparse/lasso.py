@@ -16,18 +16,13 @@ from jax import lax
 from jaxtyping import Array, ArrayLike, Bool, Float, Real
 
 from laser_jax.checks import check_at_least, check_mask, check_penalty, check_scalars, check_signals
+from laser_jax.sparse.blocks import map_blocks, one_batch
 from laser_jax.sparse.code import is_finite
 from laser_jax.sparse.entry import entry
 from laser_jax.sparse.fista import conjugate_gradients, gram_product, solve_block, unit_problem
-from laser_jax.sparse.linalg import (
-    default_block_size,
-    map_blocks,
-    matmul,
-    one_batch,
-    power_scales,
-    safe_norms,
-)
+from laser_jax.sparse.linalg import matmul, power_scales, safe_norms
 from laser_jax.sparse.masked import apply_weights
+from laser_jax.sparse.platforms import default_block_size
 
 
 @entry(static=("iterations", "nonnegative", "block_size"), compiled=False, like="signals")

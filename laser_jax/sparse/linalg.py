@@ -1,14 +1,11 @@
-"""Products, norms, row maxima and blocks of signals: what the coders and updates share."""
+"""Products, norms, scales and row maxima: what the coders and updates share."""
 
 import functools
-import math
-from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 
-from laser_jax.sparse.loops import fori_loop, scan, with_row
+from laser_jax.sparse.loops import fori_loop, with_row
 
 # A plain float32 product is TF32 on a GPU and bfloat16 on a TPU.
 matmul = functools.partial(jnp.matmul, precision=lax.Precision.HIGHEST)
@@ -59,22 +56,6 @@ def rescaled(squares, scale):
     """Returns squares of numbers as those of the numbers over a scale."""
     # XLA would divide by the square of the scale, which may be 0 or infinite.
     return lax.optimization_barrier(squares / scale) / scale
-
-
-def each_matrix(function, matrices):
-    """Applies a LAPACK-backed `function` to matrices `(..., r, c)`.
-
-    On a CPU one matrix after another. jaxlib spreads a stack over threads that other
-    (virtual) CPU devices may hold, which deadlocks; and on hosts of some hundred
-    cores batched `eigh` corrupts memory (jax issue 39292).
-    """
-
-    def one_by_one():
-        leading = matrices.shape[:-2]
-        out = lax.map(function, matrices.reshape(-1, *matrices.shape[-2:]))
-        return out.reshape(*leading, *out.shape[1:])
-
-    return per_platform(lambda apply: apply(), one_by_one, lambda: function(matrices))
 
 
 def row_argmax(x, group=32, *, of_size=False):
@@ -146,156 +127,3 @@ def _first(x, value):
     """Returns the first place in each row of `x` that holds its `value`; if none, the last."""
     place = lax.broadcasted_iota(jnp.int32, x.shape, 1)
     return jnp.min(jnp.where(x == value[:, None], place, x.shape[1] - 1), axis=1)
-
-
-def per_platform(function, cpu, other):
-    """Returns `function(cpu)` where the program is compiled for a CPU, else `function(other)`.
-
-    By the platform of the arrays or of an export, not by the default one. Both are traced, one
-    is compiled.
-    """
-    if cpu == other:
-        return function(cpu)
-    return lax.platform_dependent(cpu=lambda: function(cpu), default=lambda: function(other))
-
-
-class BlockSize(NamedTuple):
-    """How many signals to take together on a CPU and on others."""
-
-    cpu: int
-    other: int
-
-    def within(self, num_signals):
-        """Returns it cut to the number of signals; all of them if their number is symbolic."""
-        if not isinstance(num_signals, int):
-            return BlockSize(num_signals, num_signals)
-        return BlockSize(*(min(size, max(num_signals, 1)) for size in self))
-
-
-def default_block_size(floats, *, least=32, most=2**28):
-    """Returns the `BlockSize` if each signal needs `floats` numbers of memory.
-
-    4 MB stays in a CPU's cache: 2 to 4 times faster than one big array. On an
-    accelerator the bound is memory alone: `most` numbers, 1 GB.
-    """
-    return BlockSize(*(max(least, numbers // floats) for numbers in (2**20, most)))
-
-
-def map_blocks(function, arrays, block_size):
-    """Applies `function` to blocks of signals, so that memory stays bounded.
-
-    Args:
-      function: pytree of `(b, width)` -> pytree of `(b, ...)`, row by row.
-      arrays: pytree of arrays `(..., width)` with equal leading axes.
-      block_size: upper bound of b, or a `BlockSize`.
-
-    Returns:
-      Pytree of `(..., ...)` arrays, what one call on all rows would return.
-    """
-    leading = jax.tree.leaves(arrays)[0].shape[:-1]
-    n = math.prod(leading)
-
-    def restore(x):
-        blocks, b, *rest = x.shape
-        return x.swapaxes(0, 1).reshape(b * blocks, *rest)[:n].reshape(*leading, *rest)
-
-    def map_all(size):
-        return jax.tree.map(restore, lax.map(function, _in_blocks(arrays, size)))
-
-    return _at_block_size(map_all, block_size, n)
-
-
-def one_batch(function, dictionary, signals, *rows):
-    """Returns `function(dictionary, signals, *rows)`, of signals under `vmap` that of one batch.
-
-    `vmap` adds its axis to the leading axes of the signals, so that `function` sees how many they
-    are and takes them in blocks. Where the axis is one of dictionaries too, `function` is mapped.
-    Forward values only: a derivative through this has no reverse mode.
-
-    Args:
-      function: row by row; its results have the leading axes of the signals first.
-      dictionary: `(m, d)`, or a pytree of what all signals share.
-      signals: `(..., d)`.
-      rows: each a number, or an array with the leading axes of the signals first.
-    """
-    call = jax.custom_batching.custom_vmap(function)
-
-    @call.def_vmap
-    def _(size, batched, dictionary, signals, *rows):
-        if any(jax.tree.leaves(batched[0])):
-            axes = jax.tree.map(lambda x: 0 if x else None, batched)
-            out = jax.vmap(function, axes, axis_size=size)(dictionary, signals, *rows)
-        else:
-            leading = signals.shape[batched[1] : -1]
-
-            def widen(x, batched):
-                if x.ndim == 0:
-                    return x
-                x = x if batched else x[None]
-                if x.ndim == 1:  # a number for all signals
-                    x = x.reshape(-1, *(1 for _ in leading))
-                return jnp.broadcast_to(x, (size, *leading, *x.shape[len(leading) + 1 :]))
-
-            out = call(dictionary, *map(widen, (signals, *rows), batched[1:]))
-        return out, jax.tree.map(lambda _: True, out)
-
-    return call(dictionary, signals, *rows)
-
-
-def sum_blocks(function, arrays, block_size):
-    """Returns the sum of `function` over blocks of signals; zero rows must add nothing.
-
-    The rounding error of each addition is carried along (Kahan).
-
-    Args and function as for `map_blocks`, but it returns a pytree of any shapes.
-    """
-
-    def add(sums, block):
-        totals, lost = sums
-        new = jax.tree.map(jnp.add, function(block), lost)
-        return (jax.tree.map(jnp.add, totals, new), jax.tree.map(_lost, totals, new)), None
-
-    def sum_all(size):
-        blocks = _in_blocks(arrays, size)
-        shapes = jax.eval_shape(function, jax.tree.map(lambda x: x[0], blocks))
-        empty = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        return scan(add, (empty, empty), blocks)[0][0]
-
-    return _at_block_size(sum_all, block_size, math.prod(jax.tree.leaves(arrays)[0].shape[:-1]))
-
-
-def _at_block_size(function, block_size, num_signals):
-    if isinstance(block_size, BlockSize):
-        return per_platform(function, *block_size.within(num_signals))
-    return function(block_size)
-
-
-def _lost(a, b):
-    """Returns what rounding takes from a + b, exactly; 0 where the sum is not finite."""
-    total = a + b
-    part = total - a
-    lost = (a - (total - part)) + (b - part)
-    return jnp.where(jnp.isfinite(total), lost, 0)
-
-
-def _in_blocks(arrays, block_size):
-    """`(..., width)` arrays as `(blocks, b, width)`, zero rows at the end.
-
-    Block q holds signals q, q + blocks, q + 2 blocks, ...: signals sharded over
-    devices along their first axis stay where they are.
-    """
-    n = math.prod(jax.tree.leaves(arrays)[0].shape[:-1])
-    if isinstance(n, int):
-        least = max(1, -(-n // block_size))
-        # Where the blocks divide evenly over the devices no signal moves, and none is padded.
-        even = (q for q in range(least, 2 * least) if n % (q * jax.device_count()) == 0)
-        blocks = next(even, least)
-        b = -(-n // blocks)
-    else:
-        b, blocks = block_size, -(-n // block_size)
-
-    def cut(x):
-        flat = jnp.pad(x.reshape(n, x.shape[-1]), ((0, b * blocks - n), (0, 0)))
-        return flat.reshape(b, blocks, x.shape[-1]).swapaxes(0, 1)
-
-    return jax.tree.map(cut, arrays)

@@ -17,23 +17,15 @@ from jax import lax
 from jaxtyping import Array, ArrayLike, Float, Real
 
 from laser_jax.checks import check_at_least, check_scalars, check_signals, check_sparsity
+from laser_jax.sparse.blocks import map_blocks
 from laser_jax.sparse.code import SparseCode
 from laser_jax.sparse.codebook import check_stages
 from laser_jax.sparse.coder import fill_unused
 from laser_jax.sparse.entry import entry
-from laser_jax.sparse.linalg import (
-    BlockSize,
-    default_block_size,
-    map_blocks,
-    matmul,
-    per_platform,
-    power_scales,
-    rescaled,
-    row_argmax,
-    safe_norms,
-)
+from laser_jax.sparse.linalg import matmul, power_scales, rescaled, row_argmax, safe_norms
 from laser_jax.sparse.loops import fori_loop, row, while_loop, with_row
 from laser_jax.sparse.nearest import nearest_atoms
+from laser_jax.sparse.platforms import BlockSize, default_block_size, per_platform
 from laser_jax.sparse.quantization import check_scales
 from laser_jax.sparse.rate import RateModel, check_model
 

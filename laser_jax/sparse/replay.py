@@ -14,10 +14,12 @@ import jax
 import jax.numpy as jnp
 
 from laser_jax.checks import check_mask, check_signals
+from laser_jax.sparse.blocks import map_blocks
 from laser_jax.sparse.code import drop_nonfinite
 from laser_jax.sparse.coder import run_coder
-from laser_jax.sparse.linalg import default_block_size, map_blocks, power_scales, safe_norms
+from laser_jax.sparse.linalg import power_scales, safe_norms
 from laser_jax.sparse.masked import apply_weights
+from laser_jax.sparse.platforms import default_block_size
 
 
 def run_with_gradient(code_block, replay, signals, dictionary, *, mask=None, **options):

@@ -16,19 +16,13 @@ from jax import lax
 from jaxtyping import Array, ArrayLike, Float, Real
 
 from laser_jax.checks import check_at_least, check_signals, check_sparsity, check_tolerance
+from laser_jax.sparse.blocks import map_blocks, one_batch
 from laser_jax.sparse.code import SparseCode, is_finite
 from laser_jax.sparse.coder import fill_unused
 from laser_jax.sparse.entry import entry
-from laser_jax.sparse.linalg import (
-    default_block_size,
-    map_blocks,
-    matmul,
-    one_batch,
-    power_scales,
-    row_argmax,
-    safe_norms,
-)
+from laser_jax.sparse.linalg import matmul, power_scales, row_argmax, safe_norms
 from laser_jax.sparse.loops import fori_loop, with_row
+from laser_jax.sparse.platforms import default_block_size
 from laser_jax.sparse.support import least_squares
 
 

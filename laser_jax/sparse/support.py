@@ -22,18 +22,13 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Real
 
 from laser_jax.checks import check_at_least, check_code, check_mask, check_signals
+from laser_jax.sparse.blocks import map_blocks, one_batch
 from laser_jax.sparse.code import SparseCode, drop_nonfinite, take_rows
 from laser_jax.sparse.entry import entry
-from laser_jax.sparse.linalg import (
-    default_block_size,
-    map_blocks,
-    matmul,
-    one_batch,
-    power_scales,
-    within_range,
-)
+from laser_jax.sparse.linalg import matmul, power_scales, within_range
 from laser_jax.sparse.loops import fori_loop, row, with_row
 from laser_jax.sparse.masked import apply_weights
+from laser_jax.sparse.platforms import default_block_size
 
 
 @entry(static=("block_size", "atoms_axis"), like="signals")

@@ -14,8 +14,9 @@ from laser_jax.checks import check_at_least, check_signals
 from laser_jax.sparse.code import SparseCode
 from laser_jax.sparse.coder import run_coder
 from laser_jax.sparse.entry import entry
-from laser_jax.sparse.linalg import per_platform, row_largest
+from laser_jax.sparse.linalg import row_largest
 from laser_jax.sparse.loops import fori_loop, row, with_row
+from laser_jax.sparse.platforms import per_platform
 from laser_jax.sparse.replay import inner_products, run_with_gradient
 from laser_jax.sparse.support import least_squares
 
