@@ -68,7 +68,7 @@ SIZES = {
         steps=20, batch_size=4, num_hiddens=4, stride=192,
         kinds={name: KINDS[name] for name in ("VQ", "sparse by rate, 2x2")},
     ),
-    "full": Size(steps=2000, batch_size=8, num_hiddens=16, stride=32, kinds=KINDS),
+    "full": Size(steps=1500, batch_size=8, num_hiddens=16, stride=32, kinds=KINDS),
 }  # fmt: skip
 
 
