@@ -138,7 +138,7 @@ def _computed(runs, size, model):
         "parameters": sum(x.size for x in jax.tree.leaves(prior.state.params)),
         "prior_step": int(prior.state.step),
         "samples": as_bytes(shown),
-        "nearest": as_bytes(nearest(shown, open_split(config.data, "train"))),
+        "nearest": as_bytes(nearest(shown, open_split(config.data, "train"), flip=True)),
     }
 
 

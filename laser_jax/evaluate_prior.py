@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from laser_jax import compiler
-from laser_jax.data import open_split
+from laser_jax.data import DataUnavailable, open_split
 from laser_jax.figures import atom_sheet
 from laser_jax.files import optional_file, write_json
 from laser_jax.images import to_network
@@ -20,7 +20,7 @@ from laser_jax.training.token_set import read_tokens
 
 log = logging.getLogger("laser_jax")
 
-MOST_PICTURES = 2048  # samples for the Fréchet distance, and training pictures searched
+MOST_PICTURES = 2048  # samples for the Fréchet distance, and training pictures whose bits count
 SHOWN = 12  # samples in the figure
 
 
@@ -49,7 +49,8 @@ def evaluate_prior(config, workdir, networks, name):
         metrics |= held_out_bits(prior, source, workdir, config)
     number = min(len(source), MOST_PICTURES)
     start = time.perf_counter()
-    samples = prior.sample(jax.random.key(config.seed), number, labels=labels_of(prior, source))
+    labels = labels_of(prior, source, even_rows(source, number))
+    samples = prior.sample(jax.random.key(config.seed), number, labels=labels)
     metrics["samples_per_second"] = number / (time.perf_counter() - start)
     if "vgg" in networks and number > 1:
         metrics |= distances(prior, source, samples, networks["vgg"])
@@ -57,31 +58,47 @@ def evaluate_prior(config, workdir, networks, name):
         log.info("%s\n%s", config.eval.split, table(metrics))
         write_json(workdir / f"evaluation{name}.json", metrics)
         figure = workdir / f"samples_nearest{name}.png"
+        try:
+            pictures = training_pictures(prior, config)
+        except (DataUnavailable, ValueError) as error:
+            log.warning("no %s: it needs the training images: %s", figure.name, error)
+            return metrics
         with optional_file(figure):
-            draw_nearest(samples[:SHOWN], open_split(config.data, "train"), figure)
+            draw_nearest(samples[:SHOWN], *pictures, figure)
             log.info("written: %s", figure)
     return metrics
 
 
-def labels_of(prior, source, rows=None):
-    """Returns the classes of pictures, by default of the first; None for a prior without any."""
+def even_rows(source, number):
+    """Returns so many rows at even distances: sources may be in the order of their classes."""
+    return np.linspace(0, len(source) - 1, number).astype(int)
+
+
+def training_pictures(prior, config):
+    """Returns the pictures that the prior was trained on, and whether mirrored ones are, too."""
+    data = prior.config.data.copy_and_resolve_references()
+    data.data_dir = config.data.data_dir
+    return open_split(data, "train"), data.flip
+
+
+def labels_of(prior, source, rows):
+    """Returns the classes of some pictures; None for a prior without any."""
     if not prior.tokens.model.num_classes:
         return None
-    rows = range(min(len(source), MOST_PICTURES)) if rows is None else rows
-    return np.array([source.label(i) for i in rows])
+    return np.array([source.label(int(i)) for i in rows])
 
 
 def held_out_bits(prior, source, workdir, config):
     """Returns the bits of a split under the prior and the tables, and of training tokens."""
     model, codec = prior.tokens.model, prior.codec
     bits = {"prior": 0.0, "tables": 0.0}
-    for rows, images in batches(source, config.eval.batch_size):
+    for rows, images in batches(source, range(len(source)), config.eval.batch_size):
         tokens, labels = prior.encode_to_tokens(images), labels_of(prior, source, rows)
         bits["prior"] += float(np.sum(prior.tokens.bits(tokens, labels=labels)))
         bits["tables"] += float(np.sum(codec.tables.bits(tokens)))
     positions = len(source) * model.num_positions
     train = read_tokens(workdir, "train", model.vocabulary, "")
-    rows = np.linspace(0, len(train) - 1, min(len(train), MOST_PICTURES)).astype(int)
+    rows = even_rows(train, min(len(train), MOST_PICTURES))
     labels = train.labels[rows] if model.num_classes else None
     trained = float(np.mean(prior.tokens.symbol_bits(train.symbols[rows].astype(np.int32), labels)))
     trained /= model.num_positions
@@ -98,7 +115,7 @@ def held_out_bits(prior, source, workdir, config):
 def distances(prior, source, samples, vgg):
     """Returns Fréchet distances of VGG16 features to the split: of samples and reconstructions.
 
-    The second is the lower limit that the autoencoder sets.
+    The second, of as many pictures at even distances, is the lower limit that the autoencoder sets.
     """
     features = compiler.jit(lambda images: vgg16_features(vgg, to_network(images)))
     size = prior.tokens.batch_size
@@ -115,7 +132,7 @@ def distances(prior, source, samples, vgg):
 
     parts = [
         prior.codec.to_images(prior.encode_to_tokens(images))
-        for _, images in batches(source, size, len(samples))
+        for _, images in batches(source, even_rows(source, len(samples)), size)
     ]
     original = moments(source)
     found = {"samples": samples, "reconstructions": np.concatenate(parts)}
@@ -134,25 +151,34 @@ def to_uint8(images):
     return np.round(255 * images).astype(np.uint8)
 
 
-def batches(source, size, number=None):
+def batches(source, rows, size):
     """Yields the rows of each batch, and its images."""
-    number = len(source) if number is None else number
-    for start in range(0, number, size):
-        rows = range(start, min(start + size, number))
-        yield rows, np.stack([source[i] for i in rows])
+    for start in range(0, len(rows), size):
+        part = rows[start : start + size]
+        yield part, np.stack([source[int(i)] for i in part])
 
 
-def draw_nearest(samples, source, path):
+def draw_nearest(samples, source, flip, path):
     """Writes samples, and beside them the pictures with the smallest squared error to each."""
-    pairs = samples, nearest(samples, source)
+    pairs = samples, nearest(samples, source, flip=flip)
     sheet = np.concatenate([atom_sheet(images) for images in pairs], 1)
     Image.fromarray(to_uint8(sheet)).save(path)
 
 
-def nearest(samples, source):
-    """Returns the pictures of a source, in [0, 1], with the smallest squared error to samples."""
-    rows = np.linspace(0, len(source) - 1, min(len(source), MOST_PICTURES)).astype(int)
-    pictures = np.stack([source[int(i)] for i in rows]).astype(np.float32) / 255
-    flat, wanted = (x.reshape(len(x), -1) for x in (pictures, samples))
-    errors = np.sum(flat**2, 1)[None] - 2 * wanted @ flat.T
-    return pictures[np.argmin(errors, 1)]
+def nearest(samples, source, *, flip):
+    """Returns the pictures of a source, in [0, 1], with the smallest squared error to samples.
+
+    With `flip` mirrored pictures are searched, too.
+    """
+    least, found = np.full(len(samples), np.inf), np.zeros_like(samples)
+    wanted = samples.reshape(len(samples), -1)
+    for _, images in batches(source, range(len(source)), 256):
+        plain = images.astype(np.float32) / 255
+        for pictures in (plain, plain[:, :, ::-1]) if flip else (plain,):
+            flat = pictures.reshape(len(pictures), -1)
+            errors = np.sum(flat**2, 1)[None] - 2 * wanted @ flat.T
+            best = np.argmin(errors, 1)
+            lower = errors[np.arange(len(samples)), best] < least
+            least[lower] = errors[np.arange(len(samples)), best][lower]
+            found[lower] = pictures[best[lower]]
+    return found
