@@ -29,6 +29,7 @@ from laser_jax.tokens import (
     unpack_tokens,
     write_container,
 )
+from laser_jax.tokens.files import check_pictures
 
 log = logging.getLogger("laser_jax")
 
@@ -80,6 +81,7 @@ class TokenCodec:
                     f"got {image.shape}."
                 )
             check_images(images=image[None])
+            check_pictures([Run(1, *image.shape[:2])], self.tables.layout, self.model.signal_shape)
             tokens = self.to_tokens(extended(image, self.model.signal_shape)[None])
             files.append(self._packed([(tokens, image.shape[:2])]))
         return files

@@ -15,7 +15,7 @@ from laser_jax.pixels.thumbnail import (
 )
 from laser_jax.pixels.units import PATCH
 from laser_jax.tokens import RangeDecoder, RangeEncoder, Run, read_container, write_container
-from laser_jax.tokens.container import fingerprint_in
+from laser_jax.tokens.container import check_runs, fingerprint_in
 
 
 def compress(images, quality=75, *, model=None):
@@ -73,6 +73,7 @@ def _compress_one(image, quality, model):
         )
     check_images(images=image[None])
     height, width, channels = image.shape
+    check_runs([Run(1, height, width)])
     pixels = image if image.dtype == np.uint8 else 255 * image.astype(np.float64)
     pixels = np.broadcast_to(pixels, (height, width, 3))
     pixels = extended(pixels, (PATCH, PATCH))

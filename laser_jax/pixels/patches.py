@@ -2,11 +2,12 @@
 
 import numpy as np
 
-from laser_jax.pixels.prediction import WIDTH, Canvas, patches_of, waves
+from laser_jax.pixels.prediction import WIDTH, Canvas, patches_of
 from laser_jax.pixels.search import CHUNK, Problem, search
 from laser_jax.pixels.units import ATOM, FINE, STEP
 from laser_jax.sparse import SparseCode
 from laser_jax.tokens import tokens_of
+from laser_jax.tokens.context_model import waves
 
 
 def encode_patches(image, means, setting):

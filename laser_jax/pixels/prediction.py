@@ -19,16 +19,6 @@ WIDTH = 3 * PATCH**2  # values of a patch
 _INSIDE = np.indices((PATCH, PATCH)).reshape(2, -1)
 
 
-def waves(h, w):
-    """Yields rows and columns of the positions that are coded together.
-
-    Those to the west, north, north-west and north-east of each come earlier.
-    """
-    for wave in range(w + 2 * (h - 1)):
-        rows = np.arange(max(0, -(-(wave - w + 1) // 2)), min(h - 1, wave // 2) + 1)
-        yield rows, wave - 2 * rows
-
-
 class Canvas:
     """A picture of which some patches are known.
 

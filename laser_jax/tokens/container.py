@@ -36,7 +36,7 @@ def write_container(runs: Sequence[Run], payload: bytes, fingerprint: bytes) -> 
     Raises:
       ValueError: if there is no picture, or they are larger than a file may hold.
     """
-    _check_runs(runs)
+    check_runs(runs)
     if len(fingerprint) != _FINGERPRINT:
         raise ValueError(f"a fingerprint has 8 bytes, got {len(fingerprint)}.")
     head = MAGIC + bytes([VERSION]) + fingerprint + _number(len(runs))
@@ -77,7 +77,7 @@ def read_container(data: bytes, fingerprint: bytes) -> tuple[list[Run], bytes]:
             number, place = _read_number(body, place)
             numbers.append(number)
         runs.append(Run(*numbers))
-    _check_runs(runs)
+    check_runs(runs)
     return runs, body[place:]
 
 
@@ -107,7 +107,8 @@ def _checksum(body):
     return hashlib.blake2b(body, digest_size=_CHECKSUM, person=b"laser_jax").digest()
 
 
-def _check_runs(runs):
+def check_runs(runs: Sequence[Run]) -> None:
+    """Raises ValueError unless there is a picture, and all are within a file's limits."""
     if not runs or any(min(run) < 1 for run in runs):
         raise ValueError("a file holds at least one picture, and pictures are not empty.")
     side = max(max(run.height, run.width) for run in runs)

@@ -157,10 +157,20 @@ class ContextModel:
         """Passes the tokens of pictures wave after wave."""
         b, h, w = tokens.counts.shape
         picture = _Picture(self, tokens, side)
-        for wave in range(w + 2 * (h - 1)):
-            rows = np.arange(max(0, -(-(wave - w + 1) // 2)), min(h - 1, wave // 2) + 1)
-            at = np.repeat(np.arange(b), len(rows)), np.tile(rows, b), np.tile(wave - 2 * rows, b)
+        for rows, columns in waves(h, w):
+            at = np.repeat(np.arange(b), len(rows)), np.tile(rows, b), np.tile(columns, b)
             _Wave(self, coder, picture, at).run()
+
+
+def waves(h, w):
+    """Yields rows and columns of the positions that are coded together.
+
+    Those to the west, north, north-west and north-east of each come earlier.
+    """
+    for wave in range(w + 2 * (h - 1)):
+        rows = np.arange(max(0, -(-(wave - w + 1) // 2)), min(h - 1, wave // 2) + 1)
+        if len(rows):  # a single column has positions in every second wave only
+            yield rows, wave - 2 * rows
 
 
 def _check_side(side, shape, width):

@@ -1,12 +1,20 @@
 """Tokens of pictures to the bytes of a file, and back."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 
-from laser_jax.tokens.container import Run, read_container, write_container
+from laser_jax.tokens.container import (
+    LARGEST_AREA,
+    Run,
+    check_runs,
+    read_container,
+    write_container,
+)
 from laser_jax.tokens.context_model import ContextModel
-from laser_jax.tokens.layout import Tokens
+from laser_jax.tokens.layout import Layout, Tokens
 from laser_jax.tokens.range_coder import RangeDecoder, RangeEncoder
 
+LARGEST_TOKENS = 2**30  # bytes of the tokens of a file
 Groups = Iterable[tuple[Tokens, tuple[int, int]]]
 
 
@@ -23,8 +31,11 @@ def pack_tokens(
         its own part in it.
 
     Raises:
-      ValueError: if tokens do not have the model's layout, or a grid is not its picture's.
+      ValueError: if tokens do not have the model's layout, a grid is not its picture's, or the
+        pictures are larger than a file may hold.
     """
+    groups = list(groups)
+    check_pictures([Run(len(x.counts), *size) for x, size in groups], model.layout, unit)
     encoder, runs = RangeEncoder(), []
     for tokens, (height, width) in groups:
         run = Run(len(tokens.counts), height, width)
@@ -47,11 +58,29 @@ def unpack_tokens(
       ValueError: if the data is no such file, newer, damaged, or another model's.
     """
     runs, payload = read_container(data, _joined(fingerprint, model))
+    check_pictures(runs, model.layout, unit)
     decoder = RangeDecoder(payload)
     groups = [(model.decode(decoder, _grid(run, unit)), (run.height, run.width)) for run in runs]
     if not decoder.exhausted():
         raise ValueError("the file is damaged: its payload has more than its pictures need.")
     return groups
+
+
+def check_pictures(runs: Sequence[Run], layout: Layout, unit: tuple[int, int]) -> None:
+    """Raises ValueError if pictures need more positions, or tokens, than a file may hold.
+
+    It bounds a decoder's memory: each small picture fills a position, so the area does not.
+    """
+    check_runs(runs)
+    positions = sum(math.prod(_grid(run, unit)) for run in runs)
+    # Twice, as the last row and column of positions reach beyond their picture.
+    by_area = 2 * LARGEST_AREA // math.prod(unit)
+    by_memory = LARGEST_TOKENS // (4 * (1 + 2 * layout.width))
+    if positions > min(by_area, by_memory):
+        raise ValueError(
+            f"a file of this model holds up to {min(by_area, by_memory)} positions of {unit[0]}x"
+            f"{unit[1]} pixels, got {positions}; use several files."
+        )
 
 
 def one_size(groups: Groups) -> list[tuple[Tokens, tuple[int, int]]]:

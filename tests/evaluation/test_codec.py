@@ -79,6 +79,8 @@ def test_bad_files_and_files_of_another_model_raise(run):
         other.decompress([data])
     with pytest.raises(ValueError, match=r"an image must have shape \(H, W, 3\)"):
         trained.compress([smooth_images(5, 1)[0, :, :, 0]])
+    with pytest.raises(ValueError, match="sides up to 65536 pixels"):
+        trained.compress([np.zeros((1, 70_000, 3), np.uint8)])
 
 
 def test_size_of_a_split_is_that_of_its_one_file(run):

@@ -9,6 +9,7 @@ from laser_jax.pixels import learning, model, patches, prediction, search, thumb
 from laser_jax.pixels.codec import is_pixel_file
 from laser_jax.sparse import RateModel
 from laser_jax.tokens import RangeDecoder, RangeEncoder, Run, read_container, write_container
+from laser_jax.tokens.context_model import waves
 from tests.tokens.test_files import mutations
 
 PLAN = learning.Plan(
@@ -45,7 +46,19 @@ def psnr(a, b):
     return -10 * np.log10(np.mean((np.float64(a) - b) ** 2) / 255**2)
 
 
-@pytest.mark.parametrize("shape", [(37, 50, 3), (8, 8, 3), (1, 3, 3), (21, 33, 1)])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (37, 50, 3),
+        (8, 8, 3),
+        (1, 3, 3),
+        (21, 33, 1),
+        (9, 8, 3),
+        (16, 5, 1),
+        (200, 1, 3),
+        (5, 70, 1),
+    ],
+)
 def test_picture_of_any_size_comes_back(shape):
     image = smooth(5, *shape)
     (data,) = pixels.compress([image], 95, model=small_model())
@@ -108,7 +121,7 @@ def test_prediction_reads_only_decoded_pixels():
     canvas = prediction.Canvas(np.zeros((h, w, 3), np.int64))
     y, x = prediction._ROWS, prediction._COLUMNS
     seen = []
-    for rows, columns in prediction.waves(h, w):
+    for rows, columns in waves(h, w):
         for row, column in zip(rows, columns, strict=True):
             at = 8 * row + y, 8 * column + x
             inside = (at[0] >= 0) & (at[1] >= 0) & (at[1] < 8 * w)
@@ -231,3 +244,5 @@ def test_wrong_images_and_qualities_raise():
             pixels.compress([image], model=small_model())
     with pytest.raises(ValueError, match=r"float in \[0, 1\]"):
         pixels.compress([np.full((8, 8, 3), 2.0)], model=small_model())
+    with pytest.raises(ValueError, match="sides up to 65536 pixels.*got 70000"):
+        pixels.compress([np.zeros((70_000, 1, 3), np.uint8)], model=small_model())

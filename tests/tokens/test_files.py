@@ -6,6 +6,7 @@ from laser_jax.tokens import (
     Run,
     Tokens,
     check_tokens,
+    container,
     one_size,
     pack_tokens,
     read_container,
@@ -13,6 +14,7 @@ from laser_jax.tokens import (
     write_container,
 )
 from laser_jax.tokens.container import fingerprint_of
+from laser_jax.tokens.files import check_pictures
 from tests.tokens.test_context_model import SET, integer_model
 from tests.tokens.test_layout import random_tokens
 
@@ -65,6 +67,34 @@ def test_wrong_files_raise_with_the_reason():
             read(*wrong)
     with pytest.raises(ValueError, match=r"have tokens of shape \(2, 3, 6\), got \(2, 3, 5\)"):
         pack_tokens([(groups[0][0], (24, 21))], model, unit=UNIT, fingerprint=FINGERPRINT)
+
+
+@pytest.mark.parametrize("runs, reason", [
+    ([(2**20, 64, 64)], "a file holds sides up to"),
+    ([(1, 8, 8), (1, 2**16 + 1, 1)], "a file holds sides up to"),
+    ([(1, 8, 0)], "pictures are not empty"),
+    ([], "at least one picture"),
+    ([(1, 8, 2**40)], "its header does not end"),
+    ([(1, 8)], "its header does not end"),
+    ([(2**26, 1, 1)], "holds up to 4194304 positions of 8x4 pixels, got 67108864"),
+])  # fmt: skip
+def test_headers_made_by_hand_raise(runs, reason):
+    model = integer_model(SET)
+    joined = bytes(x ^ y for x, y in zip(FINGERPRINT, model.fingerprint, strict=True))
+    numbers = [len(runs), *(number for run in runs for number in run)]
+    body = b"LASR\1" + joined + b"".join(map(container._number, numbers))
+    with pytest.raises(ValueError, match=reason):
+        read(body + container._checksum(body), model)
+
+
+def test_files_hold_as_much_when_written_as_when_read():
+    model, shape = integer_model(SET), (2**23, 1, 1)
+    many = Tokens(*(np.broadcast_to(0, (*shape, *end)) for end in ((), (5,), (5,))))
+    with pytest.raises(ValueError, match="holds up to 4194304 positions"):
+        pack_tokens([(many, (1, 1))], model, unit=UNIT, fingerprint=FINGERPRINT)
+    check_pictures([Run(1, 2**13 + 1, 2**13 - 1)], SET, UNIT)  # one picture of nearly 2^26 pixels
+    with pytest.raises(ValueError, match="holds up to 24403223 positions of 1x1"):  # 1 GiB
+        check_pictures([Run(1, 2**13, 2**13)], SET, (1, 1))
 
 
 def test_headers_beyond_the_limits_raise():
