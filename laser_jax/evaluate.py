@@ -44,7 +44,7 @@ def evaluate(config, workdir):
 
     Args:
       config: the config of the run; all keys but `model`, `seed` and `data.channels` may differ
-        from training.
+        from training, for a prior also not `prior` and `data.image_size`.
       workdir: directory of the run.
 
     Returns:

@@ -14,9 +14,11 @@ from laser_jax.files import optional_file, write_json
 from laser_jax.images import to_network
 from laser_jax.metrics import GaussianStatistics, frechet_distance
 from laser_jax.pretrained import vgg16_features
+from laser_jax.ranges import as_size
 from laser_jax.trained import load
 from laser_jax.training.progress import table
 from laser_jax.training.token_set import read_tokens
+from laser_jax.training.workdir import read_config
 
 log = logging.getLogger("laser_jax")
 
@@ -39,8 +41,9 @@ def evaluate_prior(config, workdir, networks, name):
     Returns:
       The metrics, a dict.
     """
-    prior = load(workdir, checkpoint=config.eval.checkpoint, autoencoder=config.autoencoder)
     source = open_split(config.data, config.eval.split)
+    check_pictures(source, read_config(workdir))
+    prior = load(workdir, checkpoint=config.eval.checkpoint, autoencoder=config.autoencoder)
     metrics = {
         "step": int(prior.state.step),
         "protocol": source.description,
@@ -67,6 +70,18 @@ def evaluate_prior(config, workdir, networks, name):
             draw_nearest(samples[:SHOWN], *pictures, figure)
             log.info("written: %s", figure)
     return metrics
+
+
+def check_pictures(source, stored):
+    """Raises ValueError unless a prior with the stored config can be evaluated on a source."""
+    size = as_size(stored.data.image_size)
+    if source[0].shape[:2] != size:
+        raise ValueError(
+            f"the prior has pictures of {size[0]}x{size[1]}, and data.image_size gives "
+            f"{source[0].shape[0]}x{source[0].shape[1]}; leave it as it was in training."
+        )
+    if stored.prior.use_labels and not source.num_classes:
+        raise ValueError(f"the prior has classes, but {source.description} has none.")
 
 
 def even_rows(source, number):
@@ -131,14 +146,14 @@ def distances(prior, source, samples, vgg):
         return statistics.moments()
 
     parts = [
-        prior.codec.to_images(prior.encode_to_tokens(images))
+        to_uint8(prior.codec.to_images(prior.encode_to_tokens(images)))
         for _, images in batches(source, even_rows(source, len(samples)), size)
     ]
     original = moments(source)
-    found = {"samples": samples, "reconstructions": np.concatenate(parts)}
+    found = {"samples": to_uint8(samples), "reconstructions": np.concatenate(parts)}
     return {
         **{
-            f"fd_vgg16_{name}": frechet_distance(*moments(to_uint8(images)), *original)
+            f"fd_vgg16_{name}": frechet_distance(*moments(images), *original)
             for name, images in found.items()
         },
         "fd_vgg16_protocol": f"{len(samples)} samples, or reconstructions, rounded to uint8, "

@@ -25,6 +25,8 @@ def add(commands):
 def run(arguments):
     """Writes a grid of new pictures; returns 0."""
     out = new_path(arguments)
+    if out.suffix.lower() != ".png" or out.is_dir():
+        raise ValueError(f"--out must be a file that ends in .png, got {arguments.out}.")
 
     import time
 

@@ -19,9 +19,9 @@ from jaxtyping import Array, Bool, Float, Int
 
 from laser_jax.priors.sampling import choose
 from laser_jax.priors.token_model import TokenModel
-from laser_jax.priors.transformer import LN2, Block, check_width, rotary_angles
+from laser_jax.priors.transformer import LN2, Block, check_model, rotary_angles
 from laser_jax.priors.vocabulary import Vocabulary
-from laser_jax.ranges import COUNT, SHARE, Flag, check_settings, setting
+from laser_jax.ranges import COUNT, SHARE, Flag, setting
 from laser_jax.tokens import Layout
 
 
@@ -49,13 +49,12 @@ class MaskedTransformer(nn.Module):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_settings(self)
+        check_model(self)
         if not (self.layout.alphabets and self.layout.full):
             raise ValueError(
                 "a masked prior needs codes with the same number of entries everywhere: vq, fsq, "
                 "or rvq and hybrid with all stages. Use an autoregressive one."
             )
-        check_width(self.width, self.num_heads)
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -185,11 +184,16 @@ def draw_masked(
         done = (i + 1) / steps
         noise = jax.random.gumbel(keys[s], (b, n))
         chance += temperature * (1 - done) * noise
-        left = jnp.floor(number * jnp.cos(done * (jnp.pi / 2)) + 1e-3)
+        left = still_hidden(number, done)
         rank = jnp.argsort(jnp.argsort(jnp.where(hidden, chance, jnp.inf)))  # least likely first
         return symbols, hidden & (rank < left)
 
     return lax.fori_loop(0, steps, step, (given, ~known))[0]
+
+
+def still_hidden(number, done):
+    """Returns how many of the hidden positions are left after a share of the passes."""
+    return jnp.floor(number * jnp.cos(done * (jnp.pi / 2)) + 1e-3)
 
 
 def _picked(scores, classes):

@@ -88,12 +88,14 @@ def choose(
       top_p: only the best classes that make up this probability are drawn; None: all.
     """
     scores = scores / jnp.maximum(temperature, _COLDEST)
-    if top_k is not None:
-        least = lax.top_k(scores, min(top_k, scores.shape[-1]))[0][:, -1:]
-        scores = jnp.where(scores < least, -jnp.inf, scores)
-    if top_p is not None:
-        falling = -jnp.sort(-jax.nn.softmax(scores), -1)
-        kept = jnp.cumsum(falling, -1) - falling < top_p  # at least the first
-        least = jnp.min(jnp.where(kept, falling, jnp.inf), -1, keepdims=True)
-        scores = jnp.where(jax.nn.softmax(scores) < least, -jnp.inf, scores)
+    if top_k is not None or top_p is not None:
+        order = jnp.argsort(-scores, -1)  # stable: of equal scores the first is better
+        rank = jnp.argsort(order, -1)
+        last = jnp.full(scores.shape[:1], scores.shape[-1] if top_k is None else top_k)
+        if top_p is not None:
+            kept = jnp.where(rank < last[:, None], scores, -jnp.inf)
+            falling = jnp.take_along_axis(jax.nn.softmax(kept), order, -1)
+            before = jnp.cumsum(falling, -1) - falling
+            last = jnp.minimum(last, jnp.sum(before < top_p, -1))  # at least the first
+        scores = jnp.where(rank < last[:, None], scores, -jnp.inf)
     return jax.random.categorical(key, scores).astype(jnp.int32)

@@ -30,6 +30,7 @@ class TokenModel:
     """
 
     def __init__(self, model: TokenTransformer, variables: Any, *, batch_size: int = 64) -> None:
+        COUNT.check("batch_size", batch_size)
         self.model, self.variables, self.batch_size = model, variables, batch_size
 
     def bits(self, tokens: Tokens, *, labels: Any = None) -> np.ndarray:
@@ -121,6 +122,13 @@ class TokenModel:
                 f"given and known must have shape {shape}, known of bool, got "
                 f"{given.counts.shape} and {known.dtype} {known.shape}."
             )
+        # A valid code in the place of what is ignored: it may be anything.
+        empty = model.vocabulary.tokens(np.zeros((1, 1, model.vocabulary.places)), (1, 1))
+        given = Tokens(
+            np.where(known, given.counts, empty.counts),
+            *(np.where(known[..., None], x, y)
+              for x, y in zip(given[1:], empty[1:], strict=True)),
+        )  # fmt: skip
         return model.vocabulary.symbols(given), known.reshape(num, -1)
 
     def _check_grid(self, tokens):

@@ -85,10 +85,20 @@ class Block(nn.Module):
         return x + drop(nn.Dense(c, dtype=self.dtype, name="narrow")(y)), (key, value)
 
 
-def check_width(width: int, num_heads: int) -> None:
-    """Raises ValueError unless each head has whole pairs of rows' and of columns' angles."""
-    if width % (4 * num_heads):
-        raise ValueError(f"width must be a multiple of 4 num_heads, {4 * num_heads}, got {width}.")
+def check_model(model: Any) -> None:
+    """Raises ValueError unless the fields of a model of tokens fit together.
+
+    Each head needs whole pairs of rows' and of columns' angles.
+    """
+    check_settings(model)
+    grid, width, heads = model.grid, model.width, model.num_heads
+    if not (isinstance(grid, tuple) and len(grid) == 2):
+        raise ValueError(f"grid must be a pair (h, w), got {grid!r}.")
+    for side in grid:
+        COUNT.check("grid", side)
+    COUNT_OR_NONE.check("num_classes", model.num_classes)
+    if width % (4 * heads):
+        raise ValueError(f"width must be a multiple of 4 num_heads, {4 * heads}, got {width}.")
 
 
 class TokenTransformer(nn.Module):
@@ -128,8 +138,9 @@ class TokenTransformer(nn.Module):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_settings(self)
-        check_width(self.width, self.num_heads)
+        check_model(self)
+        if self.most_atoms is not None:
+            COUNT.check("most_atoms", self.most_atoms)
 
     @property
     def vocabulary(self) -> Vocabulary:

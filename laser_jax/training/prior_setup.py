@@ -54,7 +54,13 @@ class PriorSetup(Setup):
             raise ValueError(
                 "a prior needs the run whose tokens it learns: --config.autoencoder=WORKDIR."
             )
-        return restore_codec(self.config.autoencoder)
+        try:
+            return restore_codec(self.config.autoencoder)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f"The autoencoder of the prior: {error} If it has moved, give its new path: "
+                "--config.autoencoder, sample --autoencoder, or laser_jax.load(autoencoder=)."
+            ) from error
 
     @functools.cached_property
     def model(self):
@@ -112,6 +118,16 @@ class PriorSetup(Setup):
                 "(prior.copies) are shifted by data.crop_padding."
             )
         _ = self.model, self.optimizer
+        self._compare_data()
+
+    def _compare_data(self):
+        """Divides a folder as the autoencoder did: its training images must not be held out."""
+        data, other = self.config.data, read_config(self.config.autoencoder).data
+        if data.name != other.name:
+            log.info("the autoencoder was trained on %s, not on %s", other.name, data.name)
+        elif data.split_rule != other.split_rule:
+            log.info("data.split_rule is %d, that of the autoencoder", other.split_rule)
+            data.split_rule = other.split_rule
 
     def init(self, key):
         symbols = jnp.zeros((1, self.model.num_positions, self.model.vocabulary.places), jnp.int32)

@@ -92,6 +92,19 @@ def test_each_part_learns_by_its_own_rule(dictionary):
     assert np.max(moved[:16]) > 1e-3 and np.max(moved[16:]) < 1e-6
 
 
+def test_losses_belong_to_the_code_of_the_step(dictionary):
+    """At step 0 of a price that rises from 0, they are those of codes without a price."""
+    rising, free = (
+        hybrid(sparse_coder="rate_distortion", dictionary_update="gradient", **price)
+        for price in ({"bit_price": 9.0, "price_warmup_steps": 10}, {"bit_price": 0.0})
+    )
+    (first, last), expected = (
+        [float(module.apply({"dictionary": dictionary}, LATENTS, step).loss) for step in (0, 10)]
+        for module in (rising, free)
+    )
+    assert first == expected[0] != last
+
+
 def test_unused_rows_of_both_parts_are_replaced_with_their_memory(dictionary):
     module = HybridQuantizer(
         **CODEBOOK, replace_every_steps=1,

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from laser_jax.priors import TokenModel, TokenTransformer, Vocabulary
+from laser_jax.priors import MaskedTransformer, TokenModel, TokenTransformer, Vocabulary
 from laser_jax.priors.sampling import choose, draw
 from laser_jax.tokens import Layout, Tokens, check_tokens
 
@@ -169,6 +169,10 @@ def test_known_positions_are_kept_and_the_others_filled_in(prior_of):
     for new, old in zip(found, given, strict=True):
         np.testing.assert_array_equal(new[:, 0, 1], old[:, 0, 1])
     assert np.any(found.atoms[:, 0, 0] != given.atoms[:, 0, 0])
+    for other in given:
+        other[:, 0, 0] = 99  # ignored
+    again = prior.sample(jax.random.key(2), 8, given=given, known=known)
+    jax.tree.map(np.testing.assert_array_equal, again, found)
 
 
 def test_a_symbol_depends_on_earlier_ones_alone(prior_of):
@@ -208,6 +212,14 @@ def test_temperature_top_k_and_top_p_limit_the_classes(options, kept):
     assert set(np.asarray(drawn).tolist()) == kept
 
 
+@pytest.mark.parametrize("options, kept", [
+    ({"top_k": 1}, {0}), ({"top_p": 0.3}, {0, 1}), ({"top_k": 3, "top_p": 0.5}, {0, 1}),
+])  # fmt: skip
+def test_of_equal_classes_the_first_are_kept(options, kept):
+    drawn = choose(jax.random.key(0), np.zeros((200, 4), np.float32), **options)
+    assert set(np.asarray(drawn).tolist()) == kept
+
+
 def test_labels_change_the_bits_and_are_checked(prior_of, refuses):
     model = TokenTransformer(layout=LAYOUTS["vq"], grid=GRID, num_classes=3, **SMALL)
     tokens = pairs(model.layout, 8)
@@ -231,5 +243,15 @@ def test_sampling_options_out_of_range_raise(arguments, prior_of, refuses):
     refuses(prior_of("vq").sample, jax.random.key(0), **{"num": 8} | arguments)
 
 
-def test_width_must_suit_the_heads(refuses):
-    refuses(TokenTransformer, layout=LAYOUTS["vq"], grid=GRID, width=10, num_heads=2)
+@pytest.mark.parametrize("fields", [
+    {"width": 10, "num_heads": 2}, {"grid": (0, 2)}, {"grid": (2,)}, {"grid": [1, 2]},
+    {"num_classes": -1}, {"num_classes": 1.5},
+])  # fmt: skip
+@pytest.mark.parametrize("model", [TokenTransformer, MaskedTransformer])
+def test_fields_of_models_that_do_not_fit_raise(model, fields, refuses):
+    refuses(model, **{"layout": LAYOUTS["vq"], "grid": GRID} | fields)
+
+
+def test_number_of_atoms_and_of_pictures_computed_at_a_time_is_checked(prior_of, refuses):
+    refuses(TokenTransformer, layout=LAYOUTS["sparse"], grid=GRID, most_atoms=0)
+    refuses(TokenModel, prior_of("vq").model, prior_of("vq").variables, batch_size=0)

@@ -21,8 +21,10 @@ from laser_jax.tokens import Tokens, check_tokens
 from laser_jax.trained_prior import TrainedPrior
 from laser_jax.training import loop
 from laser_jax.training.preemption import Stopped
+from laser_jax.training.prior_setup import PriorSetup
 from laser_jax.training.token_set import read_tokens, write_tokens
 from laser_jax.training.warm_start import take_weights
+from laser_jax.training.workdir import read_config
 from tests.faults.evidence import read_curves
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -206,6 +208,28 @@ def test_autoencoder_may_move_and_another_one_raises(run, tmp_path):
         with pytest.raises(ValueError, match=r"learned the tokens of an autoencoder with the fing"):
             call()
     assert isinstance(laser_jax.load(copy, autoencoder=run[0].autoencoder), TrainedPrior)
+    with pytest.raises(FileNotFoundError, match=r"autoencoder of the prior: .* --autoencoder"):
+        laser_jax.load(copy, autoencoder=tmp_path / "gone")
+
+
+@pytest.mark.parametrize("changes, message", [
+    ({"data.image_size": 32}, r"pictures of 16x16, and data.image_size gives 32x32"),
+    ({"data.name": f"folder:{FIGURES}"}, r"the prior has classes, but .* has none"),
+])  # fmt: skip
+def test_pictures_that_do_not_suit_a_prior_raise_before_it_is_evaluated(changes, message, run):
+    config = run[0].copy_and_resolve_references()
+    config.eval.perceptual, config.eval.split = False, "train"
+    config.update_from_flattened_dict(changes)
+    with pytest.raises(ValueError, match=message):
+        evaluate.evaluate(config, run[1])
+
+
+def test_prior_divides_the_set_of_its_autoencoder_as_the_autoencoder_did(run):
+    config = run[0].copy_and_resolve_references()
+    other = read_config(config.autoencoder).data
+    config.data.name, config.data.split_rule = other.name, 3 - other.split_rule
+    PriorSetup.from_config(config)._compare_data()
+    assert config.data.split_rule == other.split_rule
 
 
 @pytest.mark.parametrize("changes, message", [

@@ -105,7 +105,7 @@ class Bottleneck(nn.Module, kw_only=True):
         latents = at_least_float32(latents)
         code = self.encode(atoms, latents, step)
         approximation = self.decode(atoms, code)
-        loss = self.loss(latents, approximation, code, atoms)
+        loss = self.loss(latents, approximation, code, atoms, step)
         return BottleneckOutput(self.pass_gradient(latents, approximation), loss, code)
 
     def random_atoms(self) -> Atoms:
@@ -146,7 +146,12 @@ class Bottleneck(nn.Module, kw_only=True):
         return straight_through(self.target(latents), approximation)
 
     def loss(
-        self, latents: Latents, approximation: Latents, code: SparseCode, atoms: Atoms
+        self,
+        latents: Latents,
+        approximation: Latents,
+        code: SparseCode,
+        atoms: Atoms,
+        step: Any = None,
     ) -> Scalar:
         """Returns the part of the training loss that the bottleneck adds."""
         return jnp.zeros((), latents.dtype)

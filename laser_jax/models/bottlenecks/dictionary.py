@@ -136,7 +136,12 @@ class DictionaryBottleneck(Bottleneck):
         return memory if statistics is None else memory | {"statistics": statistics}
 
     def loss(
-        self, latents: Latents, approximation: Latents, code: SparseCode, atoms: Atoms
+        self,
+        latents: Latents,
+        approximation: Latents,
+        code: SparseCode,
+        atoms: Atoms,
+        step: Any = None,
     ) -> Scalar:
         """Returns commitment_cost x MSE(target, sg(approximation)) + the loss of the atoms."""
         target = self.target(latents)

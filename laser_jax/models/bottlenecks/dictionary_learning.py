@@ -132,7 +132,12 @@ class DictionaryLearning(DictionaryBottleneck):
         return ResidualSteps(self.dict_learning_rate, every)
 
     def loss(
-        self, latents: Latents, approximation: Latents, code: SparseCode, atoms: Atoms
+        self,
+        latents: Latents,
+        approximation: Latents,
+        code: SparseCode,
+        atoms: Atoms,
+        step: Any = None,
     ) -> Scalar:
         """Returns the loss of `DictionaryBottleneck`, and the terms that have a weight.
 
@@ -140,7 +145,7 @@ class DictionaryLearning(DictionaryBottleneck):
         the latents is that of least squares over the support, and the mean squared cosine between
         atoms.
         """
-        loss = super().loss(latents, approximation, code, atoms)
+        loss = super().loss(latents, approximation, code, atoms, step)
         if self.coefficient_l1_weight or self.rate_weight:
             coefficients = optimal_coefficients(
                 self.signals(latents), lax.stop_gradient(atoms), lax.stop_gradient(code)

@@ -84,7 +84,12 @@ class HybridQuantizer(VectorQuantizer, kw_only=True):
         return self._approximated(self.sparse.choose(signals, others, step), others), codebook
 
     def loss(
-        self, latents: Latents, approximation: Latents, code: SparseCode, atoms: Atoms
+        self,
+        latents: Latents,
+        approximation: Latents,
+        code: SparseCode,
+        atoms: Atoms,
+        step: Any = None,
     ) -> Scalar:
         """Returns the commitment to the code, and the losses of both parts that have any."""
         target = self.target(latents)
@@ -94,9 +99,9 @@ class HybridQuantizer(VectorQuantizer, kw_only=True):
             return loss
         others = self._split(atoms)[1]
         signals = self.signals(latents)
-        sparse_code = sparse.choose(*lax.stop_gradient((signals, others)))
+        sparse_code = sparse.choose(*lax.stop_gradient((signals, others)), step)
         middle = from_patches(decode(sparse_code, others), as_pair(self.patch_size))
-        loss += sparse.loss(target, middle, sparse_code, others)
+        loss += sparse.loss(target, middle, sparse_code, others, step)
         return loss + self.learning.loss(middle, approximation)
 
     def further_metrics(self, dictionary: Any) -> dict[str, Scalar]:
