@@ -8,6 +8,7 @@ import sys
 
 from laser_jax import allocator
 from laser_jax.commands import compress, decompress, export, reconstruct, report, sample
+from laser_jax.paths import printable
 
 COMMANDS = (reconstruct, compress, decompress, sample, export, report)
 
@@ -22,7 +23,7 @@ def main(argv=None):
     try:
         return arguments.run(arguments)
     except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
+        print(printable(error), file=sys.stderr)
         return 1
 
 

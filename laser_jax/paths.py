@@ -101,8 +101,8 @@ def cache_directory():
 
 
 def printable(text):
-    """Returns text with undecodable bytes of file names escaped, so that UTF-8 can encode it."""
-    return text.encode(errors="backslashreplace").decode()
+    """Returns text, or a path, with undecodable bytes escaped, so that UTF-8 can encode it."""
+    return str(text).encode(errors="backslashreplace").decode()
 
 
 def _check_libraries(path, name):

@@ -55,6 +55,30 @@ def test_damaged_file_is_named_and_the_others_are_written(ready, pictures, capsy
     assert (back / "below/gray.png").exists() and not (back / "square.png").exists()
 
 
+def test_picture_that_no_file_holds_is_named_and_the_others_are_written(tmp_path, capsys):
+    folder, files = tmp_path / "pictures", tmp_path / "files"
+    folder.mkdir()
+    for name, shape in (("a long.png", (1, 70_000)), ("b small.png", (8, 8))):
+        Image.fromarray(np.zeros(shape, np.uint8)).save(folder / name)
+    assert main(["compress", "--codec=pixels", f"--out={files}", str(folder)]) == 1
+    said = capsys.readouterr()
+    assert "a long.png cannot be converted: a file holds sides up to 65536" in said.err
+    assert "1 of 2 pictures could not be converted" in said.err and "bytes in all" in said.out
+    assert [path.name for path in files.iterdir()] == ["b small.laser"]
+
+
+def test_names_that_are_not_utf8_are_printed_with_escapes(ready, pictures, capsys):  # noqa: F811
+    name, files, back = "\udcff", pictures / "files", pictures / "back"  # the byte 255
+    (pictures / "pictures/square.JPG").rename(pictures / f"pictures/{name}.jpg")
+    shutil.rmtree(pictures / "pictures/below")
+    assert run("compress", ready, files, pictures / "pictures") == 0
+    assert run("decompress", ready, back, files) == 0
+    assert run("reconstruct", ready, pictures / f"out {name}", back) == 0
+    assert capsys.readouterr().out.count(r"\udcff") == 5
+    assert run("decompress", ready, back, pictures / f"{name}.laser") == 1
+    assert r"\udcff.laser is no file" in capsys.readouterr().err
+
+
 def test_run_without_tables_is_a_clear_error(workdir, pictures, capsys):  # noqa: F811
     for command in ("compress", "decompress"):
         assert run(command, workdir, pictures / "out", pictures / "odd size.png") == 1
@@ -87,6 +111,8 @@ def test_codec_options_that_do_not_fit_are_clear_errors(ready, pictures, capsys)
     assert "--quality is an option of --codec=pixels" in capsys.readouterr().err
     assert main(["compress", "--codec=pixels", "--quality=101", *common]) == 1
     assert "quality must be from 1 to 100, got 101" in capsys.readouterr().err
+    assert main(["compress", "--codec=pixels", "--checkpoint=best", *common]) == 1
+    assert "--checkpoint is an option of --workdir" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["compress", *common])
     assert "--workdir --codec is required" in capsys.readouterr().err
@@ -94,4 +120,5 @@ def test_codec_options_that_do_not_fit_are_clear_errors(ready, pictures, capsys)
     files = pictures / "files"
     assert run("compress", ready, files, name) == 0
     assert main(["decompress", f"--out={pictures / 'out'}", str(files)]) == 1
-    assert "written by another model" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "written by another model" in error and "Give --workdir of the run" in error

@@ -18,6 +18,10 @@ def load_codec(arguments):
     """Returns the codec that the arguments name; files of `decompress` need none to be named."""
     quality = getattr(arguments, "quality", None)
     if arguments.workdir is None:
+        if arguments.checkpoint is not None:
+            raise ValueError(
+                "--checkpoint is an option of --workdir; --codec=pixels has one model."
+            )
         return PixelCodec() if quality is None else PixelCodec(quality)
     if quality is not None:
         raise ValueError("--quality is an option of --codec=pixels; a run has one quality.")
@@ -44,7 +48,12 @@ class PixelCodec:
         return self._pixels.compress(images, self._quality)
 
     def decompress(self, files):
-        return self._pixels.decompress(files)
+        from laser_jax.tokens.container import AnotherModel
+
+        try:
+            return self._pixels.decompress(files)
+        except AnotherModel as error:
+            raise ValueError(f"{error} Give --workdir of the run that wrote it.") from error
 
 
 class RunCodec:

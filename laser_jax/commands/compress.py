@@ -30,7 +30,7 @@ def add(commands):
 
 
 def run(arguments):
-    """Writes the compressed files and their totals; returns 1 if a picture could not be read."""
+    """Writes the compressed files and their totals; returns 1 if a picture failed."""
     results = new_results(arguments, pictures_below, COMPRESSED)
 
     from laser_jax.files import whole_file

@@ -24,7 +24,7 @@ def add(commands):
 
 
 def run(arguments):
-    """Writes the pictures of compressed files; returns 1 if a file could not be read."""
+    """Writes the pictures of compressed files; returns 1 if a file failed."""
     results = new_results(arguments, compressed_below, ".png")
     codec = load_codec(arguments)
 

@@ -1,6 +1,7 @@
 """export: writes the tokens of a data set."""
 
 from laser_jax.commands.runs import add_run, load_run, new_path
+from laser_jax.paths import printable
 
 
 def add(commands):
@@ -40,5 +41,5 @@ def run(arguments):
     tokens.parent.mkdir(parents=True, exist_ok=True)
     export_tokens(tokens.parent, model.codec, sources, batch_size=model.config.eval.batch_size)
     for split, source in sources.items():
-        print(f"{tokens / split}.array_record  {len(source)} pictures")
+        print(f"{printable(tokens / split)}.array_record  {len(source)} pictures")
     return 0

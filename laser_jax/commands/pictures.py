@@ -5,6 +5,7 @@ import pathlib
 import sys
 
 from laser_jax.commands.runs import check_new
+from laser_jax.paths import printable, resolve_path
 
 IN_DIRECTORIES = "Those in a directory keep their path below it."
 
@@ -24,8 +25,6 @@ def add_command(commands, name, kind, kinds, *, add_model, summary, details):
 
 def new_results(arguments, files_below, suffix):
     """Returns result -> picture, both paths, before the slow imports; see `name_results`."""
-    from laser_jax.paths import resolve_path
-
     out = resolve_path(arguments.out, "--out")
     results = name_results(arguments.pictures, out, files_below, suffix)
     check_new(results, arguments)
@@ -33,12 +32,13 @@ def new_results(arguments, files_below, suffix):
 
 
 def convert_all(results, read, write, kind):
-    """Reads each picture and writes its result, a line each; returns 1 if one was not readable.
+    """Reads each picture and writes its result, a line each; returns 1 if one failed.
 
     Args:
       results: result -> picture.
       read: a function of the picture's path.
-      write: a function of the result's path and what was read; it returns what to print.
+      write: a function of the result's path and what was read; it returns what to print, and
+        raises ValueError for what it cannot take.
       kind: what is read, in the plural.
     """
     failures = 0
@@ -46,13 +46,19 @@ def convert_all(results, read, write, kind):
         try:
             image = read(picture)
         except Exception as error:  # Pillow's decoders raise many kinds for broken files
-            print(f"{picture} cannot be read: {error}", file=sys.stderr)
+            print(printable(f"{picture} cannot be read: {error}"), file=sys.stderr)
             failures += 1
             continue
         result.parent.mkdir(parents=True, exist_ok=True)
-        print(f"{number}/{len(results)}  {result}  {write(result, image)}", flush=True)
+        try:
+            said = write(result, image)
+        except ValueError as error:
+            print(printable(f"{picture} cannot be converted: {error}"), file=sys.stderr)
+            failures += 1
+            continue
+        print(printable(f"{number}/{len(results)}  {result}  {said}"), flush=True)
     if failures:
-        print(f"{failures} of {len(results)} {kind} could not be read.", file=sys.stderr)
+        print(f"{failures} of {len(results)} {kind} could not be converted.", file=sys.stderr)
     return 1 if failures else 0
 
 

@@ -1,7 +1,5 @@
 """reconstruct: encodes and decodes pictures."""
 
-import os
-
 from laser_jax.commands.pictures import (
     IN_DIRECTORIES,
     add_command,
@@ -13,6 +11,7 @@ from laser_jax.commands.pictures import (
     write_picture,
 )
 from laser_jax.commands.runs import add_run, load_run, new_path
+from laser_jax.paths import printable
 
 QUALITIES = "qualities.csv"
 
@@ -34,7 +33,7 @@ def add(commands):
 
 
 def run(arguments):
-    """Writes the reconstructions and their qualities; returns 1 if a picture cannot be read."""
+    """Writes the reconstructions and their qualities; returns 1 if a picture failed."""
     results = new_results(arguments, pictures_below, ".png")
 
     qualities = new_path(arguments, QUALITIES)
@@ -46,7 +45,6 @@ def run(arguments):
     from laser_jax.evaluation.any_size import reconstruct_any_size
     from laser_jax.files import whole_file
     from laser_jax.metrics import ssim
-    from laser_jax.paths import printable
 
     model, rows = load_run(arguments), []
 
@@ -59,7 +57,7 @@ def run(arguments):
         decibels = float(picture_psnr(image, found))
         # SSIM's window has 11 pixels.
         likeness = float(ssim(image[None], found[None])[0]) if min(height, width) > 10 else None
-        names = (printable(os.fspath(path)) for path in (results[result], result))
+        names = (printable(path) for path in (results[result], result))
         rows.append((*names, width, height, round(decibels, 4), likeness and round(likeness, 5)))
         return f"{decibels:.2f} dB"
 
@@ -70,5 +68,5 @@ def run(arguments):
             lines.writerow(("picture", "result", "width", "height", "psnr", "ssim"))
             lines.writerows(rows)
         mean = sum(row[4] for row in rows) / len(rows)
-        print(f"{qualities}  {len(rows)} pictures, mean PSNR {mean:.2f} dB")
+        print(f"{printable(qualities)}  {len(rows)} pictures, mean PSNR {mean:.2f} dB")
     return failed

@@ -1,6 +1,7 @@
 """report: writes one HTML page of a run."""
 
 from laser_jax.commands.runs import add_run, new_path
+from laser_jax.paths import printable
 
 
 def add(commands):
@@ -23,5 +24,5 @@ def run(arguments):
     from laser_jax.run_page import write_page
 
     write_page(arguments.workdir, out, checkpoint=arguments.checkpoint)
-    print(out)
+    print(printable(out))
     return 0

@@ -7,8 +7,8 @@ def add_run(command, *, kind="run", checkpoint="newest"):
     add_checkpoint(command, checkpoint)
 
 
-def add_checkpoint(command, default="newest"):
-    """Adds the option of the checkpoint."""
+def add_checkpoint(command, default=None):
+    """Adds the option of the checkpoint; None: `load_run` takes the newest."""
     command.add_argument("--checkpoint", default=default, choices=("newest", "best"))
 
 
@@ -35,7 +35,7 @@ def load_run(arguments):
     """Returns the `TrainedAutoencoder` that the arguments name."""
     from laser_jax.trained import TrainedAutoencoder, load
 
-    model = load(arguments.workdir, checkpoint=arguments.checkpoint)
+    model = load(arguments.workdir, checkpoint=arguments.checkpoint or "newest")
     if not isinstance(model, TrainedAutoencoder):
         raise ValueError(f"{arguments.workdir} holds a prior; give the run of an autoencoder.")
     return model

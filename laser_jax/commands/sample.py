@@ -2,6 +2,7 @@
 
 from laser_jax.commands.pictures import write_picture
 from laser_jax.commands.runs import add_run, new_path
+from laser_jax.paths import printable
 
 
 def add(commands):
@@ -52,5 +53,6 @@ def run(arguments):
     seconds = time.perf_counter() - begin
     out.parent.mkdir(parents=True, exist_ok=True)
     write_picture(out, np.round(255 * atom_sheet(images)).astype(np.uint8))
-    print(f"{out}  {len(images)} pictures, {len(images) / seconds:.1f} a second with compilation")
+    speed = f"{len(images) / seconds:.1f} a second with compilation"
+    print(f"{printable(out)}  {len(images)} pictures, {speed}")
     return 0

@@ -1,8 +1,9 @@
 """Pictures to files and back with the model that ships with the package."""
 
+import operator
+
 import numpy as np
 
-from laser_jax.checks import check_at_least
 from laser_jax.images import check_images, extended
 from laser_jax.pixels.model import QUALITIES, shipped_model
 from laser_jax.pixels.patches import decode_patches, encode_patches
@@ -60,8 +61,11 @@ def is_pixel_file(data):
 
 def check_quality(quality):
     """Raises ValueError unless the quality is an integer from 1 to 100."""
-    check_at_least("quality", quality, 1)
-    if quality > QUALITIES:
+    try:
+        operator.index(quality)
+    except TypeError:
+        raise ValueError(f"quality must be an integer, got {quality!r}.") from None
+    if not 1 <= quality <= QUALITIES:
         raise ValueError(f"quality must be from 1 to {QUALITIES}, got {quality}.")
 
 

@@ -17,6 +17,10 @@ LARGEST_SIDE = 2**16  # pixels
 LARGEST_AREA = 2**26  # pixels of all pictures of a file
 
 
+class AnotherModel(ValueError):
+    """A file was written by another model."""
+
+
 class Run(NamedTuple):
     """Pictures of equal size: how many, and their size in pixels."""
 
@@ -64,7 +68,7 @@ def read_container(data: bytes, fingerprint: bytes) -> tuple[list[Run], bytes]:
     if _checksum(body) != data[-_CHECKSUM:]:
         raise ValueError("the file is damaged or truncated: its checksum does not fit.")
     if body[start : start + _FINGERPRINT] != fingerprint:
-        raise ValueError(
+        raise AnotherModel(
             f"the file was written by another model: its fingerprint is "
             f"{body[start : start + _FINGERPRINT].hex()}, this model's is {fingerprint.hex()}."
         )

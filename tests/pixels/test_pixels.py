@@ -236,7 +236,7 @@ def test_damaged_files_raise_and_damaged_payloads_give_a_picture_or_raise():
 
 
 def test_wrong_images_and_qualities_raise():
-    for quality in (0, 101):
+    for quality in (0, 101, 75.5, "75", float("nan"), None):
         with pytest.raises(ValueError, match="quality must be"):
             pixels.compress([smooth(0, 8, 8)], quality, model=small_model())
     for image in (np.zeros((8, 8), np.uint8), np.zeros((0, 8, 3), np.uint8), np.zeros((8, 8, 2))):
