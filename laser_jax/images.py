@@ -35,6 +35,21 @@ def check_images(**images: Any) -> None:
             )
 
 
+def check_picture(image: Any, channels: int) -> np.ndarray:
+    """Returns one image `(H, W, channels)`, uint8 or in [0, 1], as an array.
+
+    Raises:
+      ValueError: if it has another shape or is empty, or as `check_images`.
+    """
+    image = np.asarray(image)
+    if image.ndim != 3 or image.shape[-1] != channels or image.size == 0:
+        raise ValueError(
+            f"an image must have shape (H, W, {channels}) and not be empty, got {image.shape}."
+        )
+    check_images(images=image[None])
+    return image
+
+
 def as_unit(**images: Any) -> list[Array]:
     """Returns images, uint8 or in [0, 1], as floats in [0, 1] of one type, at least float32.
 

@@ -7,10 +7,11 @@ that of the whole picture.
 """
 
 import itertools
+import math
 
 import numpy as np
 
-from laser_jax.images import extended
+from laser_jax.images import check_picture, extended
 from laser_jax.models import inference
 
 MOST_PIXELS = 2**20  # of a picture, or of a tile of a larger one
@@ -19,7 +20,7 @@ _MARGIN = 6  # positions of the latents, beyond those of the residual blocks
 _RAMP = 4  # positions over which neighbouring tiles are blended
 
 
-def reconstruct_any_size(model, variables, image, *, most_pixels=MOST_PIXELS):
+def reconstruct_any_size(model, variables, image, *, most_pixels=None):
     """Returns the reconstruction `(H, W, C)`, float32 in [0, 1], of one image.
 
     Args:
@@ -27,18 +28,24 @@ def reconstruct_any_size(model, variables, image, *, most_pixels=MOST_PIXELS):
       variables: its variables for evaluation.
       image: `(H, W, C)`, uint8 or float in [0, 1]. It is extended by reflection to a size that
         the model takes, and the result cropped back.
-      most_pixels: bound of what is computed at once.
+      most_pixels: bound of what is computed at once; None: 2^20, or more where tiles of so few
+        pixels would be more than half overlap.
 
     Raises:
-      ValueError: if tiles of so few pixels would be all margin.
+      ValueError: if the image has a wrong shape or is outside [0, 1], or tiles of `most_pixels`
+        would be all overlap.
     """
+    image = check_picture(image, model.in_channels)
     height, width, _ = image.shape
     whole = extended(image, model.signal_shape)
+    margin, ramp = overlap(model)
+    shared = 2 * margin + ramp
+    if most_pixels is None:
+        most_pixels = max(MOST_PIXELS, math.prod(2 * shared + each for each in model.signal_shape))
     if whole[..., 0].size <= most_pixels:
         found = inference.reconstruct(model, variables, whole[None])
         return np.asarray(found)[0, :height, :width]
-    margin, ramp = overlap(model)
-    axes = _tiles(whole.shape[:2], model.signal_shape, most_pixels, 2 * margin + ramp)
+    axes = _tiles(whole.shape[:2], model.signal_shape, most_pixels, shared)
     total = np.zeros(whole.shape, np.float32)
     weight = np.zeros((*whole.shape[:2], 1), np.float32)
     for (top, down), (left, across) in itertools.product(*axes):
@@ -54,9 +61,11 @@ def reconstruct_any_size(model, variables, image, *, most_pixels=MOST_PIXELS):
 
 def overlap(model):
     """Returns the margin of a tile and the ramp between two, in pixels."""
-    # Before and after the bottleneck, each block and its convolutions reach this far.
-    positions = 2 * model.num_residual_blocks + _MARGIN
-    return positions * 2**model.num_downsamples, _RAMP * 2**model.num_downsamples
+    # Before and after the bottleneck, each block and its convolutions reach this far. Between them
+    # a position depends on all of its patch.
+    scale = 2**model.num_downsamples
+    positions = 2 * model.num_residual_blocks + _MARGIN + max(model.signal_shape) // scale - 1
+    return positions * scale, _RAMP * scale
 
 
 def _tiles(shape, unit, most_pixels, shared):

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from laser_jax.files import whole_file
-from laser_jax.images import check_images, extended
+from laser_jax.images import check_picture, extended
 from laser_jax.metrics import squared_error_to_psnr
 from laser_jax.models import inference
 from laser_jax.models.inference import code_atoms
@@ -74,13 +74,7 @@ class TokenCodec:
         """Returns a file's bytes for each image; see `TrainedAutoencoder.compress`."""
         files = []
         for image in images:
-            image, channels = np.asarray(image), self.model.in_channels
-            if image.ndim != 3 or image.shape[-1] != channels or image.size == 0:
-                raise ValueError(
-                    f"an image must have shape (H, W, {channels}) and not be empty, "
-                    f"got {image.shape}."
-                )
-            check_images(images=image[None])
+            image = check_picture(image, self.model.in_channels)
             check_pictures([Run(1, *image.shape[:2])], self.tables.layout, self.model.signal_shape)
             tokens = self.to_tokens(extended(image, self.model.signal_shape)[None])
             files.append(self._packed([(tokens, image.shape[:2])]))

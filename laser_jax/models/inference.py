@@ -49,7 +49,9 @@ def decode_atoms(model: Autoencoder, variables: Any) -> Float[Array, "n s s C"]:
         return to_unit(decode_with(jnp.ones(index.shape)))
     middle = jnp.zeros((1, 3, 3, 1)).at[0, 1, 1, 0].set(1)
     added = decode_with(middle) - decode_with(0 * middle)
-    return to_unit(added / jnp.max(jnp.abs(added), axis=(1, 2, 3), keepdims=True))
+    largest = jnp.max(jnp.abs(added), axis=(1, 2, 3), keepdims=True)
+    # 0, for a gray image, if the decoder ignores the atom.
+    return to_unit(added / jnp.maximum(largest, jnp.finfo(added.dtype).tiny))
 
 
 @functools.partial(compiler.jit, static_argnums=0)

@@ -16,6 +16,8 @@ from laser_jax.models.precision import at_least_float32
 
 # Groups of a normalisation, and the least channels of one: with 128 channels 32 groups of 4.
 _MOST_GROUPS, _LEAST_CHANNELS = 32, 4
+# Weights of an attention computed at once, for each image: those of 64x64 positions.
+_MOST_WEIGHTS = 2**24
 
 
 class VQGANEncoder(Network):
@@ -129,8 +131,28 @@ class SelfAttention(nn.Module):
             nn.Dense(channels, dtype=self.dtype, name=name)(normal)
             for name in ("query", "key", "value")
         )
-        found = jax.nn.dot_product_attention(query, key, value).reshape(x.shape)
+        found = attend(query, key, value).reshape(x.shape)
         return x + nn.Dense(channels, dtype=self.dtype, name="out")(found)
+
+
+def attend(
+    query: Float[Array, "b n 1 c"], key: Float[Array, "b n 1 c"], value: Float[Array, "b n 1 c"]
+) -> Float[Array, "b n 1 c"]:
+    """Returns the attention over all positions, in memory that grows with n and not with n^2.
+
+    Above 64x64 positions it is computed for blocks of queries, one after the other, and again in
+    the backward pass.
+    """
+    b, n, _, channels = query.shape
+    size = _MOST_WEIGHTS // n
+    if n <= size:
+        return jax.nn.dot_product_attention(query, key, value)
+    size = max(1, size)
+    blocks = jnp.pad(query, ((0, 0), (0, -n % size), (0, 0), (0, 0)))
+    blocks = jnp.moveaxis(blocks.reshape(b, -1, size, 1, channels), 1, 0)
+    of_block = jax.checkpoint(lambda block: jax.nn.dot_product_attention(block, key, value))
+    found = jnp.moveaxis(jax.lax.map(of_block, blocks), 0, 1)
+    return found.reshape(b, -1, 1, channels)[:, :n]
 
 
 def group_norm(x: Float[Array, "b h w c"], dtype: Any, name: str) -> Float[Array, "b h w c"]:

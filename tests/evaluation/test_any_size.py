@@ -10,13 +10,13 @@ from laser_jax.images import extended
 from laser_jax.models import Autoencoder, DictionaryLearning, VectorQuantizer, inference
 
 SMALL = {"num_downsamples": 1, "num_hiddens": 4, "num_residual_blocks": 1}
-SPARSE = DictionaryLearning(num_embeddings=16, embedding_dim=4, sparsity_level=2, patch_size=(1, 2))
+SPARSE = DictionaryLearning(num_embeddings=16, embedding_dim=4, sparsity_level=2, patch_size=(1, 8))
 
 
 def built(bottleneck):
     model = Autoencoder(bottleneck=bottleneck, **SMALL)
     init = jax.jit(model.init)
-    return model, init(jax.random.key(0), np.zeros((1, 8, 8, 3), np.float32))
+    return model, init(jax.random.key(0), np.zeros((1, 8, 16, 3), np.float32))
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +41,30 @@ def test_tiles_of_a_convolutional_model_change_nothing(picture, monkeypatch):
         return real(model, variables, images)
 
     monkeypatch.setattr(any_size.inference, "reconstruct", counted)
-    tiled = reconstruct_any_size(model, variables, picture, most_pixels=4096)
-    assert len(shapes) == 1 and np.prod(shapes.pop()) <= 4096  # one shape is compiled
+    tiled = reconstruct_any_size(model, variables, picture, most_pixels=96**2)
+    assert len(shapes) == 1 and np.prod(shapes.pop()) <= 96**2  # one shape is compiled
     np.testing.assert_allclose(tiled, whole, atol=2e-5)
+
+
+def test_tiles_of_a_deep_model_are_larger_instead_of_all_overlap(picture, monkeypatch):
+    deep = Autoencoder(bottleneck=SPARSE, **{**SMALL, "num_downsamples": 2})
+    monkeypatch.setattr(any_size, "MOST_PIXELS", 2**12)
+    monkeypatch.setattr(any_size.inference, "reconstruct", lambda model, variables, x: x)
+    large = np.tile(picture, (3, 3, 1))
+    with pytest.raises(ValueError, match="give more"):
+        reconstruct_any_size(deep, None, large, most_pixels=any_size.MOST_PIXELS)
+    np.testing.assert_allclose(reconstruct_any_size(deep, None, large), large, atol=1e-6)
+
+
+@pytest.mark.parametrize("image, message", [
+    (np.full((8, 8, 3), 200.0), r"in \[0, 1\], got float64 in"),
+    (np.full((8, 8, 3), np.nan), "nan"),
+    (np.zeros((8, 8), np.uint8), r"shape \(H, W, 3\) and not be empty, got \(8, 8\)"),
+])  # fmt: skip
+def test_pictures_of_a_wrong_shape_or_range_raise(image, message):
+    model = Autoencoder(bottleneck=SPARSE, **SMALL)
+    with pytest.raises(ValueError, match=message):
+        reconstruct_any_size(model, None, image)
 
 
 def test_tiles_are_blended_without_a_visible_border(picture, monkeypatch):
@@ -66,5 +87,5 @@ def test_tiles_are_blended_without_a_visible_border(picture, monkeypatch):
 
 def test_tiles_without_room_for_their_overlap_raise(picture):
     model, variables = built(SPARSE)
-    with pytest.raises(ValueError, match="tiles of 400 pixels would be all overlap, 40 pixels"):
+    with pytest.raises(ValueError, match="tiles of 400 pixels would be all overlap, 68 pixels"):
         reconstruct_any_size(model, variables, picture, most_pixels=400)

@@ -62,6 +62,14 @@ def test_a_figure_of_atoms_decodes_at_most_1024(m, shown):
     assert images.shape == (shown, 12, 12, 3)
 
 
+def test_image_of_an_atom_that_the_decoder_ignores_is_gray():
+    model = Autoencoder(bottleneck=small_bottleneck(), **SMALL)
+    init = functools.partial(model.init, jax.random.key(0))
+    shapes = jax.eval_shape(init, jnp.zeros((1, 16, 16, 3)))
+    variables = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+    np.testing.assert_array_equal(decode_atoms(model, variables), np.float32(0.5))
+
+
 def test_images_of_other_shapes_raise_with_their_shape():
     model = Autoencoder(bottleneck=small_bottleneck(), **SMALL)
     with pytest.raises(ValueError, match="image size 18x16 is not divisible by the downsampling 4"):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from laser_jax.models import Autoencoder, DictionaryLearning, VectorQuantizer
+from laser_jax.models import Autoencoder, DictionaryLearning, VectorQuantizer, vqgan
 from laser_jax.models.vqgan import SelfAttention, num_groups
 
 PUBLISHED = {
@@ -128,6 +128,41 @@ def test_attention_is_softmax_attention_over_all_positions():
     weights = np.exp(query @ key.T / 2)
     found = weights / weights.sum(1, keepdims=True) @ value @ params["out"]["kernel"]
     np.testing.assert_allclose(out, x + found.reshape(x.shape), atol=1e-5)
+
+
+def sizes_of(jaxpr):
+    """Yields the sizes of all arrays of a program, those of inner programs too."""
+    for equation in jaxpr.eqns:
+        yield from (x.aval.size for x in equation.outvars)
+        for parameter in jax.tree.leaves(equation.params, is_leaf=lambda x: hasattr(x, "eqns")):
+            inner = getattr(parameter, "jaxpr", parameter)
+            if hasattr(inner, "eqns"):
+                yield from sizes_of(inner)
+
+
+def test_attention_in_blocks_is_that_of_all_queries_and_so_is_its_gradient(monkeypatch):
+    inputs = np.random.default_rng(0).standard_normal((3, 2, 10, 1, 4)).astype("float32")
+
+    def found():
+        def loss(*inputs):
+            out = vqgan.attend(*inputs)
+            return jnp.sum(jnp.sin(out)), out
+
+        return jax.jit(jax.value_and_grad(loss, (0, 1, 2), has_aux=True))(*inputs)
+
+    whole = found()
+    monkeypatch.setattr(vqgan, "_MOST_WEIGHTS", 40)  # blocks of 4 queries, the last of 2
+    again = found()
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6), whole, again)
+
+
+@pytest.mark.parametrize("side, blocks", [(64, False), (128, True), (256, True)])
+def test_attention_of_many_positions_never_holds_all_their_weights(side, blocks):
+    x = jax.ShapeDtypeStruct((1, side**2, 1, 8), jnp.float32)
+    step = jax.grad(lambda *x: jnp.sum(vqgan.attend(*x)), (0, 1, 2))
+    jaxpr = jax.make_jaxpr(step)(x, x, x).jaxpr
+    assert max(sizes_of(jaxpr)) == 2**24
+    assert any(equation.primitive.name == "scan" for equation in jaxpr.eqns) == blocks
 
 
 @pytest.mark.parametrize("changes, message", [
