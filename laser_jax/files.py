@@ -47,6 +47,21 @@ def write_json(path, values):
         partial.write_text(json.dumps(values, indent=2) + "\n")
 
 
+def read_json(path):
+    """Returns the values of a JSON file.
+
+    Raises:
+      OSError: if the file cannot be read.
+      ValueError: if it is not JSON; the text names the file.
+    """
+    try:
+        return json.loads(pathlib.Path(path).read_text())
+    except ValueError as error:  # not JSON, or not UTF-8
+        raise ValueError(
+            f"{path} is not JSON, so it may be cut: {error}. Make it again, or move it away."
+        ) from error
+
+
 @contextlib.contextmanager
 def optional_file(path):
     """Context manager that logs any error of writing an optional file instead of raising it."""

@@ -3,14 +3,13 @@
 import base64
 import html
 import io
-import json
 
 import numpy as np
 
 from laser_jax.figures import atom_sheet
 from laser_jax.figures.comparisons import usage_bars
 from laser_jax.figures.curves import curve_figure, read_scalars
-from laser_jax.files import whole_file
+from laser_jax.files import read_json, whole_file
 from laser_jax.models.inference import decode_atoms
 from laser_jax.paths import printable, resolve_path, resolve_workdir
 from laser_jax.trained import TrainedAutoencoder, load
@@ -47,9 +46,7 @@ def write_page(workdir, path, *, checkpoint="newest"):
     text = (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
         f"<style>{_STYLE}</style></head><body><h1>{title}</h1>\n"
-        f"<p>{html.escape(printable(str(workdir)))}, step {int(trained.state.step)}</p>\n"
-        + "\n".join(parts)
-        + "\n</body></html>\n"
+        f"<p>{html.escape(printable(str(workdir)))}</p>\n" + "\n".join(parts) + "\n</body></html>\n"
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as partial:
@@ -59,7 +56,7 @@ def write_page(workdir, path, *, checkpoint="newest"):
 def _metrics(workdir):
     """The table of all metrics: a column for the end of training and each evaluation."""
     files = [workdir / "metrics.json", *sorted(workdir.glob("evaluation*.json"))]
-    columns = {file.stem: json.loads(file.read_text()) for file in files if file.exists()}
+    columns = {file.stem: read_json(file) for file in files if file.exists()}
     if not columns:
         return "<p>There are no metrics yet: the run has not ended and was not evaluated.</p>"
     if "metrics" in columns:
@@ -91,16 +88,21 @@ def _pictures(workdir):
 def _atoms(trained):
     from PIL import Image
 
-    uses = np.asarray(trained.state.dictionary["usage"])
+    bottleneck, step = trained.model.bottleneck, int(trained.state.step)
     sheet = atom_sheet(decode_atoms(trained.model, trained.variables))
     pixels = np.round(255 * sheet).astype(np.uint8)
     file = io.BytesIO()
     Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels).save(file, "PNG")
-    name = trained.config.model.bottleneck
-    return [
-        "<h2>Use of the atoms in training</h2>", _of_figure(usage_bars({name: uses})),
-        "<h2>Atoms, decoded</h2>", _image(file.getvalue()),
-    ]  # fmt: skip
+    parts = [f"<h2>Atoms at step {step}, decoded</h2>", _image(file.getvalue())]
+    if not bottleneck.is_learned:  # its use is not followed in training
+        return parts
+    uses = {trained.config.model.bottleneck: np.asarray(trained.state.dictionary["usage"])}
+    figure = usage_bars(uses, least=bottleneck.min_usage)
+    text = (
+        f"<p>Decayed averages. Used is what has at least {bottleneck.min_usage:g} (min_usage) of "
+        "the mean use.</p>"
+    )
+    return [f"<h2>Recent use of the atoms at step {step}</h2>", text, _of_figure(figure), *parts]
 
 
 def _table(head, rows):

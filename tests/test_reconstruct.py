@@ -10,6 +10,8 @@ from PIL import Image
 
 import laser_jax
 from laser_jax.__main__ import main
+from laser_jax.commands import pictures as pictures_module
+from laser_jax.commands import reconstruct
 
 STORED = pathlib.Path(__file__).parent / "stored" / "vq.tar.gz"
 
@@ -81,6 +83,51 @@ def test_existing_result_is_kept_unless_overwrite_is_given(workdir, pictures, ca
     assert (pictures / "out" / "odd size.png").read_text() == "mine"
     assert "--overwrite" in capsys.readouterr().err
     assert run(workdir, pictures, "odd size.png", flags=["--overwrite"]) == 0
+
+
+def rows_of(out):
+    with open(out / "qualities.csv", newline="") as file:
+        return {pathlib.Path(row["result"]).name: row for row in csv.DictReader(file)}
+
+
+def test_qualities_of_earlier_commands_are_kept(workdir, pictures, capsys):
+    out = pictures / "out"
+    assert run(workdir, pictures, "odd size.png") == 0
+    assert run(workdir, pictures, "pictures/square.JPG") == 0
+    first = rows_of(out)
+    assert set(first) == {"odd size.png", "square.png"}
+    (pictures / "other").mkdir()
+    Image.new("RGB", (32, 32)).save(pictures / "other/square.png")
+    assert run(workdir, pictures, "other", flags=["--overwrite"]) == 0
+    second = rows_of(out)
+    assert second["odd size.png"] == first["odd size.png"] and len(second) == 2
+    assert second["square.png"]["psnr"] != first["square.png"]["psnr"]
+    (out / "qualities.csv").write_text("mine")
+    assert run(workdir, pictures, "pictures/below/gray.webp") == 1
+    assert "qualities.csv is no file of this command" in capsys.readouterr().err
+    assert (out / "qualities.csv").read_text() == "mine" and not (out / "gray.png").exists()
+
+
+def test_qualities_are_written_when_an_error_ends_the_command(workdir, pictures, monkeypatch):
+    real, calls = pictures_module.write_picture, []
+
+    def full(path, image):
+        if len(calls) == 1:
+            raise OSError("no space left")
+        calls.append(path)
+        real(path, image)
+
+    monkeypatch.setattr(reconstruct, "write_picture", full)
+    assert run(workdir, pictures, "odd size.png", "pictures") == 1
+    assert set(rows_of(pictures / "out")) == {"odd size.png"}
+
+
+def test_pictures_of_one_name_keep_their_suffixes(workdir, pictures):
+    image = Image.open(pictures / "pictures" / "square.JPG")
+    image.save(pictures / "pictures" / "square.png")
+    assert run(workdir, pictures, "pictures") == 0
+    found = {path.name for path in (pictures / "out").glob("*.png")}
+    assert found == {"square.JPG.png", "square.png.png"}
 
 
 def test_unreadable_picture_is_named_and_the_others_are_written(workdir, pictures, capsys):

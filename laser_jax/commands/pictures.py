@@ -1,5 +1,6 @@
 """What the commands of many files share: options, names of results, and the loop over files."""
 
+import collections
 import os
 import pathlib
 import sys
@@ -75,6 +76,9 @@ def pictures_below(directory):
 def name_results(pictures, out, files_below, suffix):
     """Returns result -> picture, both paths, for files and for those in directories.
 
+    Pictures whose names differ in their suffixes alone keep these in the names of their results:
+    `cat.jpg.png` and `cat.webp.png`.
+
     Args:
       pictures: files and directories.
       out: directory of the results.
@@ -85,19 +89,20 @@ def name_results(pictures, out, files_below, suffix):
       ValueError: if there is no such file, a directory has no picture, a result would replace a
         picture, or two pictures have the same result.
     """
-
-    found = []
+    found = []  # pictures, and their names below `out`
     for name in map(pathlib.Path, pictures):
         if name.is_dir():
-            files = files_below(name)
-            found += [(name / file, (out / file).with_suffix(suffix)) for file in files]
+            found += [(name / file, pathlib.Path(file)) for file in files_below(name)]
         elif name.is_file():
-            found.append((name, out / f"{name.stem}{suffix}"))
+            found.append((name, pathlib.Path(name.name)))
         else:
             raise ValueError(f"{name} is no file and no directory.")
     sources = {picture.resolve() for picture, _ in found}
+    taken = collections.Counter(name.with_suffix("") for _, name in found)
     results = {}
-    for picture, result in found:
+    for picture, name in found:
+        stem = name.with_suffix("") if taken[name.with_suffix("")] == 1 else name
+        result = out / stem.with_name(f"{stem.name}{suffix}")
         if result.resolve() in sources:
             raise ValueError(f"{result} is one of the pictures; choose another --out.")
         if result in results:

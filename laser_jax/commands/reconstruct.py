@@ -1,5 +1,7 @@
 """reconstruct: encodes and decodes pictures."""
 
+import csv
+
 from laser_jax.commands.pictures import (
     IN_DIRECTORIES,
     add_command,
@@ -10,10 +12,12 @@ from laser_jax.commands.pictures import (
     read_picture,
     write_picture,
 )
-from laser_jax.commands.runs import add_run, load_run, new_path
-from laser_jax.paths import printable
+from laser_jax.commands.runs import add_run, load_run
+from laser_jax.files import whole_file
+from laser_jax.paths import printable, resolve_path
 
 QUALITIES = "qualities.csv"
+_COLUMNS = ("picture", "result", "width", "height", "psnr", "ssim")
 
 
 def add(commands):
@@ -23,8 +27,9 @@ def add(commands):
         add_model=add_run,
         summary="encode and decode pictures",
         details="Writes DIR/NAME.png for each picture, in its own size, after encoding and "
-        f"decoding it, and {QUALITIES} with the PSNR and SSIM of each. {IN_DIRECTORIES} Pictures "
-        "of more than a million pixels are taken in tiles that pass into each other.",
+        f"decoding it, and {QUALITIES} with the PSNR and SSIM of each, added to those of earlier "
+        f"commands. {IN_DIRECTORIES} Pictures of more than a million pixels are taken in tiles "
+        "that pass into each other.",
     )  # fmt: skip
     command.add_argument(
         "--side-by-side", action="store_true", help="write the original left of each result"
@@ -36,17 +41,15 @@ def run(arguments):
     """Writes the reconstructions and their qualities; returns 1 if a picture failed."""
     results = new_results(arguments, pictures_below, ".png")
 
-    qualities = new_path(arguments, QUALITIES)
-
-    import csv
+    qualities = resolve_path(arguments.out, "--out") / QUALITIES
+    earlier, rows = _read_qualities(qualities), {}
 
     import numpy as np
 
     from laser_jax.evaluation.any_size import reconstruct_any_size
-    from laser_jax.files import whole_file
     from laser_jax.metrics import ssim
 
-    model, rows = load_run(arguments), []
+    model = load_run(arguments)
 
     def write(result, image):
         found = reconstruct_any_size(model.model, model.variables, image)
@@ -57,16 +60,37 @@ def run(arguments):
         decibels = float(picture_psnr(image, found))
         # SSIM's window has 11 pixels.
         likeness = float(ssim(image[None], found[None])[0]) if min(height, width) > 10 else None
-        names = (printable(path) for path in (results[result], result))
-        rows.append((*names, width, height, round(decibels, 4), likeness and round(likeness, 5)))
+        picture, result = printable(results[result]), printable(result)
+        quality = round(decibels, 4), likeness and round(likeness, 5)
+        rows[result] = (picture, result, width, height, *quality)
         return f"{decibels:.2f} dB"
 
-    failed = convert_all(results, lambda path: read_picture(path, model), write, "pictures")
-    if rows:
-        with whole_file(qualities) as partial, open(partial, "w", newline="") as file:
-            lines = csv.writer(file)
-            lines.writerow(("picture", "result", "width", "height", "psnr", "ssim"))
-            lines.writerows(rows)
-        mean = sum(row[4] for row in rows) / len(rows)
-        print(f"{printable(qualities)}  {len(rows)} pictures, mean PSNR {mean:.2f} dB")
-    return failed
+    try:
+        return convert_all(results, lambda path: read_picture(path, model), write, "pictures")
+    finally:  # what is done is kept if the next picture ends the command
+        if rows:
+            _write_qualities(qualities, {**earlier, **rows})
+            mean = sum(row[4] for row in rows.values()) / len(rows)
+            print(f"{printable(qualities)}  {len(rows)} pictures, mean PSNR {mean:.2f} dB")
+
+
+def _read_qualities(path):
+    """Returns result -> row of the file that earlier commands wrote, if there is one."""
+    if not path.exists():
+        return {}
+    with open(path, newline="", encoding="utf-8") as file:
+        try:
+            head, *rows = csv.reader(file)
+            if tuple(head) == _COLUMNS:
+                return {row[1]: row for row in rows}
+        except (ValueError, IndexError, csv.Error):  # empty, not UTF-8, or cut
+            pass
+    raise ValueError(
+        f"{path} is no file of this command, which would add its rows there; move it away, or "
+        "choose another --out."
+    )
+
+
+def _write_qualities(path, rows):
+    with whole_file(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([_COLUMNS, *rows.values()])

@@ -63,18 +63,19 @@ def channel_slice(original, reconstructions):
     return figure
 
 
-def usage_bars(counts):
+def usage_bars(counts, *, least=None):
     """Returns a figure of how often each entry is used, a panel a method, most used first.
 
     Args:
       counts: method -> `(m,)` uses.
+      least: uses from which on an entry counts as used; None: any.
     """
     figure = style.new_figure(8, 0.6 + 1.9 * len(counts))
     panels = figure.subplots(len(counts), squeeze=False)[:, 0]
     for axes, look, (name, uses) in zip(panels, LOOKS, counts.items(), strict=False):
         share = np.sort(np.asarray(uses, float))[::-1] / max(np.sum(uses), 1)
         axes.stairs(share, fill=True, color=look["color"])  # bars without gaps
-        used = int(np.sum(share > 0))
+        used = int(np.sum(share > 0 if least is None else np.asarray(uses) >= least))
         style.clean(axes, ylabel="share of uses", title=f"{name}: {used} of {len(share)} used")
         axes.set_xlim(0, len(share))
     panels[-1].set_xlabel("entry, most used first", fontsize=9)

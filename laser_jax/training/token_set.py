@@ -6,7 +6,6 @@ tokens/about.json                                           what they were made 
 """
 
 import dataclasses
-import json
 import logging
 import os
 import shutil
@@ -14,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from laser_jax.files import write_json, writing
+from laser_jax.files import read_json, write_json, writing
 from laser_jax.priors import Vocabulary
 from laser_jax.tokens import fingerprint_of
 
@@ -50,7 +49,7 @@ class TokenSet(Sequence):
 def read_about(workdir):
     """Returns what the tokens in a workdir were made of, None if it has none."""
     path = workdir / DIRECTORY / _ABOUT
-    return json.loads(path.read_text()) if path.exists() else None
+    return read_json(path) if path.exists() else None
 
 
 def write_tokens(workdir, sources, encode, about, *, batch_size, copies, augmented):

@@ -13,7 +13,7 @@ import shlex
 
 from ml_collections import config_dict
 
-from laser_jax.files import write_json, writing
+from laser_jax.files import read_json, write_json, writing
 from laser_jax.paths import resolve_config, resolve_workdir
 from laser_jax.training.settings import SETTINGS, flat_config
 
@@ -334,4 +334,4 @@ def _lines(changes, old_label, new_label):
 
 def _history(path):
     path = path / "config_history.json"
-    return json.loads(path.read_text()) if path.exists() else []
+    return read_json(path) if path.exists() else []

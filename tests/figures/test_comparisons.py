@@ -34,6 +34,12 @@ def test_a_channel_slice_draws_each_method_in_its_own_look(images):
         assert styles == ["-", "--", ":"] and original.get_color() == "#000000"
 
 
+def test_usage_bars_count_entries_from_the_least_use_on():
+    uses = {"VQ": np.array([1.9, 0.01, 0.05, 1e-9])}
+    titles = [usage_bars(uses, least=x).axes[0].get_title() for x in (None, 0.05)]
+    assert titles == ["VQ: 4 of 4 used", "VQ: 2 of 4 used"]
+
+
 def test_usage_bars_are_shares_most_used_first():
     figure = usage_bars({"VQ": np.array([1, 0, 3]), "never used": np.zeros(3)})
     shares = figure.axes[0].patches[0].get_data().values
