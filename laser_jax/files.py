@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import pathlib
+import shutil
 
 log = logging.getLogger("laser_jax")
 
@@ -35,6 +36,44 @@ def whole_file(path):
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def whole_directory(path):
+    """Yields a new directory to fill, which becomes `path` when the block succeeds.
+
+    Nothing but an empty directory may be at `path` then. What killed processes left is removed.
+
+    Raises:
+      OSError: if the files cannot be written, or `path` holds something.
+    """
+    path = pathlib.Path(path)
+    prefix = f".{path.name}."
+    partial = path.with_name(f"{prefix}{os.getpid()}")
+    try:
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            for other in path.parent.iterdir():
+                number = other.name.removeprefix(prefix)
+                if other.name.startswith(prefix) and number.isdigit():
+                    if int(number) == os.getpid() or not _is_running(int(number)):
+                        shutil.rmtree(other, ignore_errors=True)
+            partial.mkdir()
+            yield partial
+            partial.replace(path)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def _is_running(process):
+    try:
+        os.kill(process, 0)  # sends nothing
+    except PermissionError:
+        return True  # of another user
+    except (OSError, OverflowError):
+        return False
+    return True
 
 
 def write_json(path, values):

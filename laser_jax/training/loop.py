@@ -19,10 +19,11 @@ from laser_jax.training.settings import check_config
 from laser_jax.training.state import abstract_state, initial_state, with_discriminator
 from laser_jax.training.step import TrainStep
 from laser_jax.training.token_set import TokenSet
-from laser_jax.training.warm_start import take_weights
+from laser_jax.training.warm_start import check_source, take_weights
 from laser_jax.training.workdir import (
     archive_unstarted_run,
     check_same_run,
+    has_steps,
     planned_lengths,
     write_config,
 )
@@ -63,6 +64,8 @@ def train(config, workdir):
     check_batch_size("eval.batch_size", config.eval.batch_size, setup.mesh)
     setup.check()
     check_same_run(workdir, config)
+    if config.init_from is not None and not has_steps(workdir):
+        check_source(setup)
     _ = setup.lpips_params  # raises if the weights are missing
     images, validation = (open_split(config.data, split) for split in ("train", "validation"))
     stream = batches(config, images, 0)  # raises if there are too few images for a batch

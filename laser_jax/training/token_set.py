@@ -7,13 +7,12 @@ tokens/about.json                                           what they were made 
 
 import dataclasses
 import logging
-import os
 import shutil
 from collections.abc import Sequence
 
 import numpy as np
 
-from laser_jax.files import read_json, write_json, writing
+from laser_jax.files import read_json, whole_directory, write_json
 from laser_jax.priors import Vocabulary
 from laser_jax.tokens import fingerprint_of
 
@@ -74,10 +73,7 @@ def write_tokens(workdir, sources, encode, about, *, batch_size, copies, augment
             f"{final} holds something else than exported tokens and is not replaced; move it away, "
             "or choose another directory."
         )
-    partial = workdir / f".{DIRECTORY}.{os.getpid()}"
-    with writing(final):
-        _remove_stale(workdir)
-        partial.mkdir()
+    with whole_directory(final) as partial:
         for split, source in sources.items():
             times = copies if split == "train" else 1
             log.info("encoding %d x %d pictures of %s, once", times, len(source), split)
@@ -85,25 +81,6 @@ def write_tokens(workdir, sources, encode, about, *, batch_size, copies, augment
             _write_split(partial / f"{split}.array_record", source, batches, encode)
         write_json(partial / _ABOUT, about)
         shutil.rmtree(final, ignore_errors=True)
-        partial.rename(final)
-
-
-def _remove_stale(workdir):
-    """Removes the unfinished tokens of processes that were killed."""
-    for path in workdir.glob(f".{DIRECTORY}.*"):
-        number = path.name.rpartition(".")[2]
-        if number.isdigit() and (int(number) == os.getpid() or not _is_running(int(number))):
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _is_running(process):
-    try:
-        os.kill(process, 0)  # sends nothing
-    except PermissionError:
-        return True  # of another user
-    except (OSError, OverflowError):
-        return False
-    return True
 
 
 def export_tokens(directory, codec, sources, *, batch_size):

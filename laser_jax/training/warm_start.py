@@ -1,18 +1,57 @@
 """A new run that starts from the weights of another one."""
 
+import collections
 import logging
 
 import jax
 import jax.numpy as jnp
 
+from laser_jax.paths import resolve_workdir
 from laser_jax.sharding import replicated
 from laser_jax.training.restored import restore_run
+from laser_jax.training.setup import Setup
+from laser_jax.training.state import abstract_state
 from laser_jax.training.weights import named_arrays
-from laser_jax.training.workdir import read_config
+from laser_jax.training.workdir import WEIGHTS, read_config
 
 log = logging.getLogger("laser_jax")
 
-_MOST_NAMES = 20  # names of arrays in one log line
+_MOST_NAMES = 20  # of arrays in a log line; the rest is counted by group
+
+
+def check_source(setup):
+    """Checks that the run `init_from` has weights, and that some of them fit a new run.
+
+    Args:
+      setup: the `Setup` of the new run.
+
+    Raises:
+      FileNotFoundError: if it holds no run, or no checkpoint.
+      ValueError: if it holds a prior, or no array of its network fits.
+    """
+    path = resolve_workdir(setup.config.init_from)
+    source = Setup.from_config(_source_config(path), setup.mesh)
+    if not (path / WEIGHTS).exists() and not list((path / "checkpoints").glob("[0-9]*")):
+        raise FileNotFoundError(f"init_from {path} holds no checkpoint yet; give a trained run.")
+    old, new = (named_arrays(abstract_state(x).params) for x in (source, setup))
+    if not any(name in old and old[name].shape == x.shape for name, x in new.items()):
+        raise ValueError(
+            f"no array of the network fits: init_from {path} would give nothing. Give a run of "
+            f"a similar model (there: {_network(source)}; here: {_network(setup)}), or omit it."
+        )
+
+
+def _network(setup):
+    model = setup.config.model
+    return f"model.network {model.network}, num_hiddens {model.num_hiddens}"
+
+
+def _source_config(workdir):
+    """Returns the config of the run to start from."""
+    config = read_config(workdir)
+    if config.prior.kind is not None:
+        raise ValueError(f"{workdir} holds a prior; init_from must be the run of an autoencoder.")
+    return config
 
 
 def take_weights(setup, state, workdir):
@@ -29,8 +68,7 @@ def take_weights(setup, state, workdir):
     Raises:
       ValueError: if it holds a prior.
     """
-    if read_config(workdir).prior.kind is not None:
-        raise ValueError(f"{workdir} holds a prior; init_from must be the run of an autoencoder.")
+    _source_config(workdir)  # raises if it holds a prior
     _, source = restore_run(workdir, mesh=setup.mesh)
     found = source.eval_variables()
     there = {"params": found["params"], "dictionary": found["dictionary"]["bottleneck"]}
@@ -80,8 +118,14 @@ def _report(workdir, source, old, new, taken):
         f"  {name} {new[name].shape} is new"
         + (f", there it is {old[name].shape}" if name in old else "")
         for name in missing[:_MOST_NAMES]
-    ]
-    unused = [f"  {name} {old[name].shape} is not used" for name in old if name not in new]
-    rest = len(missing[_MOST_NAMES:]) + len(unused[_MOST_NAMES:])
-    lines += unused[:_MOST_NAMES] + [f"  and {rest} more"] * (rest > 0)
+    ] + _groups(missing[_MOST_NAMES:], "new")
+    unused = [name for name in old if name not in new]
+    lines += [f"  {name} {old[name].shape} is not used" for name in unused[:_MOST_NAMES]]
+    lines += _groups(unused[_MOST_NAMES:], "not used")
     log.info("%s", "\n".join(lines))
+
+
+def _groups(names, what):
+    """Returns lines that count further arrays by the first three parts of their names."""
+    counts = collections.Counter("/".join(name.split("/")[:3]) for name in names)
+    return [f"  {group}/...: {count} more are {what}" for group, count in counts.items()]

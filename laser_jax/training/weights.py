@@ -11,7 +11,7 @@ import flax
 import jax
 import numpy as np
 
-from laser_jax.files import whole_file
+from laser_jax.files import whole_directory
 from laser_jax.paths import resolve_workdir
 from laser_jax.training.checkpoints import Checkpoints, DamagedCheckpoints
 from laser_jax.training.state import TrainState, abstract_state
@@ -54,12 +54,13 @@ def write_weights(directory, workdir, config, state):
     path = resolve_workdir(directory)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise ValueError(f"{path} exists and is not empty; choose another directory.")
-    write_config(path, config)
-    if workdir is not None and (tables := workdir / f"tokens-{int(state.step)}.npz").exists():
-        shutil.copy2(tables, path / tables.name)
     weights = _tree(state.step, state.eval_variables())
-    with whole_file(path / WEIGHTS) as partial, open(partial, "wb") as file:
-        np.savez(file, **{name: jax.device_get(x) for name, x in named_arrays(weights).items()})
+    with whole_directory(path) as partial:
+        write_config(partial, config)
+        if workdir is not None and (tables := workdir / f"tokens-{int(state.step)}.npz").exists():
+            shutil.copy2(tables, partial / tables.name)
+        arrays = {name: jax.device_get(x) for name, x in named_arrays(weights).items()}
+        np.savez(partial / WEIGHTS, **arrays)
     log.info("written: %s", path / WEIGHTS)
 
 

@@ -23,7 +23,7 @@ log = logging.getLogger("laser_jax")
 # workdir holds. A change of num_train_steps stretches the schedule (`optimizer.build_optimizer`).
 _MAY_CHANGE = (
     "num_train_steps", "log_every_steps", "eval_every_steps", "checkpoint_every_steps",
-    "keep_checkpoints", "init_from", "profile_step", "not_finite", "max_skipped_steps",
+    "keep_checkpoints", "profile_step", "not_finite", "max_skipped_steps",
     "data.data_dir", "data.num_threads", "data.num_workers", "model.remat",
     "optimizer.accumulate_steps", "eval", "weights", "autoencoder", "patience",
 )  # fmt: skip
@@ -323,6 +323,10 @@ def planned_lengths(workdir):
 def _may_change(key, values):
     if key == "data.name":  # the folder may have moved
         return all(str(value).startswith("folder:") for value in values)
+    if (
+        key == "init_from"
+    ):  # only a start reads it, so it may be left out; another one asks for a start
+        return values[1] is None
     return any(key == name or key.startswith(f"{name}.") for name in _MAY_CHANGE)
 
 

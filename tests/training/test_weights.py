@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import laser_jax
+from laser_jax.training import warm_start
 from laser_jax.training.checkpoints import Checkpoints, DamagedCheckpoints
 from laser_jax.training.loop import start_or_resume, train
 from laser_jax.training.setup import Setup
@@ -59,6 +60,35 @@ def test_saved_weights_load_without_optimizer_averages_and_discriminator(name, r
         trained.save(tmp_path / "weights")
 
 
+def test_interrupted_save_can_be_made_again(run, tmp_path, monkeypatch):
+    trained = laser_jax.load(run("vq"))
+    with monkeypatch.context() as broken:
+        broken.setattr(np, "savez", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            trained.save(tmp_path / "weights")
+    assert list(tmp_path.iterdir()) == []
+    trained.save(tmp_path / "weights")
+    assert_same(laser_jax.load(tmp_path / "weights").variables, trained.variables)
+
+
+def test_source_that_gives_nothing_raises_before_the_workdir_exists(run, tmp_path):
+    (tmp_path / "empty").mkdir()
+    config = read_config(run("vq"))
+    write_config(tmp_path / "no_checkpoint", config)
+    config.model.num_hiddens, config.model.embedding_dim = 12, 20
+    config.model.num_residual_hiddens = config.model.num_residual_hiddens + 2
+    config.data.channels, config.data.name = 1, f"folder:{tmp_path / 'nowhere'}"
+    for source, error, message in (
+        (tmp_path / "empty", FileNotFoundError, "holds no run"),
+        (tmp_path / "no_checkpoint", FileNotFoundError, "holds no checkpoint yet"),
+        (run("vq"), ValueError, "no array of the network fits: init_from .* num_hiddens 12"),
+    ):
+        config.init_from = str(source)
+        with pytest.raises(error, match=message):
+            train(config, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
 def test_damaged_weights_raise_and_cannot_be_trained_further(run, tmp_path):
     laser_jax.load(run("vq")).save(tmp_path)
     with pytest.raises(ValueError, match="holds exported weights.* --config.init_from="):
@@ -105,6 +135,17 @@ def test_other_atoms_are_not_taken_and_unused_arrays_are_named(run, caplog):
     assert not has_atoms
     assert_same(state.dictionary, start.dictionary)
     assert "params/encoder/ResidualStack_0/Conv_0/kernel (3, 3, 16, 8) is not used" in caplog.text
+
+
+def test_arrays_beyond_the_named_ones_are_counted_by_group(run, caplog, monkeypatch):
+    caplog.set_level("INFO", "laser_jax")
+    monkeypatch.setattr(warm_start, "_MOST_NAMES", 1)
+    config = read_config(run("vq"))
+    config.model.num_residual_blocks += 3
+    setup = Setup.from_config(config)
+    take_weights(setup, blank(setup), run("vq"))
+    assert "params/decoder/ResidualStack_0/...: 5 more are new" in caplog.text
+    assert "params/encoder/ResidualStack_0/...: 6 more are new" in caplog.text
 
 
 def test_atoms_of_another_learning_rule_get_statistics_of_their_own(run):

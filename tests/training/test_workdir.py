@@ -21,7 +21,7 @@ MAY_CHANGE = {
     "checkpoint_every_steps": 7, "keep_checkpoints": 7, "not_finite": "skip",
     "max_skipped_steps": 7, "data.data_dir": "/data", "data.num_threads": 7,
     "data.num_workers": 7,
-    "init_from": "/run", "profile_step": 7, "model.remat": True, "optimizer.accumulate_steps": 7,
+    "profile_step": 7, "model.remat": True, "optimizer.accumulate_steps": 7,
     "eval.batch_size": 32, "eval.coefficient_bits": 8, "eval.checkpoint": "best",
     "eval.perceptual": False, "eval.split": "train", "eval.table_images": 0, "patience": 7,
     "autoencoder": "/runs/vq",
@@ -66,6 +66,15 @@ def test_permitted_changes_are_logged_and_stored_with_their_step(workdir, caplog
     assert planned_lengths(workdir) == ((0, 3000), (20, 4000))
     write_config(workdir, config, step=30)  # no difference, no new entry
     assert len(json.loads((workdir / "config_history.json").read_text())) == 1
+
+
+def test_run_that_began_with_init_from_resumes_with_and_without_it(workdir):
+    config = with_values(default.get_config(), {"init_from": "/run"})
+    write_config(workdir, config)
+    check_same_run(workdir, config)
+    check_same_run(workdir, default.get_config())
+    with pytest.raises(ValueError, match="init_from: /run stored, /other given"):
+        check_same_run(workdir, with_values(default.get_config(), {"init_from": "/other"}))
 
 
 def test_folder_data_set_may_move_but_the_data_set_may_not_change(workdir):
