@@ -55,9 +55,8 @@ def whole_directory(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             for other in path.parent.iterdir():
                 number = other.name.removeprefix(prefix)
-                if other.name.startswith(prefix) and number.isdigit():
-                    if int(number) == os.getpid() or not _is_running(int(number)):
-                        shutil.rmtree(other, ignore_errors=True)
+                if other.name == prefix + number and _is_left(number):
+                    shutil.rmtree(other, ignore_errors=True)
             partial.mkdir()
             yield partial
             partial.replace(path)
@@ -66,14 +65,17 @@ def whole_directory(path):
         raise
 
 
-def _is_running(process):
-    try:
-        os.kill(process, 0)  # sends nothing
-    except PermissionError:
-        return True  # of another user
-    except (OSError, OverflowError):
+def _is_left(number):
+    """Returns whether text is the number of this process or of one that has ended."""
+    if not number.isdigit():
         return False
-    return True
+    try:
+        os.kill(int(number), 0)  # sends nothing
+    except PermissionError:
+        return False  # it runs, of another user
+    except (OSError, OverflowError):
+        return True
+    return int(number) == os.getpid()
 
 
 def write_json(path, values):
