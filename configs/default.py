@@ -65,7 +65,8 @@ def _data(config):
     # Side in pixels, or (height, width); divisible by 2^num_downsamples
     config.data.image_size = config_dict.FieldReference(32, field_type=object)
     config.data.channels = 3  # 3: RGB; 1: gray (luma of ITU-R 601), for every data set
-    config.data.split_rule = 2  # rule that splits a folder; 1: before 2026-11; a run keeps it
+    # Rule that splits a folder; 3: the hash leaves no split of 20 files empty; a run keeps its own
+    config.data.split_rule = 3
     config.data.batch_size = 64  # images per step over all devices; a multiple of their number
     config.data.flip = True  # random horizontal flip
     config.data.crop_padding = 4  # pixels of reflection around a crop, below image_size; 0: no crop

@@ -192,9 +192,12 @@ def evaluation_name(stored, config):
     parts = [config.eval.split] if config.eval.split != "test" else []
     if data != stored.data.name:
         folder = data.partition(":")[2] if data.startswith("folder:") else ""
-        name = re.sub(r"[^\w.-]+", "_", pathlib.Path(folder or data).name)[:60]
-        # Folders of the same name in different places are different data sets.
-        parts += [name, hashlib.sha256(os.fsencode(data)).hexdigest()[:8]] if folder else [name]
+        # Folders of the same name in different places are different data sets; a name of TFDS is
+        # one set, with its configuration and version.
+        name = re.sub(r"[^\w.-]+", "_", pathlib.Path(folder).name if folder else data)
+        parts += (
+            [name[:60], hashlib.sha256(os.fsencode(data)).hexdigest()[:8]] if folder else [name]
+        )
     if size != stored.data.image_size:
         parts.append("x".join(map(str, dict.fromkeys(as_size(size)))) + "px")
     if config.eval.checkpoint != "newest":

@@ -35,6 +35,7 @@ def test_tokens_of_a_folder_are_written_with_its_classes(ready, images, tmp_path
     said = capsys.readouterr().out
     assert "test.array_record  4 pictures" in said and said.count(" pictures\n") == 2, said
     about = json.loads((out / "tokens" / "about.json").read_text())
+    assert about["class_names"] == ["cat", "dog"]
     assert about["num_classes"] == 2 and set(about["splits"]) == {"train", "test"}
     assert about["grid"] == [8, 8] and about["symbols"] == 1
     reader = ArrayRecordReader(str(out / "tokens" / "test.array_record"))
@@ -66,6 +67,17 @@ def test_existing_tokens_and_empty_splits_are_errors(ready, images, tmp_path, ca
     (tmp_path / "out" / "tokens").mkdir(parents=True)
     assert export(ready, images, tmp_path / "out") == 1
     assert "--overwrite" in capsys.readouterr().err
-    assert export(ready, images, tmp_path / "new") == 1
+    assert export(ready, images, tmp_path / "new", "--splits", "train", "validation") == 1
     assert "too few images for validation" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
+
+
+def test_splits_without_pictures_are_left_out_by_name(ready, images, tmp_path, capsys):  # noqa: F811
+    assert export(ready, images, tmp_path / "out") == 0
+    assert "validation is left out: too few images" in capsys.readouterr().err
+    found = {path.stem for path in (tmp_path / "out" / "tokens").glob("*.array_record")}
+    assert found == {"train", "test"}
+    for path in images.rglob("*.png"):
+        path.unlink()
+    assert export(ready, images, tmp_path / "new") == 1
+    assert "too few images for train" in capsys.readouterr().err

@@ -7,18 +7,22 @@
 Images stay uint8 here; a model scales them inside jit.
 """
 
+import logging
+
 from laser_jax.data.batches import augment, eval_batches, shuffled_batches, train_batches
 from laser_jax.data.digits import open_digits
 from laser_jax.data.folder import SPLIT_RULE, open_folder
 from laser_jax.data.images import CHANNELS
-from laser_jax.data.source import SPLITS, DataUnavailable, ImageSource
+from laser_jax.data.source import SPLITS, DataUnavailable, EmptySplit, ImageSource
 from laser_jax.data.tfds_sets import TFDS_SETS, open_tfds
 from laser_jax.paths import resolve_data_dir
 from laser_jax.ranges import as_size
 
 __all__ = [
     "DATASETS",
+    "SPLITS",
     "DataUnavailable",
+    "EmptySplit",
     "ImageSource",
     "augment",
     "eval_batches",
@@ -29,6 +33,8 @@ __all__ = [
     "shuffled_batches",
     "train_batches",
 ]
+
+log = logging.getLogger("laser_jax")
 
 _FOLDER = "folder:"
 DATASETS = (*TFDS_SETS, "digits", f"{_FOLDER}PATH")
@@ -53,7 +59,8 @@ def open_source(name, *, split, image_size, channels=3, data_dir=None, split_rul
 
     Raises:
       ValueError: if the name, the split, the size or the number of channels is not
-        available, or a folder has too few images.
+        available.
+      EmptySplit: a ValueError: if the set has no images of the split.
       DataUnavailable: if the set is not prepared and cannot be prepared.
     """
     if split not in SPLITS:
@@ -91,7 +98,7 @@ def open_split(data, split):
 
 
 def prepare(name, *, image_size, data_dir=None, split_rule=SPLIT_RULE):
-    """Downloads and prepares a data set, and checks that every split opens.
+    """Downloads and prepares a data set, and checks that its splits open; it may lack `test`.
 
     A set that is already prepared is only opened. In a folder every image is
     decoded once and the unreadable ones are named in the log.
@@ -99,6 +106,11 @@ def prepare(name, *, image_size, data_dir=None, split_rule=SPLIT_RULE):
     Args, Raises: as `open_source`.
     """
     for split in SPLITS:
-        open_source(
-            name, split=split, image_size=image_size, data_dir=data_dir, split_rule=split_rule
-        )
+        try:
+            open_source(
+                name, split=split, image_size=image_size, data_dir=data_dir, split_rule=split_rule
+            )
+        except EmptySplit as error:
+            if split != "test":  # which training does not read
+                raise
+            log.warning("%s", error)

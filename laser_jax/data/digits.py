@@ -47,6 +47,7 @@ def open_digits(*, split, image_size, channels=3):
         remember=True,
         label_of=labels.__getitem__,
         num_classes=NUM_CLASSES,
+        class_names=tuple(map(str, range(NUM_CLASSES))),
     )
 
 

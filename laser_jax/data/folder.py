@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 from laser_jax.data.images import DESCRIBED, FORMATS, describe_crop, load_image, load_square
 from laser_jax.data.index import find_faults
 from laser_jax.data.scan import Scan, folder_split, is_split_folder, normal_name, scan
-from laser_jax.data.source import ImageSource
+from laser_jax.data.source import EmptySplit, ImageSource
 from laser_jax.paths import resolve_path
 
 log = logging.getLogger("laser_jax")
@@ -25,11 +25,14 @@ log = logging.getLogger("laser_jax")
 #   1: files of four suffixes, in hidden folders too, links to folders ignored; the split is a
 #      hash of the name's bytes. Of commit c548257 and before.
 #   2: `scan`; the split is the one that a folder is named for, or a hash of the name in NFC.
-SPLIT_RULES = (1, 2)
+#   3: as 2; of 20 files or more the hash leaves no split empty.
+SPLIT_RULES = (1, 2, 3)
 SPLIT_RULE = SPLIT_RULES[-1]
 
 _BY_HASH = "hash of name"
 _DECODER = 2  # raise it when `load_square` accepts other files than before
+_HELD_OUT = ("validation", "test")
+_SHARE = 20  # a held-out split is one file in so many
 _MOST_LINES = 100  # in the log, about the files of a split
 
 
@@ -39,7 +42,8 @@ def open_folder(path, *, split, image_size, channels=3, split_rule=SPLIT_RULE):
     Folders named `train`, `val`, `validation`, `valid` and `test`, in any case and at any
     depth, are the splits, unless `train` is the only one of them. A file outside of them belongs
     to train (90%), validation (5%) or test (5%) by a hash of its name relative to `path`:
-    adding files moves none.
+    adding files moves none. If the hash leaves validation or test empty and there are at least 20
+    files, 5% of them are taken from train.
 
     If every file is in a folder that is not a split, and there are two or more of them, the
     topmost one on its path is the file's class: `PATH/train/cat/1.jpg` and `PATH/cat/1.jpg` are of
@@ -59,7 +63,8 @@ def open_folder(path, *, split, image_size, channels=3, split_rule=SPLIT_RULE):
       An `ImageSource` in the order of the sorted names.
 
     Raises:
-      ValueError: if `path` is no directory or leaves the split without images.
+      ValueError: if `path` is no directory.
+      EmptySplit: if it has no image of the split.
     """
     root = resolve_path(path, "folder:")
     if not root.is_dir():
@@ -74,7 +79,8 @@ def open_folder(path, *, split, image_size, channels=3, split_rule=SPLIT_RULE):
     mine = [name for name, its_split in splits.items() if its_split == split]
 
     check = functools.partial(_check if split_rule > 1 else _check_by_rule_1, root)
-    version = f"rule {split_rule}, decoder {_DECODER}, Pillow {PIL.__version__}"
+    # Rule 3 takes the files of rule 2: what is known of them stays.
+    version = f"rule {min(split_rule, 2)}, decoder {_DECODER}, Pillow {PIL.__version__}"
     faults = find_faults(root, found.files, mine, check, version)
     _warn(f"skipping {problem}" for problem in found.problems)
     _warn(f"skipping unreadable image {root / name}: {fault}" for name, fault in faults.items())
@@ -85,8 +91,10 @@ def open_folder(path, *, split, image_size, channels=3, split_rule=SPLIT_RULE):
         f"{len(faults)} unreadable left out{found.left_out()}"
     )
     if not readable:
-        remedy = "" if how == _BY_HASH else f" To have some, name a folder {split!r}."
-        raise ValueError(f"too few images for {split} in folder {root}: {counts}.{remedy}")
+        remedy = f"To have some, name a folder {split!r}"
+        if split == "test":
+            remedy += ", or evaluate another split with --config.eval.split=validation"
+        raise EmptySplit(f"too few images for {split} in folder {root}: {counts}. {remedy}.")
     log.info("folder %s %s: %s", root, split, counts)
     how_loaded = f"{describe_crop(image_size)}{DESCRIBED[channels]}"
     classes = _Classes.of(root, splits, by_folder=how != _BY_HASH)
@@ -99,6 +107,7 @@ def open_folder(path, *, split, image_size, channels=3, split_rule=SPLIT_RULE):
         load_whole=functools.partial(_load_whole, channels=channels),
         label_of=classes,
         num_classes=len(classes.numbers) if classes else 0,
+        class_names=tuple(classes.numbers) if classes else (),
     )
 
 
@@ -108,9 +117,12 @@ def split_of(name):
 
 
 def _hash_split(name):
-    digest = hashlib.sha256(os.fsencode(name)).digest()
-    percent = int.from_bytes(digest[:8], "big") % 100
+    percent = int.from_bytes(_digest(name)[:8], "big") % 100
     return "train" if percent < 90 else "validation" if percent < 95 else "test"
+
+
+def _digest(name):
+    return hashlib.sha256(os.fsencode(name)).digest()
 
 
 def _split_all(names, split_rule):
@@ -119,10 +131,22 @@ def _split_all(names, split_rule):
         return {name: _hash_split(name) for name in names}, _BY_HASH
     named = {name: folder_split(name) for name in names}
     # A `train` alone does not define held-out splits: it may be a class.
-    if not {"validation", "test"} & set(named.values()):
-        return {name: split_of(name) for name in names}, _BY_HASH
+    if not set(_HELD_OUT) & set(named.values()):
+        splits = {name: split_of(name) for name in names}
+        return splits if split_rule == 2 else _filled(splits), _BY_HASH
     how = "folder" if all(named.values()) else "folder, or hash of name outside of split folders"
     return {name: split or split_of(name) for name, split in named.items()}, how
+
+
+def _filled(splits):
+    """Returns name -> split with images of `train` in the held-out splits that have none."""
+    empty = [split for split in _HELD_OUT if split not in splits.values()]
+    number = len(splits) // _SHARE
+    if not empty or not number:
+        return splits
+    train = [name for name, split in splits.items() if split == "train"]
+    last = sorted(train, key=lambda name: _digest(normal_name(name)))[-number * len(empty) :]
+    return splits | {name: empty[i % len(empty)] for i, name in enumerate(last)}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,6 +13,10 @@ class DataUnavailable(RuntimeError):
     """A data set is not prepared and cannot be; the text names the remedy."""
 
 
+class EmptySplit(ValueError):
+    """A data set has no images of a split; the text names the remedy."""
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class ImageSource(Sequence):
     """Images of one split: `len(source)`, and `source[i]`, read-only, from any thread.
@@ -27,6 +31,7 @@ class ImageSource(Sequence):
         whose decoding costs more than all the rest of making a batch.
       label_of: the class of an entry, an int in [0, num_classes); None: there are no classes.
       num_classes: how many classes the data set has; 0: none.
+      class_names: the name of each class; empty if there are none.
       load_whole: makes a uint8 array of the whole image of an entry, in its own size; None: that
         is what `load` makes.
     """
@@ -39,6 +44,7 @@ class ImageSource(Sequence):
     remember: bool = dataclasses.field(default=False, repr=False)
     label_of: Callable[[Any], int] | None = dataclasses.field(default=None, repr=False)
     num_classes: int = 0
+    class_names: tuple[str, ...] = dataclasses.field(default=(), repr=False)
     load_whole: Callable[[Any], np.ndarray] | None = dataclasses.field(default=None, repr=False)
     _loaded: dict[int, np.ndarray] = dataclasses.field(default_factory=dict, init=False, repr=False)
 

@@ -1,7 +1,7 @@
 """Data sets of tensorflow-datasets, prepared as array_record and read at random.
 
 Reading needs no TensorFlow; TFDS itself imports it to download and unpack public sets. A name
-that is not in `TFDS_SETS` is a builder of TFDS whose images have one feature.
+that is not in `TFDS_SETS` is a builder of TFDS with a feature of images.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ import os
 import sys
 
 from laser_jax.data.images import DESCRIBED, describe_crop, load_image, load_square
-from laser_jax.data.source import DataUnavailable, ImageSource
+from laser_jax.data.source import DataUnavailable, EmptySplit, ImageSource
 from laser_jax.ranges import as_size
 
 log = logging.getLogger("laser_jax")
@@ -102,6 +102,11 @@ def open_tfds(name, *, split, image_size, channels=3, data_dir=None):
 
     builder = _prepared_builder(name, data_dir)
     spec = spec if spec.splits else _described_by(builder.info, spec)
+    if split not in spec.splits:
+        raise EmptySplit(
+            f"{name} of TFDS has no split {split!r} and none to cut it from, only "
+            f"{', '.join(builder.info.splits)}; it can be evaluated on {', '.join(spec.splits)}."
+        )
     # Only the image, still encoded: Pillow decodes it below.
     decoders = {spec.image: tfds.decode.SkipDecoding()}
     records = builder.as_data_source(spec.splits[split], decoders=decoders)
@@ -117,6 +122,7 @@ def open_tfds(name, *, split, image_size, channels=3, data_dir=None):
         remember=spec.size is not None,  # 32 pixels: 21 MB of photo_patches, 140 MB of CIFAR-10
         label_of=operator.itemgetter(spec.label) if spec.num_classes else None,
         num_classes=spec.num_classes,
+        class_names=tuple(builder.info.features[spec.label].names) if spec.num_classes else (),
     )
 
 
@@ -132,28 +138,36 @@ def _spec(name):
 def _described_by(info, spec):
     """Returns a `TfdsSet` with the features and the splits that TFDS describes.
 
-    Splits that the set lacks are cut from `train`: a twentieth of it each. With `train` and
-    `validation` alone, that is the test split, and our validation is cut from `train`.
+    Of several features of images it is the one named `image`; others may be masks. Splits that
+    the set lacks are cut from `train`: a twentieth of it each. With `train` and `validation` alone,
+    that is the test split, and our validation is cut from `train`.
     """
     import tensorflow_datasets as tfds
 
     images = [key for key, x in info.features.items() if isinstance(x, tfds.features.Image)]
-    if len(images) != 1 or "train" not in info.splits:
+    if "image" in images:
+        images = ["image"]
+    splits = _splits(info.splits)
+    if len(images) != 1 or not splits:
         raise ValueError(
-            f"{spec.builder} of TFDS is no set of images: it needs one feature of images and a "
-            f"split 'train', got the features {sorted(info.features)} and the splits "
+            f"{spec.builder} of TFDS cannot be read as images: it needs one feature of images, or "
+            "one of them named 'image', and a split 'train', 'validation' or 'test', got the "
+            f"features of images {images} of {sorted(info.features)} and the splits "
             f"{sorted(info.splits)}."
         )
     labels = [key for key, x in info.features.items() if isinstance(x, tfds.features.ClassLabel)]
     label = "label" if "label" in labels or not labels else labels[0]
     return dataclasses.replace(
-        spec, splits=_splits(info.splits), image=images[0], label=label,
+        spec, splits=splits, image=images[0], label=label,
         num_classes=info.features[label].num_classes if labels else 0,
     )  # fmt: skip
 
 
 def _splits(own):
     """Returns our split -> TFDS's slice, for the splits that a set has."""
+    if "train" not in own:  # nothing to train on; what is held out can be evaluated
+        found = {split: split for split in ("validation", "test") if split in own}
+        return found and {"test": "validation", **found}
     if "validation" in own and "test" in own:
         return {split: split for split in ("train", "validation", "test")}
     if "validation" not in own and "test" not in own:

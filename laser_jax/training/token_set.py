@@ -101,6 +101,7 @@ def export_tokens(directory, codec, sources, *, batch_size):
         "symbols": vocabulary.places,
         "groups": [group._asdict() for group in vocabulary.groups],
         "num_classes": source.num_classes,
+        "class_names": list(source.class_names),
         "splits": {split: source.description for split, source in sources.items()},
     }
     write_tokens(

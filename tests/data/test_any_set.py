@@ -1,15 +1,16 @@
 """Any image set of TFDS, classes of folders, and images of other shapes."""
 
 import io
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from laser_jax.data import open_source
+from laser_jax.data import EmptySplit, open_source, tfds_sets
 from laser_jax.data.images import load_square, random_crop
-from laser_jax.data.tfds_sets import _splits
+from laser_jax.data.tfds_sets import TfdsSet, _described_by, _splits
 
 
 class LaserTestColours(tfds.core.GeneratorBasedBuilder):
@@ -39,7 +40,7 @@ def test_any_image_set_has_splits_labels_and_sizes(name, tmp_path_factory):
     for split in ("train", "validation", "test"):
         source = open_source(name, split=split, image_size=(16, 32), data_dir=directory)
         assert source[0].shape == (16, 32, 3) and source.whole(0).shape == (20, 30, 3)
-        assert source.num_classes == 2
+        assert source.class_names == ("even", "odd") and source.num_classes == 2
         numbers = [round(source[i][0, 0, 0] / 6) for i in range(len(source))]
         assert [source.label(i) for i in range(len(source))] == [n % 2 for n in numbers]
         found[split] = numbers
@@ -65,6 +66,37 @@ def test_missing_splits_are_cut_from_train(own, splits):
     assert list(_splits(own).values()) == splits
 
 
+@pytest.mark.parametrize("own, splits", [
+    (["test"], {"test": "test"}),
+    (["validation"], {"test": "validation", "validation": "validation"}),
+    (["test", "validation"], {"test": "test", "validation": "validation"}), (["full"], {}),
+])  # fmt: skip
+def test_sets_without_train_have_the_held_out_splits_alone(own, splits):
+    assert _splits(own) == splits
+
+
+def described(splits, **features):
+    return SimpleNamespace(features=features, splits=dict.fromkeys(splits))
+
+
+def test_image_is_preferred_to_masks_and_a_lone_test_split_is_enough(monkeypatch):
+    image, mask = tfds.features.Image(), tfds.features.Image(shape=(None, None, 1))
+    info = described(["test"], image=image, segmentation_mask=mask)
+    spec = _described_by(info, TfdsSet(builder="pets", splits={}))
+    assert spec.image == "image" and spec.splits == {"test": "test"}
+    for wrong in (
+        described(["train"], left=image, right=image), described(["train"], text=0),
+        described(["all"], image=image),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match="cannot be read as images: it needs one feature"):
+            _described_by(wrong, TfdsSet(builder="pets", splits={}))
+    builder = SimpleNamespace(info=info, as_data_source=lambda *_, **__: [0, 1])
+    monkeypatch.setattr(tfds_sets, "_prepared_builder", lambda *_: builder)
+    assert len(open_source("pets", split="test", image_size=32)) == 2
+    with pytest.raises(EmptySplit, match="no split 'train' .* can be evaluated on test"):
+        open_source("pets", split="train", image_size=32)
+
+
 def write(folder, *names):
     for number, name in enumerate(names):
         path = folder / name
@@ -83,6 +115,8 @@ def test_folders_below_or_above_splits_are_classes(tmp_path):
     write(tmp_path, "train/dog/a.png", "train/cat/far/b.png", "test/dog/c.png", "cat/test/d.png")
     assert labels(tmp_path, "train") == {"a.png": 1, "b.png": 0}
     assert labels(tmp_path, "test") == {"c.png": 1, "d.png": 0}
+    source = open_source(f"folder:{tmp_path}", split="train", image_size=8)
+    assert source.class_names == ("cat", "dog")
 
 
 @pytest.mark.parametrize("names", [

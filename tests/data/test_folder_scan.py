@@ -8,7 +8,7 @@ import unicodedata
 import pytest
 from PIL import Image
 
-from laser_jax.data import open_source, open_split
+from laser_jax.data import EmptySplit, open_source, open_split, prepare
 from laser_jax.data.folder import split_of
 from laser_jax.data.scan import scan
 from laser_jax.training.workdir import check_same_run, read_config
@@ -87,6 +87,35 @@ def test_a_class_named_train_is_hashed_like_the_others(tmp_path):
     names = [name for split in SPLITS for name in named_for(split, "train/")]
     add_image(tmp_path, *names)
     assert members(tmp_path) == {split: [name] for split, name in zip(SPLITS, names, strict=True)}
+
+
+@pytest.mark.parametrize("present", [(), ("validation",), ("test",)])
+def test_hash_leaves_no_split_of_20_files_empty(present, tmp_path):
+    names = [*named_for("train", "a/", 38), *(n for s in present for n in named_for(s, "b/", 2))]
+    add_image(tmp_path, *names[:1])
+    assert set(members(tmp_path)) == {"train"}  # too few
+    add_image(tmp_path, *names[1:])
+    by_hash, found = members(tmp_path, split_rule=2), members(tmp_path)
+    assert set(by_hash) == {"train", *present} and set(found) == set(SPLITS)
+    assert all(found[split] == by_hash[split] for split in present)
+    assert sorted(name for split in found.values() for name in split) == sorted(names)
+    lent = set(by_hash["train"]) - set(found["train"])
+    assert len(lent) == (2 - len(present)) * (len(names) // 20)
+    add_image(tmp_path, *(n for s in SPLITS[1:] for n in named_for(s, "c/")))
+    assert members(tmp_path) == members(tmp_path, split_rule=2)  # the hash suffices
+
+
+def test_prepare_needs_no_test_split_and_says_that_there_is_none(tmp_path, monkeypatch):
+    add_image(tmp_path, "train/a.png", "val/b.png")
+    lines = lines_of(monkeypatch)
+    prepare(f"folder:{tmp_path}", image_size=2)
+    (line,) = lines
+    assert "too few images for test" in line and "--config.eval.split=validation" in line
+    (tmp_path / "val/b.png").rename(tmp_path / "test.png")
+    (tmp_path / "test").mkdir()
+    (tmp_path / "test.png").rename(tmp_path / "test/b.png")
+    with pytest.raises(EmptySplit, match="too few images for validation.*folder 'validation'"):
+        prepare(f"folder:{tmp_path}", image_size=2)
 
 
 def test_split_rule_1_is_unchanged(tmp_path):

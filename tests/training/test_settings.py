@@ -47,7 +47,7 @@ REFUSED = {
     "data.data_dir": ("",),
     "data.image_size": (8, 10, 0, -32, (32,), (32, 8)),
     "data.channels": (2, 4, 0, True),
-    "data.split_rule": (0, 3, "2"),
+    "data.split_rule": (0, 4, "2"),
     "data.batch_size": BELOW_1,
     "data.flip": (1, "yes"),
     "data.crop_padding": (-1, 32),

@@ -180,4 +180,4 @@ def test_old_run_keeps_its_split_rule_and_logs_it(workdir, caplog):
     new = with_values(default.get_config(), {"data.name": "folder:/photos"})
     check_same_run(workdir, new)
     assert new.data.split_rule == 1
-    assert "data.split_rule stays 1, the rule of this run; 2 is ignored" in caplog.text
+    assert "data.split_rule stays 1, the rule of this run; 3 is ignored" in caplog.text
