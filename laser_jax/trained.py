@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Integer
 
-from laser_jax.checks import check_code
+from laser_jax.checks import check_code, check_not_empty
 from laser_jax.evaluation.codec import TokenCodec, missing_tables, read_tables
 from laser_jax.images import Images, check_images
 from laser_jax.models import Autoencoder, inference
@@ -78,6 +78,7 @@ class TrainedAutoencoder:
         # In NumPy, where an index that int32 cannot hold is still out of range.
         code = SparseCode(*map(np.asarray, code))  # type: ignore[arg-type]
         check_code(code)
+        check_not_empty(**code._asdict())
         if code.indices.ndim != 4:
             raise ValueError(f"a code must have shape (b, h, w, k), got {code.indices.shape}.")
         _check_range("indices of the code", code.indices, self.model.bottleneck.num_embeddings)
@@ -227,4 +228,5 @@ def _check_range(what, integers, end):
 def _checked(images):
     images = np.asarray(images)
     check_images(images=images)
+    check_not_empty(images=images)
     return images

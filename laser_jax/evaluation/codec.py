@@ -11,6 +11,7 @@ import shlex
 import jax
 import numpy as np
 
+from laser_jax.checks import check_not_empty
 from laser_jax.files import whole_file
 from laser_jax.images import check_picture, extended
 from laser_jax.metrics import squared_error_to_psnr
@@ -61,12 +62,14 @@ class TokenCodec:
 
     def to_tokens(self, images):
         """Returns the `Tokens` `(b, h, w)` of images `(b, H, W, C)`."""
+        check_not_empty(images=images)
         code = jax.device_get(inference.encode(self.model, self.variables, images))
         return tokens_of(code, self.tables.layout)
 
     def to_images(self, tokens):
         """Returns the images, float in [0, 1], of tokens."""
         layout = self.tables.layout
+        check_not_empty(tokens=tokens.counts)
         code = dequantize_coefficients(code_of(tokens, layout), np.asarray(layout.steps))
         return np.asarray(inference.decode(self.model, self.variables, code))
 
@@ -180,14 +183,22 @@ def read_tables(workdir, step):
       ValueError: if the file is damaged or of a newer version.
     """
     path = _tables_path(workdir, step)
-    return ContextModel.from_bytes(path.read_bytes()) if path.exists() else None
+    if not path.exists():
+        return None
+    try:
+        return ContextModel.from_bytes(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(
+            f"{path}: {error} Delete this file; the next evaluation fits the tables again: "
+            f"{_evaluation(workdir)}"
+        ) from error
 
 
 def missing_tables(workdir, step):
     """Returns the text of an error: a workdir has no tables of this step."""
     return (
         f"{workdir} has no tables of tokens for step {step}; an evaluation of this checkpoint "
-        f"makes them: python main.py --workdir={shlex.quote(str(workdir))} --mode=evaluate"
+        f"makes them: {_evaluation(workdir)}"
     )
 
 
@@ -201,6 +212,11 @@ def write_tables(workdir, step, tables):
     with whole_file(path) as partial:
         partial.write_bytes(tables.to_bytes())
     log.info("written: %s", path)
+
+
+def _evaluation(workdir):
+    """The command that evaluates a run."""
+    return f"python main.py --workdir={shlex.quote(str(workdir))} --mode=evaluate"
 
 
 def _tables_path(workdir, step):

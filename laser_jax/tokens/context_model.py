@@ -17,7 +17,6 @@ are at least 1, so every token can be coded. `fit_context_model` makes the table
 """
 
 import hashlib
-import io
 import json
 from collections.abc import Mapping
 from typing import Self
@@ -28,6 +27,14 @@ from jaxtyping import Float, Integer
 from laser_jax.tokens.layout import LARGEST_LEVEL, Layout, Tokens, check_tokens
 from laser_jax.tokens.products import exact_product
 from laser_jax.tokens.range_coder import RangeDecoder, RangeEncoder
+from laser_jax.tokens.tables import (
+    MAGNITUDES,
+    SENT,
+    VERSION,
+    check_tables,
+    tables_from_bytes,
+    tables_to_bytes,
+)
 
 Side = Integer[np.ndarray, "b h w side"]
 
@@ -35,8 +42,6 @@ UNIT = 256  # 1.0 in scores, hidden units and embeddings
 FEATURE = 64  # 1.0 in features
 MATRIX = 1024  # 1.0 in the first layer's matrix
 HIDDEN = 16 * UNIT - 1  # largest hidden unit
-MAGNITUDES = 15  # magnitudes with a separate symbol; one more symbol is the escape
-SENT = 31  # larger sums of magnitudes count as this
 NEAR = 4  # larger levels of a neighbour count as this
 _BITS, _MIX = 22, 16  # log2 of the largest weight; factor of the network's weights beside uses
 _RANGE = _BITS * UNIT
@@ -45,7 +50,6 @@ _POWERS = _WEIGHTS >> (_BITS - 16)  # 1.0 is 2^16
 _RATIOS = np.rint(-UNIT * np.log2(np.maximum(np.arange(2**16 + 1), 0.5) / 2**16)).astype(np.int32)
 _SIDE = np.rint(FEATURE * np.log2(1 + np.arange(4096))).astype(np.int64)
 _CELLS = 2**17  # weights computed at a time: they stay in the cache
-_VERSION = 1
 
 
 class ContextModel:
@@ -60,8 +64,9 @@ class ContextModel:
     def __init__(self, layout: Layout, tables: Mapping[str, np.ndarray]) -> None:
         self.layout = layout
         self.tables = {name: np.asarray(tables[name], np.int32) for name in sorted(tables)}
+        check_tables(layout, self.tables)
         self._atoms = np.ascontiguousarray(self.tables["atom_weights"].T, np.float64)
-        digest = hashlib.blake2b(json.dumps([_VERSION, *layout]).encode(), digest_size=8)
+        digest = hashlib.blake2b(json.dumps([VERSION, *layout]).encode(), digest_size=8)
         shared = {"weights": _WEIGHTS, "ratios": _RATIOS, "side": _SIDE}
         for name, table in (shared | self.tables).items():
             digest.update(f"{name} {table.shape}".encode())
@@ -113,12 +118,7 @@ class ContextModel:
 
     def to_bytes(self) -> bytes:
         """Returns the model as bytes, for `from_bytes`."""
-        file = io.BytesIO()
-        layout = np.frombuffer(json.dumps([_VERSION, *self.layout]).encode(), np.uint8)
-        small = {name: x.astype(np.min_scalar_type(-1 - int(np.abs(x).max(initial=0))))
-                 for name, x in self.tables.items()}  # fmt: skip
-        np.savez_compressed(file, layout=layout, **small)  # type: ignore[arg-type]
-        return file.getvalue()
+        return tables_to_bytes(self.layout, self.tables)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
@@ -127,18 +127,7 @@ class ContextModel:
         Raises:
           ValueError: if the data is damaged or of a newer version.
         """
-        try:
-            with np.load(io.BytesIO(data), allow_pickle=False) as file:
-                tables = dict(file)
-            version, alphabets, *rest = json.loads(bytes(tables.pop("layout")))
-        except Exception as error:  # zip, json and NumPy raise many kinds
-            raise ValueError(f"the tables of tokens are damaged: {error}.") from error
-        if version != _VERSION:
-            raise ValueError(f"the tables have version {version}, this code reads {_VERSION}.")
-        alphabets = tuple(alphabets) if alphabets else None
-        m, k, steps, full, grid = rest
-        steps = tuple(steps) if isinstance(steps, list) else steps
-        return cls(Layout(alphabets, m, k, steps, full, grid), tables)
+        return cls(*tables_from_bytes(data))
 
     def _walk(self, coder, tokens, side):
         """Passes all tokens; those that a reader returns are put in place."""

@@ -41,20 +41,24 @@ def fit_context_model(
     Args:
       tokens: `Tokens` `(b, h, w)` of training pictures, or a list of them of several sizes.
       layout: their `Layout`.
-      dictionary: `(m, d)` atoms of the code. It improves the tables; any numbers are valid.
+      dictionary: `(m, d)` atoms of the code. It improves the tables; atoms that are not finite
+        count as 0.
       side: integers `(b, h, w, f)` that the decoder will have too, or a list of them.
       seed: of the network's start and of the order of the data.
       most_steps: of training; fewer if there are few tokens. 0: order-0 tables.
 
     Raises:
-      ValueError: if tokens do not have the layout, or it has more than 65,536 atoms.
+      ValueError: if tokens do not have the layout, or there are none, if the dictionary does not
+        have the layout's rows, or more than 65,536.
     """
     tokens = [tokens] if isinstance(tokens, Tokens) else list(tokens)
-    sides = [None] * len(tokens) if side is None else [side] if len(tokens) == 1 else list(side)
-    if isinstance(sides[0], list):
-        sides = sides[0]
+    sides = [None] * len(tokens) if side is None else side if isinstance(side, list) else [side]
+    if len(sides) != len(tokens):
+        raise ValueError(f"{len(tokens)} groups of tokens have side information of {len(sides)}.")
     for part in tokens:
         check_tokens(part, layout)
+    if not sum(part.counts.size for part in tokens):
+        raise ValueError("tokens must have at least one position, got none.")
     if layout.num_atoms > MOST_ATOMS:
         raise ValueError(f"a context model takes up to 65,536 atoms, got {layout.num_atoms}.")
     vectors = np.zeros((layout.num_atoms, 1))
@@ -62,6 +66,7 @@ def fit_context_model(
         vectors = layout.vectors(dictionary) * (
             np.asarray(layout.steps).reshape(-1, 1) if np.ndim(layout.steps) == 0 else 1
         )
+        vectors = np.where(np.isfinite(vectors).all(1, keepdims=True), vectors, 0)
     data = _data_of(tokens, sides)
     start, fixed = _start(layout, vectors, data, np.random.default_rng(seed))
     symbols = len(data["places"]) + len(data["counts"]) * (not layout.full)

@@ -10,6 +10,7 @@ coefficient depend on all atoms of its signal.
 """
 
 import math
+import operator
 from collections.abc import Iterable
 from typing import NamedTuple, Self
 
@@ -60,6 +61,7 @@ class Layout(NamedTuple):
     @classmethod
     def of_set(cls, *, num_atoms: int, sparsity: int, step: float) -> Self:
         """Returns the layout of sparse codes, whose coefficients are multiples of `step`."""
+        num_atoms, sparsity = map(operator.index, (num_atoms, sparsity))  # JSON takes no other
         check_sparsity(sparsity, num_atoms, "num_atoms")
         if not 0 < step < math.inf:
             raise ValueError(f"step must be a positive number, got {step}.")
@@ -74,15 +76,16 @@ class Layout(NamedTuple):
           stages: how many; each has m / stages atoms.
           full: whether every signal uses all stages; False: the first few of them.
         """
+        num_atoms, stages = map(operator.index, (num_atoms, stages))
         check_at_least("stages", stages, 1)
         if num_atoms < stages or num_atoms % stages:
             raise ValueError(f"num_atoms {num_atoms} must be a multiple of stages {stages}.")
-        return cls((num_atoms // stages,) * stages, num_atoms, stages, full=full)
+        return cls((num_atoms // stages,) * stages, num_atoms, stages, full=bool(full))
 
     @classmethod
     def of_grid(cls, levels: Iterable[int]) -> Self:
         """Returns the layout of FSQ with so many values in each channel."""
-        levels = tuple(int(n) for n in levels)
+        levels = tuple(map(operator.index, levels))
         if not levels or min(levels) < 2:
             raise ValueError(f"levels must be integers of at least 2, got {levels}.")
         steps = tuple(1 / (n // 2) for n in levels)
@@ -100,12 +103,20 @@ class Layout(NamedTuple):
         """Returns what one level of each atom adds to a signal, `(num_atoms, d)`.
 
         Args:
-          dictionary: `(m, d)` array of the code's atoms.
+          dictionary: `(m, d)` array of the code's atoms; `(k, d)` of a grid's channels.
+
+        Raises:
+          ValueError: if the dictionary has another number of rows.
         """
+        rows, expected = (
+            np.asarray(dictionary, np.float64),
+            self.width if self.grid else self.num_atoms,
+        )
+        if rows.ndim != 2 or len(rows) != expected or rows.size == 0:
+            raise ValueError(f"dictionary must have shape ({expected}, d), got {rows.shape}.")
         if not self.grid:
-            return np.asarray(dictionary, np.float64)
+            return rows
         values = [(np.arange(n) - n // 2) / (n // 2) for n in self.alphabets or ()]
-        rows = np.asarray(dictionary, np.float64)
         return np.concatenate([x[:, None] * row for x, row in zip(values, rows, strict=True)])
 
 
@@ -121,9 +132,16 @@ def tokens_of(code: SparseCode, layout: Layout) -> Tokens:
       ValueError: if the code does not have the layout, or a level is beyond 2^30.
     """
     check_code(SparseCode(*map(np.asarray, code)))  # type: ignore[arg-type]
-    indices, levels = np.asarray(code.indices, np.int64), _levels(code, layout)
+    indices = np.asarray(code.indices, np.int64)
     if indices.ndim != 4 or indices.shape[-1] != layout.width:
         raise ValueError(f"a code must have shape (b, h, w, {layout.width}), got {indices.shape}.")
+    if layout.grid and np.any(indices != np.arange(layout.width)):
+        raise ValueError(f"indices must be the channels 0 to {layout.width - 1}, in this order.")
+    if indices.size and not (0 <= indices.min() and indices.max() < layout.num_atoms):
+        raise ValueError(
+            f"indices must be in [0, {layout.num_atoms}), got {indices.min()} to {indices.max()}."
+        )
+    levels = _levels(code, layout)
     used = levels != 0
     if layout.grid:
         indices, used = layout.starts + levels + np.array(layout.alphabets) // 2, np.ones_like(used)

@@ -9,7 +9,8 @@ import pytest
 import laser_jax
 from laser_jax.data import open_split
 from laser_jax.evaluation.codec import TokenCodec, fit_codec, read_tables, write_tables
-from laser_jax.tokens import pack_tokens
+from laser_jax.sparse import SparseCode
+from laser_jax.tokens import Tokens, pack_tokens
 from laser_jax.training.loop import train
 from tests.faults.evidence import read_curves
 
@@ -83,6 +84,20 @@ def test_bad_files_and_files_of_another_model_raise(run):
         trained.compress([np.zeros((1, 70_000, 3), np.uint8)])
 
 
+def test_no_images_and_codes_of_none_raise(run):
+    _, trained, _ = run
+    images = smooth_images(1, BATCH)
+    code, tokens = trained.encode(images), trained.encode_to_tokens(images)
+    takes_images = [trained.reconstruct, trained.encode, trained.encode_to_tokens]
+    calls = [(each, x) for each in takes_images for x in (images[:0], images[:, :, :0])]
+    calls += [(trained.decode, SparseCode(*(x[:0] for x in code)))]
+    calls += [(trained.decode_from_tokens, Tokens(*(x[:0] for x in tokens)))]
+    for function, argument in calls:
+        with pytest.raises(ValueError, match="must not be empty, got shape"):
+            function(argument)
+    assert trained.compress(images[:0]) == trained.decompress([]) == []
+
+
 def test_size_of_a_split_is_that_of_its_one_file(run):
     _, trained, codec = run
     images = smooth_images(6, 40)
@@ -107,8 +122,9 @@ def test_tables_are_stored_in_the_workdir_for_their_checkpoint(run):
     data = path.read_bytes()
     try:
         path.write_bytes(data[:-9])
-        with pytest.raises(ValueError, match="tables of tokens are damaged"):
+        with pytest.raises(ValueError, match="tables of tokens are damaged") as raised:
             again.compress(smooth_images(7, 1))
+        assert str(path) in str(raised.value) and "Delete this file; the next" in str(raised.value)
         path.unlink()
         with pytest.raises(FileNotFoundError, match="an evaluation of this checkpoint makes them"):
             again.compress(smooth_images(7, 1))

@@ -1,5 +1,6 @@
 import functools
 import hashlib
+import io
 
 import jax
 import jax.numpy as jnp
@@ -189,6 +190,46 @@ def test_models_come_back_from_bytes(fitted):
     for damaged in (b"", model.to_bytes()[:-30], b"PK" + bytes(200)):
         with pytest.raises(ValueError, match="tables of tokens are damaged"):
             ContextModel.from_bytes(damaged)
+
+
+@pytest.mark.parametrize("change, reason", [
+    ({"sent": None}, "tables .'sent'. are missing or unknown"),
+    ({"more": np.zeros(2)}, "tables .'more'. are missing or unknown"),
+    ({"atom_bias": np.zeros(11)}, r"table 'atom_bias' of shape \(11,\) does not fit"),
+    ({"atom_bias": np.zeros((12, 1))}, r"table 'atom_bias' of shape \(12, 1\) does not fit"),
+    ({"product": np.zeros((12, 3))}, "'product_sent' of shape"),
+    ({"first": np.zeros((23, 14))}, "'first' of shape"),
+    ({"first": np.zeros((24, 13)), "first_bias": np.zeros(13)}, "'first' of shape"),
+    ({"layout": np.frombuffer(b"[1, null, 12]", np.uint8)}, "damaged"),
+    ({"layout": np.frombuffer(b"[2]", np.uint8)}, "version 2, this code reads 1"),
+])  # fmt: skip
+def test_tables_that_do_not_fit_together_raise(change, reason):
+    with np.load(io.BytesIO(integer_model(SET).to_bytes())) as file:
+        arrays = {name: x for name, x in (dict(file) | change).items() if x is not None}
+    np.savez(changed := io.BytesIO(), **arrays)
+    with pytest.raises(ValueError, match=reason):
+        ContextModel.from_bytes(changed.getvalue())
+
+
+def test_fit_takes_atoms_that_are_not_finite_for_zeros():
+    tokens, atoms = smooth_tokens(np.random.default_rng(0), 3), np.eye(12)
+    atoms[3] = 0
+    expected = fit_context_model(tokens, SET, dictionary=atoms, most_steps=0)
+    atoms[3, 2] = np.nan
+    found = fit_context_model(tokens, SET, dictionary=atoms, most_steps=0)
+    assert found.fingerprint == expected.fingerprint
+
+
+def test_fits_that_lack_something_raise():
+    tokens = smooth_tokens(np.random.default_rng(0), 3)
+    none = Tokens(*(x[:0] for x in tokens))
+    for nothing in ([], none, [none, none]):
+        with pytest.raises(ValueError, match="at least one position"):
+            fit_context_model(nothing, SET)
+    with pytest.raises(ValueError, match=r"dictionary must have shape \(12, d\), got \(11, 4\)"):
+        fit_context_model(tokens, SET, dictionary=np.zeros((11, 4)))
+    with pytest.raises(ValueError, match="2 groups of tokens have side information of 1"):
+        fit_context_model([tokens, tokens], SET, side=[np.zeros((3, 6, 6, 1), int)])
 
 
 def test_tokens_of_another_layout_raise():

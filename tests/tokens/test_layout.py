@@ -1,3 +1,5 @@
+import json
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -97,6 +99,15 @@ def test_tokens_out_of_order_raise(counts, atoms, levels, message):
         check_tokens(tokens, LAYOUTS["sparse"])
 
 
+def test_layouts_of_numpy_integers_are_those_of_ints():
+    for make in (
+        lambda x: Layout.of_set(num_atoms=x(12), sparsity=x(5), step=np.float32(0.25)),
+        lambda x: Layout.of_stages(num_atoms=x(12), stages=x(3), full=x(1)),
+        lambda x: Layout.of_grid(map(x, (8, 5, 2))),
+    ):
+        assert json.dumps(make(np.int64)) == json.dumps(make(int))
+
+
 def test_codes_that_do_not_fit_a_layout_raise():
     layout = LAYOUTS["sparse"]
     indices = np.zeros((1, 1, 1, 5), int) + np.arange(5)
@@ -106,6 +117,15 @@ def test_codes_that_do_not_fit_a_layout_raise():
         tokens_of(SparseCode(indices, np.full(indices.shape, np.nan)), layout)
     with pytest.raises(ValueError, match="their place"):
         tokens_of(SparseCode(indices[..., :3], np.ones((1, 1, 1, 3))), LAYOUTS["rvq"])
+    for wrong in (indices - 1, indices + 8):
+        with pytest.raises(ValueError, match=r"indices must be in \[0, 12\)"):
+            tokens_of(SparseCode(wrong, np.ones(wrong.shape)), layout)
+    for channels in ([1, 0, 2], [0, 1, 1], [0, 1, 3]):
+        code = SparseCode(np.array(channels)[None, None, None], np.zeros((1, 1, 1, 3)))
+        with pytest.raises(ValueError, match="channels 0 to 2, in this order"):
+            tokens_of(code, LAYOUTS["fsq"])
+    with pytest.raises(ValueError, match=r"shape \(3, d\), got \(15, 2\)"):
+        LAYOUTS["fsq"].vectors(np.zeros((15, 2)))
     with pytest.raises(ValueError, match="multiple of stages"):
         Layout.of_stages(num_atoms=10, stages=3)
     with pytest.raises(ValueError, match="step must be a positive number, got nan"):
