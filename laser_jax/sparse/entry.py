@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import jax
+import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 # Axes at the end of an argument that do not count its rows.
@@ -17,7 +18,9 @@ _STRINGS = "method", "selection", "atoms_axis", "nonnegative"
 Function = TypeVar("Function", bound=Callable)
 
 
-def entry(*, static=(), compiled=True, like=None) -> Callable[[Function], Function]:
+def entry(
+    *, static=(), compiled=True, like=None, positive=(), at_least_0=()
+) -> Callable[[Function], Function]:
     """Decorates a public function.
 
     It then takes any integer type for static numbers, refuses sparse matrices by name, is
@@ -30,6 +33,8 @@ def entry(*, static=(), compiled=True, like=None) -> Callable[[Function], Functi
       like: names of the arguments that the results are sharded like, as a pytree prefix of the
         results. "signals" and "code" stand for their leading axes, as "patches" and "images" do,
         None for no sharding.
+      positive, at_least_0: names of numbers that are checked, unless they are arrays of JAX: to
+        read those would wait for the device.
     """
 
     def decorate(function):
@@ -43,6 +48,8 @@ def entry(*, static=(), compiled=True, like=None) -> Callable[[Function], Functi
             arrays = {name: x for name, x in arguments.items() if name not in static}
             for name, x in arrays.items():
                 _check_dense(name, x)
+                if name in (*positive, *at_least_0):
+                    _check_sign(name, x, name in positive)
             mesh = _explicit_mesh(arrays)
             if mesh is None:
                 return call(**arrays, **fixed)
@@ -75,6 +82,16 @@ def _check_dense(name, value):
         raise ValueError(
             f"{name} must be a dense array, got {type(value).__name__}; pass {name}.toarray()."
         )
+
+
+def _check_sign(name, value, positive):
+    numbers = None if isinstance(value, jax.Array) else np.asarray(value)
+    if numbers is None or numbers.dtype.kind not in "iuf" or not numbers.size:
+        return
+    least = numbers.min()
+    if not (least > 0 or (least == 0 and not positive)):
+        what = "positive" if positive else "at least 0"
+        raise ValueError(f"{name} must be {what}, got {least}.")
 
 
 def _explicit_mesh(arrays):

@@ -8,7 +8,7 @@ from laser_jax.sparse.code import SparseCode
 from laser_jax.sparse.entry import entry
 
 
-@entry(static=("bits",), like="code")
+@entry(static=("bits",), like="code", at_least_0=("scales",))
 def quantize_coefficients(
     code: SparseCode, scales: Real[ArrayLike, ""] | Real[Array, " m"], *, bits: int
 ) -> SparseCode:
@@ -24,7 +24,7 @@ def quantize_coefficients(
       `SparseCode` with int32 coefficients. One that becomes 0 is an unused place.
 
     Raises:
-      ValueError: if `bits` is not in [2, 32] or `scales` has more than one axis.
+      ValueError: if `bits` is not in [2, 32] or `scales` has more than one axis or numbers below 0.
     """
     if not 2 <= bits <= 32:
         raise ValueError(f"bits must be in [2, 32], got {bits}.")
@@ -38,7 +38,7 @@ def quantize_coefficients(
     return code._replace(coefficients=jnp.clip(levels, -largest, largest).astype(jnp.int32))
 
 
-@entry(like="code")
+@entry(like="code", at_least_0=("scales",))
 def dequantize_coefficients(
     code: SparseCode, scales: Real[ArrayLike, ""] | Real[Array, " m"]
 ) -> SparseCode:

@@ -63,7 +63,7 @@ def uniform_rate_model(num_atoms: int, *, sparsity: int, max_level: int) -> Rate
     )
 
 
-@entry(static=("num_atoms", "max_level", "stages"))
+@entry(static=("num_atoms", "max_level", "stages"), positive=("smoothing",))
 def fit_rate_model(
     code: SparseCode,
     *,
@@ -86,7 +86,7 @@ def fit_rate_model(
 
     Raises:
       ValueError: if coefficients are not integers, or `stages` is not the code's width or does
-        not divide `num_atoms`.
+        not divide `num_atoms`, or `smoothing` is a number that is not positive.
     """
     code = check_levels(code)
     check_at_least("num_atoms", num_atoms, 1)
@@ -113,6 +113,9 @@ def fit_rate_model(
 def code_bits(code: SparseCode, model: RateModel) -> Float[Array, "*batch"]:
     """Returns the bits `(...,)` of each signal of an integer `SparseCode` under a `RateModel`.
 
+    The last level stands for all larger ones, as in `fit_rate_model`; an entropy coder sends what
+    such a level exceeds it by in addition. An atom that the model does not have has infinite bits.
+
     Raises:
       ValueError: if coefficients are not integers, or the model is one of fewer places.
     """
@@ -123,7 +126,9 @@ def code_bits(code: SparseCode, model: RateModel) -> Float[Array, "*batch"]:
     used = code.coefficients != 0
     last = model.level_bits.shape[0] - 1
     levels = jnp.clip(jnp.abs(code.coefficients) - 1, 0, last)
+    known = (code.indices >= 0) & (code.indices < model.index_bits.shape[0])
     each = model.index_bits[code.indices] + model.level_bits[levels]
+    each = jnp.where(known, each, jnp.inf)
     return jnp.sum(jnp.where(used, each, 0), -1) + model.count_bits[jnp.sum(used, -1)]
 
 

@@ -30,7 +30,7 @@ from laser_jax.sparse.quantization import check_scales
 from laser_jax.sparse.rate import RateModel, check_model
 
 
-@entry(static=("sparsity", "block_size"), like="signals")
+@entry(static=("sparsity", "block_size"), like="signals", at_least_0=("step", "bit_price"))
 def rate_distortion_pursuit(
     signals: Float[Array, "*batch d"],
     dictionary: Float[Array, "m d"],
@@ -62,7 +62,7 @@ def rate_distortion_pursuit(
       magnitude, for `decode(dequantize_coefficients(code, step), dictionary)`.
 
     Raises:
-      ValueError: if shapes do not match or `sparsity` is out of range.
+      ValueError: if shapes do not match, or `sparsity`, `step` or `bit_price` is out of range.
     """
     signals, dictionary = check_signals(signals, dictionary)
     m, d = dictionary.shape
@@ -198,7 +198,7 @@ def _pursue_block(signals, problem, sparsity):
     return code._replace(coefficients=code.coefficients.astype(jnp.int32))
 
 
-@entry(static=("stages",), like="signals")
+@entry(static=("stages",), like="signals", at_least_0=("bit_price",))
 def rate_distortion_stages(
     signals: Float[Array, "*batch d"],
     dictionary: Float[Array, "m d"],
@@ -223,7 +223,7 @@ def rate_distortion_stages(
       `SparseCode` of shape `(..., stages)`, coefficients 1 in the stages used and then 0.
 
     Raises:
-      ValueError: if shapes do not match or `stages` does not divide m.
+      ValueError: if shapes do not match, `stages` does not divide m, or `bit_price` is below 0.
     """
     signals, dictionary = check_signals(signals, dictionary)
     m, d = dictionary.shape

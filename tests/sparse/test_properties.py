@@ -641,10 +641,12 @@ NUMBERS = {
     "num_frequencies": lambda p: [p.d - 1] + [2] * (p.d == 1),
     "method": lambda p: ["svd"],
     "selection": lambda p: ["best"],
-    "scales": lambda p: [np.ones((1, 1)), np.ones(0), np.ones(p.m) * 1j],
+    "scales": lambda p: [np.ones((1, 1)), np.ones(0), np.ones(p.m) * 1j, -1, -np.ones(p.m)],
     "counts": lambda p: [np.ones(p.m + 1, bool), np.ones((p.m, 1)), np.ones(p.m) * 1j, 1.0],
-    **dict.fromkeys(["decay", "learning_rate", "step", "bit_price"], lambda p: SCALARS),
-    **dict.fromkeys(["max_coherence", "tolerance", "smoothing", "min_count"], lambda p: SCALARS),
+    **dict.fromkeys(["decay", "learning_rate", "step"], lambda p: SCALARS),
+    "bit_price": lambda p: [*SCALARS, -0.1],
+    **dict.fromkeys(["max_coherence", "tolerance", "min_count"], lambda p: SCALARS),
+    "smoothing": lambda p: [*SCALARS, 0, -1, np.nan],
 }
 
 

@@ -127,6 +127,15 @@ def test_counts_beyond_2_to_the_24_are_exact():
     np.testing.assert_allclose(model.level_bits, [1.0], rtol=1e-5)
 
 
+def test_an_atom_that_the_model_does_not_have_has_infinite_bits():
+    model = uniform_rate_model(8, sparsity=3, max_level=4)
+    indices = np.array([[0, 1, 7], [0, 1, 8], [0, -1, 2]])
+    bits = code_bits(SparseCode(indices, np.ones((3, 3), int)), model)
+    np.testing.assert_array_equal(np.isfinite(bits), [True, False, False])
+    unused = code_bits(SparseCode(indices, np.eye(3, dtype=int)), model)  # of atoms 0, 1 and 2
+    assert np.isfinite(unused).all() and np.ptp(unused) == 0
+
+
 def test_a_set_costs_less_than_a_sequence():
     code = SparseCode(jnp.arange(3)[None, :], jnp.ones((1, 3), jnp.int32))
     model = uniform_rate_model(8, sparsity=3, max_level=4)
