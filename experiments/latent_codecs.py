@@ -134,7 +134,10 @@ def run(out, size):
     """Computes every point and lays out the report."""
     curves = {
         name: [
-            [latent_point(out, size, settings, seed) for settings in points]
+            [
+                {**latent_point(out, size, settings, seed), "code": f"{name}, {detail(settings)}"}
+                for settings in points
+            ]
             for seed in range(size.seeds if name in size.front else 1)
         ]
         for name, points in size.points.items()
@@ -144,6 +147,20 @@ def run(out, size):
         for name, points in size.ideas.items()
     }
     report(out, size, curves, ideas, file_curves(out, size))
+
+
+def detail(settings):
+    """Returns what tells a point from the others of its curve, for tables."""
+    if settings["bottleneck"] == "fsq":
+        levels = settings["fsq_levels"]
+        same = len(set(levels)) == 1
+        return f"{len(levels)} channels of {levels[0]} values" if same else str(tuple(levels))
+    price = f"price {settings['bit_price']}" if "bit_price" in settings else ""
+    if "num_stages" in settings:
+        stages = settings["num_stages"]
+        text = f"{stages} stages of {settings['num_embeddings'] // stages:,}"
+        return f"at most {text}, {price}" if price else text
+    return price or f"{settings['num_embeddings']:,} entries"
 
 
 def file_curves(out, size):

@@ -2,7 +2,9 @@
 
 import numpy as np
 
+from experiments import results
 from experiments.rate_curves import (
+    at_rate,
     best_of,
     by_rate,
     curve_figure,
@@ -57,7 +59,7 @@ def report(out, size, curves, ideas, files):
         "mean ± standard deviation where there are several seeds.",
     )  # fmt: skip
     point_table(out, "latents_points", curves | files)
-    _report_points(out, curves)
+    _report_points(out, curves, files)
     _report_ideas(out, curves, ideas)
     _report_savings(out, curves)
     out.figure(
@@ -96,15 +98,26 @@ def verdict(curves):
     return "\n".join([*lines, f"- The goal, {GOAL} dB above the best kind of VQ: met {where}."])
 
 
-def _report_points(out, curves):
-    rows = [
-        [name, ", ".join(f"{p['bpp']:.3f}: {p['psnr']:.2f} (fixed length {p['fixed']:.2f})"
-                         for p in curve[0])]
-        for name, curve in curves.items()
-    ]  # fmt: skip
+def _report_points(out, curves, files):
+    rows = []
+    for name, curve in curves.items():
+        for point in curve[0]:
+            beside = [
+                at_rate(x[0], point["bpp"]) for x in (curves[SPARSE_PATCHES], *files.values())
+            ]
+            if name == SPARSE_PATCHES:
+                beside[0] = np.nan
+            rows.append(
+                [point["code"], f"{point['bpp']:.3f}", f"{point['psnr']:.2f}",
+                 *(results.spread([x]) for x in beside), f"{point['fixed']:.2f}"]
+            )  # fmt: skip
     out.table(
-        "latents_runs", ["code", "true bits a pixel: PSNR, dB (bits a pixel at fixed length)"],
-        rows, caption="The trained runs, seed 0. Fixed length: integer levels of at most 31.",
+        "latents_runs",
+        ["code", "bits a pixel, true", "PSNR, dB", f"{SPARSE_PATCHES}, at this rate", *files,
+         "bits a pixel, fixed length"],
+        rows,
+        caption="The trained runs, seed 0; 2x2: patches of latents. Beside each, the PSNR in dB of "
+        "other codes at its rate. Fixed length: integer levels of at most 31.",
     )  # fmt: skip
 
 
@@ -123,7 +136,7 @@ def _report_ideas(out, curves, ideas):
 
 def _report_savings(out, curves):
     rows = []
-    for name, curve in curves.items():
+    for curve in curves.values():
         for point in curve[0]:
             before, after = (
                 np.array(point[x]) / point["signals"] for x in ("order 0", "in context")
@@ -131,7 +144,7 @@ def _report_savings(out, curves):
             cells = [f"{a:.2f} → {b:.2f}" if a else "" for a, b in zip(before, after, strict=True)]
             total = f"{before.sum():.2f} → {after.sum():.2f}"
             saved = f"{100 * (1 - after.sum() / before.sum()):.0f}%"
-            rows.append([name, f"{point['bpp']:.3f}", *cells, total, saved])
+            rows.append([point["code"], f"{point['bpp']:.3f}", *cells, total, saved])
     out.table(
         "latents_savings", ["code", "bits a pixel", *PARTS, "all", "saved"], rows,
         caption="Bits of a signal, test windows, under tables of order 0 and under the context "

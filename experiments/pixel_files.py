@@ -1,25 +1,30 @@
 """The pixel codec's files beside JPEG, JPEG 2000, WebP and AVIF, headers counted.
 
-    python -m experiments.pixel_files [--split=validation] [--model=FILE ...]
+    python -m experiments.pixel_files --workdir=runs/full/pixel_files [--model=FILE ...]
 
-Prints PSNR at equal bits a pixel on whole photographs, and how many more bits each format takes
-for the same PSNR. A point is one setting for all photographs: all their bytes, their pooled
-squared error. Of each format's settings those stay that no cheaper one equals. Several models are
-seeds: the table has their mean and standard deviation.
+Whole photographs. A point is one setting for all of them: all their bytes, their pooled squared
+error. Of each format's settings those stay that no cheaper one equals. Several models are seeds:
+there are their mean and standard deviation.
 """
 
 import argparse
-import io
+import functools
 import pathlib
 
 import numpy as np
-from PIL import Image
 
+from experiments import results
+from experiments.rate_curves import curve_figure, mean_at, values_at
 from laser_jax import pixels
 from laser_jax.data.photo_patches import PHOTOGRAPHS, read_photograph
+from laser_jax.evaluation.formats import best_points, stored
+from laser_jax.figures import style
+from laser_jax.metrics import squared_error_to_psnr
 
 RATES = (0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0)
 QUALITIES = (10, 20, 34, 45, 57, 67, 75, 85, 97, 100)
+OURS = "pixel codec"
+# More qualities and options than `laser_jax.evaluation.formats` has for every evaluation.
 FORMATS = {
     "JPEG": [
         {"format": "JPEG", "optimize": True, "subsampling": s, "quality": q}
@@ -38,93 +43,109 @@ FORMATS = {
         for s in ("4:2:0", "4:4:4") for q in (15, 25, 35, 42, 50, 57, 64, 71, 78, 85, 90)
     ],
 }  # fmt: skip
-
-
-def format_file(image, setting):
-    """Returns the bytes of an image as a file of a format, and the image read back."""
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, **setting)
-    return file.getvalue(), np.asarray(Image.open(file).convert("RGB"))
+LOOKS = {
+    OURS: {"color": style.RED, "linestyle": "-"},
+    "JPEG": {"color": style.BLACK, "linestyle": "-."},
+    "JPEG 2000": {"color": style.GREEN, "linestyle": "--"},
+    "WebP": {"color": style.BLACK, "linestyle": ":"},
+    "AVIF": {"color": style.BLUE, "linestyle": "--"},
+}
 
 
 def pixel_file(image, quality, model):
-    """Returns the bytes of an image under the pixel codec, and the image read back."""
+    """Returns the bytes of an image under the pixel codec, a number, and the image read back."""
     (data,) = pixels.compress([image], quality, model=model)
-    return data, pixels.decompress([data], model=model)[0]
+    return len(data), pixels.decompress([data], model=model)[0]
 
 
 def point(images, code):
-    """Returns bits a pixel and PSNR in dB of images under `code`: image -> bytes, image."""
-    found = [code(image) for image in images]
-    area = sum(image[..., 0].size for image in images)
-    squared = sum(
-        np.sum((np.float64(a) - back) ** 2) for a, (_, back) in zip(images, found, strict=True)
-    )
-    bits = 8 * sum(len(data) for data, _ in found)
-    return bits / area, 10 * np.log10(255**2 * 3 * area / squared)
+    """Returns rate and quality of images under `code`: image -> number of bytes, image."""
+    sizes, found = zip(*map(code, images), strict=True)
+    squared = sum(np.sum((np.float64(a) - b) ** 2) for a, b in zip(images, found, strict=True))
+    psnr = squared_error_to_psnr(squared / 255**2 / sum(image.size for image in images))
+    return {"bpp": 8 * sum(sizes) / sum(x[..., 0].size for x in images), "psnr": float(psnr)}
 
 
-def curve(points):
-    """Returns the points, by rate, that no cheaper one equals, `(n, 2)`."""
-    kept = []
-    for bpp, psnr in sorted(points):
-        if not kept or psnr > kept[-1][1]:
-            kept.append((bpp, psnr))
-    return np.array(kept)
+def format_curve(images, settings):
+    """Returns the points of a format that no cheaper one equals."""
+    points = [point(images, functools.partial(stored, **setting)) for setting in settings]
+    pairs = best_points((each["bpp"], each["psnr"]) for each in points)
+    return [{"bpp": bpp, "psnr": psnr} for bpp, psnr in pairs]
 
 
-def psnr_at(points, rates):
-    """PSNR at rates, NaN beyond the curve."""
-    return np.interp(rates, *points.T, left=np.nan, right=np.nan)
+def model_curve(out, images, model, options):
+    """Returns the points of the pixel codec with one model; computed ones are read back."""
+    points = []
+    for quality in options.qualities:
+        settings = {"model": model.fingerprint.hex(), "quality": quality, "split": options.split}
+        code = functools.partial(pixel_file, quality=quality, model=model)
+        points.append(out.point("pixels", settings, functools.partial(point, images, code)))
+    return points
 
 
-def more_bits(points, other, rates):
-    """By how much the second curve's bits exceed the first's at the first's PSNR at rates, in %."""
-    psnr = psnr_at(points, rates)
-    needed = np.interp(psnr, other[:, 1], np.log(other[:, 0]), left=np.nan, right=np.nan)
-    return 100 * (np.exp(needed) / rates - 1)
+def more_bits(curve, other, rate):
+    """By how much another curve's bits exceed a curve's at the PSNR it has at a rate, in %.
+
+    The mean over its seeds; the second curve has one seed.
+    """
+    bits, psnrs = np.array([(p["bpp"], p["psnr"]) for p in other[0]]).T
+    needed = np.interp(values_at(curve, rate), psnrs, np.log(bits), left=np.nan, right=np.nan)
+    return 100 * float(np.mean(np.exp(needed) / rate - 1))
+
+
+def verdict(curves):
+    """Returns sentences, computed, on the mean PSNR of the pixel codec beside each format's."""
+    lines = []
+    for name in FORMATS:
+        gains = {r: mean_at(curves[OURS], r)[0] - mean_at(curves[name], r)[0] for r in RATES}
+        each = ", ".join(f"{x:+.2f} at {r}" for r, x in gains.items() if np.isfinite(x))
+        lines.append(f"- dB above {name}, at bits a pixel: {each}.")
+    return "\n".join(lines)
+
+
+def report(out, curves):
+    """Lays out the verdict, the curves and the table."""
+    out.text(verdict(curves))
+    out.figure(
+        "pixel_files",
+        curve_figure(
+            curves, value="psnr", ylabel="PSNR, dB",
+            title="Whole photographs as files, headers counted", looks=LOOKS,
+        ),
+        caption=f"The pixel codec's files beside other formats; models: {len(curves[OURS])}.",
+    )  # fmt: skip
+    rows = [
+        [name, *(results.spread(values_at(curve, r)) for r in RATES)]
+        for name, curve in curves.items()
+    ]
+    rows += [
+        [f"{name}: more bits at equal PSNR",
+         *(results.spread([more_bits(curves[OURS], curves[name], r)], "{:+.0f}%") for r in RATES)]
+        for name in FORMATS
+    ]  # fmt: skip
+    out.table(
+        "pixel_files", ["bits a pixel", *map(str, RATES)], rows,
+        caption="PSNR in dB at given rates, between points linear in the rate's logarithm; mean ± "
+        "standard deviation where there are several models.",
+    )  # fmt: skip
 
 
 def main(argv=None):
-    """Prints the tables."""
+    """Measures all points and writes the report."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--workdir", default="runs/full/pixel_files")
     parser.add_argument("--split", default="test", choices=tuple(PHOTOGRAPHS))
-    parser.add_argument("--model", nargs="*", default=[None], type=pathlib.Path)
+    parser.add_argument("--model", nargs="*", default=[], type=pathlib.Path)
     parser.add_argument("--qualities", nargs="*", default=QUALITIES, type=int)
     options = parser.parse_args(argv)
+    results.log_plainly()
+    out = results.Results(options.workdir, "The pixel codec beside other formats")
     images = [read_photograph(name) for name in PHOTOGRAPHS[options.split]]
-    curves = {
-        name: curve([point(images, lambda x, s=s: format_file(x, s)) for s in settings])
-        for name, settings in FORMATS.items()
-    }
-    models = [pixels.read_model(path) if path else pixels.shipped_model() for path in options.model]
-    own = []
-    for number, model in enumerate(models):
-        points = []
-        for quality in options.qualities:
-            points.append(point(images, lambda x, q=quality, m=model: pixel_file(x, q, m)))
-            print(f"model {number}, quality {quality}: %.3f bits a pixel, %.2f dB" % points[-1])
-        own.append(curve(points))
-    print_tables(curves, own)
-
-
-def print_tables(curves, own):
-    """Prints PSNR at equal rates, and bits at equal PSNR; `own` has a curve for each model."""
-    print("\n| bits a pixel | " + " | ".join(map(str, RATES)) + " |")
-    print("| --- |" + " --- |" * len(RATES))
-    each = np.array([psnr_at(points, RATES) for points in own])
-    cells = [f"{m:.2f} ± {s:.2f}" for m, s in zip(each.mean(0), each.std(0), strict=True)]
-    print_row("pixel codec", cells if len(own) > 1 else [f"{x:.2f}" for x in each[0]])
-    for name, points in curves.items():
-        print_row(name, [f"{x:.2f}" for x in psnr_at(points, RATES)])
-    for name, points in curves.items():
-        more = np.mean([more_bits(mine, points, np.array(RATES)) for mine in own], 0)
-        print_row(f"{name}: more bits at equal PSNR", [f"{x:+.0f}%" for x in more])
-
-
-def print_row(name, cells):
-    """Prints a row of a table; a number that is not known is left out."""
-    print(f"| {name} | " + " | ".join("" if "nan" in x else x for x in cells) + " |")
+    models = [pixels.read_model(path) for path in options.model] or [pixels.shipped_model()]
+    curves = {OURS: [model_curve(out, images, model, options) for model in models]}
+    curves |= {name: [format_curve(images, settings)] for name, settings in FORMATS.items()}
+    report(out, curves)
+    out.write(results.provenance("full"))
 
 
 if __name__ == "__main__":

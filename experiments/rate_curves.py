@@ -7,6 +7,7 @@ import numpy as np
 
 from experiments import results
 from experiments.picture_codecs import window
+from laser_jax.evaluation.formats import psnr_at
 from laser_jax.figures import style
 
 RATES = (0.3, 0.5, 0.75, 1.0, 1.5, 2.0)  # bits a pixel of the tables
@@ -39,10 +40,8 @@ def by_rate(points):
 
 
 def at_rate(points, rate, value="psnr"):
-    """Returns a curve's value at a rate, linear between points in the rate's logarithm; nan
-    beyond its ends."""
-    rates, values = np.array([(p["bpp"], p[value]) for p in by_rate(points)]).T
-    return np.interp(np.log(rate), np.log(rates), values, left=np.nan, right=np.nan)
+    """Returns a curve's value at a rate; see `psnr_at`."""
+    return psnr_at([(point["bpp"], point[value]) for point in points], rate)
 
 
 def values_at(curve, rate, value="psnr"):

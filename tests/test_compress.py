@@ -1,6 +1,8 @@
 """python -m laser_jax compress and decompress, on a stored run."""
 
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -42,6 +44,20 @@ def test_pictures_come_back_in_their_own_size(ready, pictures, capsys):  # noqa:
     data = (files / "square.laser").read_bytes()
     (expected,) = laser_jax.load(ready).decompress([data])
     np.testing.assert_array_equal(np.asarray(Image.open(back / "square.png")), expected)
+
+
+@pytest.mark.slow  # a process that imports JAX
+def test_another_process_with_one_thread_decodes_the_same_picture(ready, pictures):  # noqa: F811
+    files, back = pictures / "files", pictures / "back"
+    assert run("compress", ready, files, pictures / "odd size.png") == 0
+    (expected,) = laser_jax.load(ready).decompress([(files / "odd size.laser").read_bytes()])
+    program = (
+        "import os, sys; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); "
+        "from laser_jax.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", program, "decompress", f"--workdir={ready}", f"--out={back}"]
+    subprocess.run([*command, str(files)], check=True, timeout=300)
+    np.testing.assert_array_equal(np.asarray(Image.open(back / "odd size.png")), expected)
 
 
 def test_damaged_file_is_named_and_the_others_are_written(ready, pictures, capsys):  # noqa: F811

@@ -68,12 +68,17 @@ def rate_curve(images, format):
 
     Sorted by rate; a setting is left out if another one has its PSNR at a smaller rate.
     """
-    kept: list[tuple[float, float]] = []
-    for point in sorted(
+    return best_points(
         rate_and_psnr(images, format, quality=quality, **options)
         for options in FORMATS[format]
         for quality in QUALITIES
-    ):
+    )
+
+
+def best_points(points):
+    """Returns (rate, PSNR) pairs by rate, without those whose PSNR a smaller rate has."""
+    kept: list[tuple[float, float]] = []
+    for point in sorted(points):
         if not kept or point[1] > kept[-1][1]:
             kept.append(point)
     return kept

@@ -1,18 +1,23 @@
-"""Trained runs as codecs, on stored runs of every bottleneck."""
+"""Trained runs as codecs: stored runs of most bottlenecks, and gray codes by rate untrained."""
 
 import pathlib
 import tarfile
 
+import jax
 import numpy as np
 import pytest
 
 import laser_jax
+from configs import tiny
 from laser_jax.data import open_split
 from laser_jax.evaluation.codec import TokenCodec, fit_codec, read_tables, write_tables
-from laser_jax.sparse import SparseCode
-from laser_jax.tokens import Tokens, pack_tokens
+from laser_jax.models import build_model, inference
+from laser_jax.sparse import SparseCode, dequantize_coefficients
+from laser_jax.tokens import Run, Tokens, code_of, pack_tokens, write_container
+from laser_jax.tokens.container import fingerprint_in
 from laser_jax.training.loop import train
 from tests.faults.evidence import read_curves
+from tests.tokens.test_files import mutations
 
 STORED = pathlib.Path(__file__).parent.parent / "stored"
 BATCH = 16
@@ -27,14 +32,17 @@ def smooth_images(seed, number, height=32, width=32):
     return np.uint8(np.clip(128 + 30 * images, 0, 255))
 
 
+def stored_run(name, path):
+    """The workdir of a stored run below a path, and what `load` returns."""
+    with tarfile.open(STORED / f"{name}.tar.gz") as archive:
+        archive.extractall(path, filter="data")
+    return path / name, laser_jax.load(path / name)
+
+
 @pytest.fixture(scope="module", params=["vq", "ksvd"])
 def run(request, tmp_path_factory):
     """The workdir of a stored run, what `load` returns, and its codec on smooth images."""
-    path = tmp_path_factory.mktemp("stored")
-    with tarfile.open(STORED / f"{request.param}.tar.gz") as archive:
-        archive.extractall(path, filter="data")
-    workdir = path / request.param
-    trained = laser_jax.load(workdir)
+    workdir, trained = stored_run(request.param, tmp_path_factory.mktemp("stored"))
     images = smooth_images(0, 48)
     codec = fit_codec(trained.model, trained.variables, images, images=48, batch_size=BATCH)
     write_tables(workdir, int(trained.state.step), codec.tables)
@@ -82,6 +90,59 @@ def test_bad_files_and_files_of_another_model_raise(run):
         trained.compress([smooth_images(5, 1)[0, :, :, 0]])
     with pytest.raises(ValueError, match="sides up to 65536 pixels"):
         trained.compress([np.zeros((1, 70_000, 3), np.uint8)])
+
+
+def gray_by_rate():
+    """A model of gray images with codes by rate, and its first variables."""
+    config = tiny.get_config()
+    config.data.channels = 1
+    config.model.update(
+        bottleneck="ksvd", sparse_coder="rate_distortion", bit_price=1e-4, coefficient_step=0.1
+    )
+    model = build_model(config)
+    images = np.zeros((1, 32, 32, 1), np.float32)
+    return model, jax.jit(model.init)(jax.random.key(0), images)
+
+
+SLOW_RVQ = pytest.param("rvq", marks=pytest.mark.slow)  # its tokens are those of VQ, more of them
+
+
+@pytest.mark.parametrize("name", ["fsq", SLOW_RVQ, "gray by rate"])
+def test_files_hold_the_codes_of_other_bottlenecks(name, tmp_path):
+    if name == "gray by rate":
+        model, variables = gray_by_rate()
+    else:
+        trained = stored_run(name, tmp_path)[1]
+        model, variables = trained.model, trained.variables
+    images = smooth_images(8, 8)[..., : model.in_channels]
+    codec = fit_codec(model, variables, images, images=8, batch_size=1)
+    tokens, code = codec.to_tokens(images[:1]), inference.encode(model, variables, images[:1])
+    assert tokens.counts.mean() >= 1
+    layout = codec.tables.layout
+    found = dequantize_coefficients(code_of(tokens, layout), np.asarray(layout.steps))
+    dense = []
+    for indices, coefficients in (code, found):
+        dense.append(np.zeros((*tokens.counts.shape, model.bottleneck.num_embeddings)))
+        np.put_along_axis(dense[-1], np.asarray(indices), np.asarray(coefficients), -1)
+    np.testing.assert_allclose(*dense, atol=1e-6)
+    (back,) = codec.decompress(codec.compress(images[:1]))
+    np.testing.assert_array_equal(back, np.round(255 * codec.to_images(tokens)[0]))
+
+
+def test_damaged_files_raise_and_damaged_payloads_give_a_picture_or_raise(run):
+    _, trained, _ = run
+    rng, (data,) = np.random.default_rng(0), trained.compress(smooth_images(5, 1))
+    for damaged in mutations(data, rng, 100):
+        with pytest.raises(ValueError):
+            trained.decompress([damaged])
+    joined, start = fingerprint_in(data), len(write_container([Run(1, 32, 32)], b"", bytes(8))) - 8
+    for payload in mutations(data[start:-8], rng, 20):
+        try:
+            (image,) = trained.decompress([write_container([Run(1, 32, 32)], payload, joined)])
+        except ValueError as error:
+            assert "damaged" in str(error)
+        else:
+            assert image.shape == (32, 32, 3) and image.dtype == np.uint8
 
 
 def test_no_images_and_codes_of_none_raise(run):

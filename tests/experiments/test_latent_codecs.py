@@ -57,7 +57,11 @@ def test_report_has_the_curves_the_ideas_and_the_savings(tmp_path, monkeypatch):
     out.write("")
     report = (tmp_path / "README.md").read_text()
     assert "| rate weight | 0.500 | 29.81 | +0.50 |" in report
-    assert "8.00 → 4.00 | 2.00 → 1.00 | 10.00 → 5.00 | 50% |" in report
+    assert (
+        "| VQ, 64 entries | 0.500 |  | 8.00 → 4.00 | 2.00 → 1.00 | 10.00 → 5.00 | 50% |" in report
+    )
+    assert "| VQ, 64 entries | 0.500 | 29.31 | 29.31 | 28.44 | 28.44 | 1.00 |" in report
+    assert "| sparse by rate, 2x2, price 0.03 | 0.333 | 28.90 |  | 27.36 | 27.36 | 1.00 |" in report
     assert all(
         (tmp_path / f"{x}.png").stat().st_size > 10_000 for x in ("latents", "latents_atoms")
     )
@@ -66,6 +70,14 @@ def test_report_has_the_curves_the_ideas_and_the_savings(tmp_path, monkeypatch):
     assert set(rows) == {
         *((name, "0") for name in (*SIZE.points, *files)), (study.SPARSE_PATCHES, "1")
     }  # fmt: skip
+
+
+def test_each_point_of_a_curve_has_a_name_of_its_own():
+    for points in study.SIZES["full"].points.values():
+        assert len(set(map(study.detail, points))) == len(points)
+    assert study.detail(study._fsq((8, 5, 5, 5))[0]) == "(8, 5, 5, 5)"
+    (stages,) = study._stages_by_rate(0.12, stages=16, atoms=256, patch_size=2)
+    assert study.detail(stages) == "at most 16 stages of 256, price 0.12"
 
 
 @pytest.mark.slow
