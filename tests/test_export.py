@@ -1,6 +1,8 @@
 """python -m laser_jax export, on a stored run with tables."""
 
 import json
+import pathlib
+import re
 
 import numpy as np
 import pytest
@@ -46,6 +48,20 @@ def test_tokens_of_a_folder_are_written_with_its_classes(ready, images, tmp_path
     pictures = np.stack([np.asarray(Image.open(path)) for path in paths])
     indices, *_ = laser_jax.load(ready).encode_to_indices(pictures)
     np.testing.assert_array_equal(records[:, 1:], indices)
+
+
+def test_documented_way_back_gives_the_reconstructions(ready, images, tmp_path, monkeypatch):  # noqa: F811
+    page = (pathlib.Path(__file__).parents[1] / "docs" / "large.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert export(ready, images, tmp_path / "out") == 0
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "mine").symlink_to(ready)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(example, "docs/large.md", "exec"), found := {})
+    pictures = [np.asarray(Image.open(path)) for path in sorted(images.glob("train/*/*.png"))]
+    expected = found["trained"].reconstruct(np.stack(pictures))
+    np.testing.assert_allclose(found["images"], expected, atol=1e-5)
+    assert found["labels"].tolist() == [0, 0, 0, 1, 1, 1]
 
 
 def test_only_exported_tokens_are_overwritten(ready, images, tmp_path, capsys):  # noqa: F811

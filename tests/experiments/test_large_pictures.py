@@ -6,6 +6,7 @@ from experiments import large_pictures as study
 from experiments.results import Results
 from laser_jax.data.photo_patches import PHOTOGRAPHS
 from laser_jax.training.settings import check_config
+from laser_jax.training.setup import Setup
 
 
 def made_up(out, size, kind, name):
@@ -25,7 +26,8 @@ def test_report_has_every_kind_beside_jpeg_and_webp(tmp_path, monkeypatch):
     report = (tmp_path / "README.md").read_text()
     assert "| code | this code | JPEG | WebP |" in report
     assert "| FSQ | 0.500: 27.00 | 0.500: 27.00 | 0.500: 27.00 |" in report
-    assert "| sparse by rate, 2x2 | 4.000 | 4.000 | 4.000 | 4.000 | 4.000 |" in report
+    assert "| sparse by rate, 2x2 | 4.000 | 4.000 | 4.000 | 4.000 | 4.000 | 4.000 |"
+    assert "| LPIPS, AlexNet | LPIPS, VGG16 |" in report in report
     assert (tmp_path / "large_pictures.png").stat().st_size > 5000
 
 
@@ -35,6 +37,7 @@ def test_settings_of_every_kind_are_a_run_of_the_vqgan_network(size, tmp_path):
     for settings in size.kinds.values():
         config = study.config_of(size, settings, f"folder:{tmp_path}")
         check_config(config)
+        Setup.from_config(config).check()
         assert config.model.network == "vqgan" and config.model.num_downsamples == 3
         assert config.adversarial.weight == 0 and config.loss.perceptual_weight == 1
 
