@@ -2,7 +2,41 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
+
+# Numbers of public functions by their names: whether they are in range, and the range as text.
+_RANGES = {
+    "tolerance": (lambda x: x >= 0, "at least 0"),
+    "max_coherence": (lambda x: (x > 0) & (x <= 1), "in (0, 1]"),
+    "decay": (lambda x: (x >= 0) & (x < 1), "in [0, 1)"),
+    "learning_rate": (lambda x: x > 0, "above 0"),
+    "step": (lambda x: x >= 0, "at least 0"),
+    "scales": (lambda x: x >= 0, "at least 0"),
+    "bit_price": (lambda x: x >= 0, "at least 0"),
+    "smoothing": (lambda x: x > 0, "above 0"),
+}
+
+
+def check_range(name: str, value: object) -> None:
+    """Raises ValueError if a number with a range is out of it; one that is traced is not read.
+
+    NaN is allowed in an array of tolerances: it is that of a signal whose code is NaN then.
+    """
+    if name not in _RANGES or isinstance(value, jax.core.Tracer):
+        return
+    if not isinstance(value, int | float | np.generic | np.ndarray | jax.Array):
+        return
+    if isinstance(value, jax.Array) and not value.is_fully_addressable:
+        return
+    numbers, (in_range, text) = np.asarray(value), _RANGES[name]
+    if not is_real(numbers.dtype):
+        return
+    wrong = ~in_range(numbers)
+    if name == "tolerance" and numbers.ndim:
+        wrong &= ~np.isnan(numbers)
+    if wrong.any():
+        raise ValueError(f"{name} must be {text}, got {numbers[wrong].min()}.")
 
 
 def check_floating(**arrays: ArrayLike) -> None:
@@ -212,7 +246,7 @@ def check_sparsity(sparsity, num_atoms, limit="the number of atoms"):
 
 def check_at_least(what, value, least):
     """Raises ValueError unless `value >= least`."""
-    if value < least:
+    if not value >= least:  # NaN too
         raise ValueError(f"{what} must be at least {least}, got {value}.")
 
 

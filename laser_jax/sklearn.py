@@ -10,6 +10,7 @@ They compute in the floating type of `X`, as scikit-learn does: pass float32 for
 on a GPU. Needs `pip install laser-jax[sklearn]`.
 """
 
+import numbers
 from typing import Any, Self
 
 import jax
@@ -29,6 +30,7 @@ from laser_jax.sparse import (
     omp,
     to_dense,
 )
+from laser_jax.sparse.fit import count_iterations
 
 _FLOATS = (np.float64, np.float32)
 _BLOCK = 4096  # signals that are coded at a time
@@ -47,9 +49,12 @@ class _Coding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
         Returns:
           `(n, m)` array; by "omp" at most `transform_n_nonzero_coefs` of a row are not 0.
+
+        Raises:
+          ValueError: if a parameter is out of range, or X has another width than the atoms.
         """
         check_is_fitted(self)
-        check_choice("transform_algorithm", self.transform_algorithm, ALGORITHMS)
+        self._check_coding()
         X = validate_data(self, X, dtype=_FLOATS, reset=False)
         atoms, found = self._atoms.astype(X.dtype), np.empty((len(X), len(self._atoms)), X.dtype)
         with jax.enable_x64(X.dtype == np.float64):
@@ -58,6 +63,12 @@ class _Coding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
                 dense = self._codes(_filled_up(rows), atoms)
                 found[start : start + _BLOCK] = np.asarray(dense)[: len(rows)]
         return found
+
+    def _check_coding(self):
+        check_choice("transform_algorithm", self.transform_algorithm, ALGORITHMS)
+        for name in ("transform_tol", "transform_alpha"):
+            if getattr(self, name) is not None:
+                _check_number(name, getattr(self, name))
 
     def _codes(self, rows, atoms):
         """Returns the dense codes of some signals."""
@@ -158,7 +169,9 @@ class DictionaryLearning(_Coding):
           ValueError: if a parameter is out of range or `dict_init` does not fit.
         """
         X = validate_data(self, X, dtype=_FLOATS)
+        self._check_coding()
         check_at_least("max_iter", self.max_iter, 1)
+        _check_number("tol", self.tol)
         m = self._num_atoms
         with jax.enable_x64(X.dtype == np.float64):
             result = fit_dictionary(
@@ -173,9 +186,8 @@ class DictionaryLearning(_Coding):
                 key=self._key(),
             )
         self.components_: np.ndarray = np.array(result.dictionary, X.dtype)
-        errors = np.asarray(result.errors)
-        self.error_ = float(errors[-1])
-        self.n_iter_ = 1 + int(np.count_nonzero(errors != errors[-1]))
+        self.error_ = float(result.errors[-1])
+        self.n_iter_ = count_iterations(result, self.tol)
         self._state: LearnerState | None = None
         return self
 
@@ -271,6 +283,12 @@ class SparseCoder(_Coding):
         tags = super().__sklearn_tags__()
         tags.requires_fit = False
         return tags
+
+
+def _check_number(name, value):
+    """Raises ValueError unless a parameter is a number >= 0."""
+    if not isinstance(value, numbers.Real) or not value >= 0:
+        raise ValueError(f"{name} must be a number >= 0, got {value!r}.")
 
 
 def _pursuit(positive_code):

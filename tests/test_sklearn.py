@@ -32,6 +32,19 @@ def test_dictionary_learning_passes_the_checks_of_scikit_learn():
     check_estimator(DictionaryLearning(max_iter=2))
 
 
+@pytest.mark.slow
+def test_a_sparse_coder_passes_the_checks_whose_signals_are_as_wide_as_its_atoms():
+    """Checks have signals of many widths, so scikit-learn leaves out its own `SparseCoder`."""
+    outcomes = {}
+    for width in (1, 2, 3, 4, 5, 10):
+        coder = SparseCoder(RNG.normal(size=(M, width)))
+        for found in check_estimator(coder, on_fail=None, on_skip=None):
+            outcomes.setdefault(found["check_name"], set()).add(found["status"])
+    failed = {name for name, seen in outcomes.items() if seen == {"failed"}}
+    assert failed == {"check_n_features_in"}  # a coder knows its width before `fit`
+    assert sum("passed" in seen for seen in outcomes.values()) > 30
+
+
 def test_codes_are_those_of_scikit_learn():
     coder = SparseCoder(TRUTH, transform_n_nonzero_coefs=K)
     expected = orthogonal_mp(TRUTH.T, X.T, n_nonzero_coefs=K).T
@@ -69,6 +82,24 @@ def test_partial_fit_learns_from_a_stream_and_goes_on_after_a_pickle():
     assert error < 0.1 * np.mean(np.sum(X**2, -1))
     warm = model_with(dict_init=TRUTH, batch_size=32).partial_fit(X)
     assert np.min(np.sum(warm.components_ * TRUTH, -1)) > 0.9
+
+
+@pytest.mark.parametrize("change", [
+    {"transform_tol": -1}, {"transform_tol": np.nan}, {"transform_tol": "small"},
+    {"transform_alpha": -0.1}, {"tol": None}, {"tol": -1e-4}, {"tol": np.nan},
+])  # fmt: skip
+def test_parameters_out_of_range_raise_by_their_names(change):
+    with pytest.raises(ValueError, match=f"{next(iter(change))} must be a number >= 0, got"):
+        model_with(**change).fit(X)
+    if "tol" not in change:
+        with pytest.raises(ValueError, match=f"{next(iter(change))} must be a number >= 0, got"):
+            SparseCoder(TRUTH, **change).transform(X)
+
+
+def test_iterations_are_counted_where_errors_repeat():
+    model = clone(MODEL).fit(np.zeros_like(X))
+    assert model.n_iter_ == 2 and model.error_ == 0
+    assert model.set_params(tol=0).fit(np.zeros_like(X)).n_iter_ == 20
 
 
 def test_it_works_in_a_pipeline_and_a_grid_search_and_pickles():

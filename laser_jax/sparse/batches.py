@@ -16,15 +16,16 @@ def in_batches(arrays, size):
     """Yields signals `(size, d)`, cut from arrays `(..., d)` and joined in their order.
 
     The last batch is padded with rows of NaN, which learning ignores, so that all have one
-    compiled shape. A `jax.Array` that is a batch already stays where it is; of others, such as
-    a `numpy.memmap`, one batch at a time is in memory.
+    compiled shape. A `jax.Array` that is a batch already stays where it is, another one is copied
+    to the host; of others, such as a `numpy.memmap`, one batch at a time is in memory.
 
     Args:
       arrays: iterable of arrays, or one array.
       size: signals a batch.
 
     Raises:
-      ValueError: if an array has no axis, is not floating point, or differs in width.
+      ValueError: if an array has no axis, is not floating point, differs in width, or is no batch
+        and partly on devices of other processes.
     """
     parts, missing, width = [], size, None
     for array in [arrays] if hasattr(arrays, "shape") else arrays:
@@ -33,6 +34,9 @@ def in_batches(arrays, size):
         if isinstance(array, jax.Array) and array.shape == (size, width) and not parts:
             yield array
             continue
+        if isinstance(array, jax.Array):
+            # Each slice of it would compile a program and copy the rest.
+            array = _on_host(array, size, width)
         rows = array.reshape(-1, width)
         while len(rows):
             parts.append(np.asarray(rows[:missing]))
@@ -43,6 +47,15 @@ def in_batches(arrays, size):
                 parts, missing = [], size
     if parts:
         yield _join([*parts, np.full((missing, width), np.nan, parts[0].dtype)])
+
+
+def _on_host(array, size, width):
+    if not array.is_fully_addressable:
+        raise ValueError(
+            "an array over several processes must be a whole batch, of shape "
+            f"{(size, width)} after whole batches, got {array.shape}; choose batch_size to fit."
+        )
+    return np.asarray(array)
 
 
 def _check_width(array, width):

@@ -41,7 +41,8 @@ def run_coder(
 ):
     """Codes signals block by block.
 
-    A signal that is not finite gets coefficients NaN; an atom that is not finite is never used.
+    A signal that is not finite, or whose tolerance is NaN or negative, gets coefficients NaN; an
+    atom that is not finite is never used.
 
     Args:
       code_block: `(block of signals, Atoms, sparsity, tolerance, *options)` -> `SparseCode`
@@ -158,6 +159,7 @@ def _run_plan(coder, plan, dictionary, signals, tolerance, mask=None):
         finite, scale = finite.ravel(), scale.ravel()
         # The square of a scale may be too large or small to divide by.
         tolerance = (jnp.sqrt(tolerance) / scale) ** 2
+        finite = finite & ~jnp.isnan(tolerance)
         code = coder.code_block(signals, seen, sparsity, tolerance, *coder.options)
         code = fill_unused(atoms.agreed(code), sparsity, atoms.num_atoms)
         if weights is not None:

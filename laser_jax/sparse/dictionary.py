@@ -204,20 +204,22 @@ _TRIES = 8
 def _fill(atoms, vacant, candidates, max_coherence, key):
     """Puts the first candidates, then random directions, incoherent with all atoms held
     into the vacant places."""
-    m, d = atoms.shape
-    random = jax.random.normal(key, (_TRIES * m, d), atoms.dtype)
-    candidates = unit_norm(jnp.concatenate([candidates, random]))
+    (m, d), given = atoms.shape, candidates.shape[0]
+    tries = given + _TRIES * m
+    candidates = candidates if given else jnp.zeros((1, d), atoms.dtype)
     places = jnp.argsort(~vacant, stable=True)
     # Whatever finds no room among incoherent atoms stays a random direction.
     held = jnp.where(vacant[:, None], 0, unit_norm(atoms))
 
     def more(state):
         i, filled, _ = state
-        return (i < candidates.shape[0]) & (filled < jnp.sum(vacant))
+        return (i < tries) & (filled < jnp.sum(vacant))
 
     def place(state):
         i, filled, held = state
-        candidate = candidates[i]
+        # Drawn one at a time: all of them would take several times the memory of the atoms.
+        random = jax.random.normal(jax.random.fold_in(key, i), (d,), atoms.dtype)
+        candidate = unit_norm(jnp.where(i < given, candidates[i], random))
         fresh = jnp.max(jnp.abs(matmul(held, candidate))) <= max_coherence
         fresh &= jnp.any(candidate != 0) & jnp.all(jnp.isfinite(candidate))
         slot = jnp.where(fresh, places[jnp.minimum(filled, m - 1)], m)
@@ -225,5 +227,6 @@ def _fill(atoms, vacant, candidates, max_coherence, key):
 
     _, _, held = while_loop(more, place, (0, 0, held))
     found = jnp.any(held != 0, axis=-1, keepdims=True)
-    new = jnp.where(found, held, candidates[-m:])
+    random = jax.random.normal(jax.random.fold_in(key, tries), (m, d), atoms.dtype)
+    new = jnp.where(found, held, unit_norm(random))
     return jnp.where(vacant[:, None], new, atoms)

@@ -10,6 +10,8 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
+from laser_jax.checks import check_range
+
 # Axes at the end of an argument that do not count its rows.
 INNER_AXES = {"signals": 1, "code": 1, "patches": 2, "images": 3}
 # Static arguments that may be strings.
@@ -18,14 +20,13 @@ _STRINGS = "method", "selection", "atoms_axis", "nonnegative"
 Function = TypeVar("Function", bound=Callable)
 
 
-def entry(
-    *, static=(), compiled=True, like=None, positive=(), at_least_0=()
-) -> Callable[[Function], Function]:
+def entry(*, static=(), compiled=True, like=None) -> Callable[[Function], Function]:
     """Decorates a public function.
 
-    It then takes any integer type for static numbers, refuses sparse matrices by name, is
-    compiled by `jax.jit`, and computes arrays on a mesh of Explicit axes as on one of Auto
-    axes: explicit sharding rules for every gather and scatter would give the same result.
+    It then takes any integer type for static numbers, refuses sparse matrices and numbers out of
+    their range by name, is compiled by `jax.jit`, and computes arrays on a mesh of Explicit axes as
+    on one of Auto axes: explicit sharding rules for every gather and scatter would give the same
+    result.
 
     Args:
       static: names of the arguments that are static: integers, strings or None.
@@ -33,8 +34,6 @@ def entry(
       like: names of the arguments that the results are sharded like, as a pytree prefix of the
         results. "signals" and "code" stand for their leading axes, as "patches" and "images" do,
         None for no sharding.
-      positive, at_least_0: names of numbers that are checked, unless they are arrays of JAX: to
-        read those would wait for the device.
     """
 
     def decorate(function):
@@ -48,8 +47,7 @@ def entry(
             arrays = {name: x for name, x in arguments.items() if name not in static}
             for name, x in arrays.items():
                 _check_dense(name, x)
-                if name in (*positive, *at_least_0):
-                    _check_sign(name, x, name in positive)
+                check_range(name, x)
             mesh = _explicit_mesh(arrays)
             if mesh is None:
                 return call(**arrays, **fixed)
@@ -68,6 +66,8 @@ def static_value(name, value):
     """Returns a static argument, integers of any type as Python integers."""
     if value is None or (isinstance(value, str) and name in _STRINGS):
         return value
+    if isinstance(value, np.bool_):
+        return bool(value)
     try:
         if name == "image_shape":
             return tuple(operator.index(x) for x in value)
@@ -82,16 +82,6 @@ def _check_dense(name, value):
         raise ValueError(
             f"{name} must be a dense array, got {type(value).__name__}; pass {name}.toarray()."
         )
-
-
-def _check_sign(name, value, positive):
-    numbers = None if isinstance(value, jax.Array) else np.asarray(value)
-    if numbers is None or numbers.dtype.kind not in "iuf" or not numbers.size:
-        return
-    least = numbers.min()
-    if not (least > 0 or (least == 0 and not positive)):
-        what = "positive" if positive else "at least 0"
-        raise ValueError(f"{name} must be {what}, got {least}.")
 
 
 def _explicit_mesh(arrays):

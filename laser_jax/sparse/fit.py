@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, PRNGKeyArray, Real
 
 from laser_jax.checks import (
@@ -37,8 +38,8 @@ class FitResult(NamedTuple):
       dictionary: `(m, d)`, unit-norm atoms.
       code: `SparseCode` of the signals, `(..., k)`.
       errors: `(iterations,)`, mean over finite signals of the squared error ||y - x D||^2 after
-        each iteration's coding and update. The last is that of `dictionary` and `code`; it is
-        repeated for the iterations that `tolerance` skipped.
+        each iteration's coding and update, NaN if there is none. The last is that of `dictionary`
+        and `code`; it is repeated for the iterations that `tolerance` skipped.
     """
 
     dictionary: Float[Array, "m d"]
@@ -77,7 +78,7 @@ def fit_dictionary(
       method: how atoms learn: "exact", "approximate" or "parallel" sweeps as in `ksvd_sweep`,
         or "online" (`online_update`, no SVD), all signals in each iteration.
       iterations: codings and updates, at least 1.
-      max_coherence: |cosine| above which of two atoms the less used one is replaced.
+      max_coherence: |cosine| above which of two atoms the less used one is replaced, in (0, 1].
       dictionary: `(m, d)` float array to start from; None for signals. Atoms of any norm.
       tolerance: stops after an iteration that lowers the error by less than this share of
         it, at least 0; 0 never stops early.
@@ -154,7 +155,7 @@ class _Problem(NamedTuple):
                 )
             )
             last = errors[i - 1]
-            stop = (i > 0) & (self.tolerance > 0) & (last - error < self.tolerance * last)
+            stop = (i > 0) & (self.tolerance > 0) & hardly_falls(last, error, self.tolerance)
             errors = jnp.where(jnp.arange(iterations) < i, errors, error)
             return i + 1, stop, next_start, (dictionary, code), errors
 
@@ -216,6 +217,22 @@ def _means(signals, weights):
 
 
 def _mean_error(signals, weights, dictionary, code):
-    coded = is_finite(signals) & is_finite(code.coefficients)
-    squared = squared_errors(signals, dictionary, code, weights)
-    return jnp.sum(squared) / jnp.maximum(jnp.sum(coded), 1)
+    return mean_of_finite(squared_errors(signals, dictionary, code, weights), signals, code)
+
+
+def mean_of_finite(errors, signals, code):
+    """Returns the mean of errors `(...,)` over finite signals and codes; NaN if there are none."""
+    coded = jnp.sum(is_finite(signals) & is_finite(code.coefficients))
+    return jnp.where(coded > 0, jnp.sum(errors) / jnp.maximum(coded, 1), jnp.nan)
+
+
+def hardly_falls(last, error, tolerance):
+    """Returns whether an error is not lower than the last one by more than a share of it."""
+    return last - error <= tolerance * last
+
+
+def count_iterations(result, tolerance):
+    """Returns how many iterations a fit took before its errors repeat the last one."""
+    errors = np.asarray(result.errors)
+    stops = np.flatnonzero(hardly_falls(errors[:-1], errors[1:], errors.dtype.type(tolerance)))
+    return int(stops[0]) + 2 if tolerance > 0 and stops.size else errors.size

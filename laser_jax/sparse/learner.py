@@ -9,17 +9,19 @@ import dataclasses
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from laser_jax.checks import check_at_least, check_choice, check_signals, check_sparsity
-from laser_jax.sparse.batches import Progress, in_batches
+from laser_jax.sparse.batches import in_batches
 from laser_jax.sparse.entry import static_value
 from laser_jax.sparse.ksvd import METHODS as SWEEPS
 from laser_jax.sparse.learner_state import (
     LearnerState,
     beside,
+    check_state,
     compiled_error,
     compiled_init,
     compiled_update,
@@ -27,6 +29,7 @@ from laser_jax.sparse.learner_state import (
     placement_of,
 )
 from laser_jax.sparse.omp import omp
+from laser_jax.sparse.watch import Watch
 
 METHODS = ("online", *SWEEPS, "residual")
 
@@ -40,7 +43,7 @@ class DictionaryLearner:
         state.dictionary  # (512, d)
 
     Unused atoms and near duplicates are replaced by signals with large errors. A signal that is not
-    finite is ignored.
+    finite is ignored: a NaN hides its whole row. There is no mask.
 
     Args:
       num_atoms: m, at least 1.
@@ -53,8 +56,8 @@ class DictionaryLearner:
       decay: most that is kept of the moments and of the use at a step, in [0, 1): 0.99 remembers
         about 100 batches.
       learning_rate: of "residual", a share of the full step to where an atom's users want it.
-      max_coherence: |cosine| above which of two atoms the less used one is replaced.
-      min_usage: an atom used less than this multiple of the mean use is replaced.
+      max_coherence: |cosine| above which of two atoms the less used one is replaced, in (0, 1].
+      min_usage: an atom used less than this multiple of the mean use is replaced, in [0, 1).
       replace_every: steps between replacements of such atoms; 0: never.
       coder: of the batches; a function `(signals, dictionary, *, sparsity)` to a `SparseCode`. It
         gets signals over the state's `scale`, of which a tolerance must be too.
@@ -99,10 +102,12 @@ class DictionaryLearner:
         check_at_least("replace_every", self.replace_every, 0)
         for name in ("decay", "learning_rate", "max_coherence", "min_usage"):
             object.__setattr__(self, name, float(getattr(self, name)))
-        if not 0 <= self.decay < 1:
-            raise ValueError(f"decay must be in [0, 1), got {self.decay}.")
-        if not 0 < self.learning_rate <= 1:
-            raise ValueError(f"learning_rate must be in (0, 1], got {self.learning_rate}.")
+        for name in ("decay", "min_usage"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}.")
+        for name in ("learning_rate", "max_coherence"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be in (0, 1], got {getattr(self, name)}.")
 
     def init(
         self,
@@ -138,8 +143,9 @@ class DictionaryLearner:
           signals: `(..., d)` float array; each new shape is compiled once.
 
         Raises:
-          ValueError: if the widths differ.
+          ValueError: if the widths differ, or the state is of another learner.
         """
+        check_state(self, state)
         d = state.dictionary.shape[-1]
         if jnp.ndim(signals) == 0 or jnp.shape(signals)[-1] != d:
             raise ValueError(
@@ -151,7 +157,10 @@ class DictionaryLearner:
     def mean_error(
         self, state: LearnerState, signals: Float[ArrayLike, "*batch d"]
     ) -> Float[Array, ""]:
-        """Returns the mean of ||y - x D||^2 over `(..., d)` signals that are finite, a scalar."""
+        """Returns the mean of ||y - x D||^2 over `(..., d)` signals that are finite, a scalar.
+
+        NaN if there are none. They are coded as the batches are, over the state's `scale`.
+        """
         check_signals(signals, state.dictionary)
         return compiled_error(self, mesh_of(self, state.dictionary))(state=state, signals=signals)
 
@@ -171,20 +180,23 @@ class DictionaryLearner:
 
         Batches are cut and joined to `batch_size` signals, the last one is filled up. A
         `jax.Array` of `batch_size` signals is taken as it is, sharded or not. While a batch is
-        learned the next one is read.
+        learned the next one is read. An error of the iterator, a batch or the callback, and Ctrl-C,
+        lose nothing: the exception's attribute `learner_state` is the state after the last step.
 
         Args:
           batches: iterable of float arrays `(..., d)`, or one such array.
           key: PRNG key of `init` on the first batch; not used where `state` is given.
-          state: `LearnerState` to go on from, donated. Its run learned from the first
-            `state.step * batch_size` signals, which `batches` must leave out to resume it.
+          state: `LearnerState` to go on from, donated. After whole batches its run learned from
+            the first `state.step * batch_size` signals, which `batches` must leave out to resume
+            it; a last batch that was filled up counts as a step too.
           callback: called after each step with the state and a dict of numbers: "step", "error",
             and after an evaluation "held_out_error". A true result stops the fit. The next
             step reuses the state's arrays, so copy what you keep (`jax.device_get`).
-          held_out: `(..., d)` float array of signals to evaluate on.
+          held_out: `(..., d)` float array of signals to evaluate on. `state.best_error` starts anew
+            where the set is not the one that it is of.
           evaluate_every: steps from one evaluation to the next, at least 1.
-          tolerance: stops after an evaluation that lowers the least held-out error by less than
-            this share of it; 0 never stops.
+          tolerance: stops after an evaluation that lowers the least held-out error by no more
+            than this share of it, in [0, 1); 0 never stops.
           progress: whether to show the numbers on a terminal, or log them where there is none.
 
         Returns:
@@ -193,57 +205,36 @@ class DictionaryLearner:
         Raises:
           ValueError: if there is no signal and no state, or a number or shape does not fit.
         """
-        check_at_least("evaluate_every", evaluate_every, 1)
-        if held_out is None and tolerance:
-            raise ValueError(f"tolerance {tolerance} needs held_out signals to evaluate on.")
-        watch = _Watch(self, callback, held_out, evaluate_every, tolerance, progress)
+        watch = Watch(self, callback, held_out, evaluate_every, tolerance, progress)
         learned = False
         try:
+            if state is not None:
+                state = watch.start(state)
             for signals in in_batches(batches, self.batch_size):
                 if learned:
-                    state, stop = watch.look(state)
-                    if stop:
+                    state, numbers = watch.evaluate(state)
+                    if watch.report(state, numbers):
                         return state
                 elif state is None:
-                    state = self.init(key, signals)
+                    state = watch.start(self.init(key, signals))
                 state, learned = self.update(state, signals), True
             if state is None:
                 raise ValueError("batches must hold at least one signal, got none.")
-            return watch.look(state)[0] if learned else state
+            if learned:
+                state, numbers = watch.evaluate(state)
+                watch.report(state, numbers)
+            return state
+        except BaseException as error:
+            _keep(state, error)
+            raise
         finally:
             watch.close()
 
 
-@dataclasses.dataclass
-class _Watch:
-    """The evaluation, callback and progress of a fit, between its steps."""
-
-    learner: DictionaryLearner
-    callback: Callable | None
-    held_out: Any
-    evaluate_every: int
-    tolerance: float
-    progress: Any
-
-    def __post_init__(self):
-        self.progress = Progress() if self.progress else None
-
-    def look(self, state):
-        """Returns the state after a step, and whether to stop."""
-        step, stop = int(state.step), False
-        # Waits for the step, so that no queue of batches fills the memory.
-        numbers = {"step": step, "error": float(state.error)}
-        if self.held_out is not None and step % self.evaluate_every == 0:
-            error, best = self.learner.mean_error(state, self.held_out), float(state.best_error)
-            numbers["held_out_error"] = float(error)
-            stop = bool(self.tolerance) and not error < (1 - self.tolerance) * best
-            state = state._replace(best_error=jnp.minimum(state.best_error, error))
-        if self.progress:
-            self.progress.report(self.learner.batch_size, numbers)
-        if self.callback and self.callback(state, numbers):
-            stop = True
-        return state, stop
-
-    def close(self):
-        if self.progress:
-            self.progress.close()
+def _keep(state, error):
+    """Gives an exception the state of a fit, unless a step that failed has used it up."""
+    arrays = [x for x in jax.tree.leaves(state) if isinstance(x, jax.Array)]
+    if state is None or any(x.is_deleted() for x in arrays):
+        return
+    error.learner_state = state
+    error.add_note("`learner_state` of this exception is the state after the last step.")

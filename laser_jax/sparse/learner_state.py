@@ -18,7 +18,7 @@ from laser_jax.checks import check_floats, check_rows
 from laser_jax.sparse.code import is_finite, own_part, squared_errors, usage
 from laser_jax.sparse.dictionary import replace_atoms, unit_norm
 from laser_jax.sparse.entry import entry
-from laser_jax.sparse.fit import start_dictionary
+from laser_jax.sparse.fit import mean_of_finite, start_dictionary
 from laser_jax.sparse.ksvd import ksvd_statistics, ksvd_update
 from laser_jax.sparse.linalg import power_scales
 from laser_jax.sparse.online import (
@@ -45,6 +45,7 @@ class LearnerState(NamedTuple):
       scale: scalar, the power of two that signals are divided by; 0 before the first batch.
       error: scalar, mean squared error ||y - x D||^2 of the last batch, before it was learned.
       best_error: scalar, the least held-out error of a `fit` with `held_out`, infinite before.
+      held_out: uint32 scalar, the number of the held-out set that `best_error` is of.
     """
 
     dictionary: Float[Array, "m d"]
@@ -55,6 +56,7 @@ class LearnerState(NamedTuple):
     scale: Float[Array, ""]
     error: Float[Array, ""]
     best_error: Float[Array, ""]
+    held_out: UInt32[Array, ""]
 
 
 @functools.lru_cache(maxsize=64)
@@ -69,7 +71,7 @@ def compiled_init(learner, mesh=None):
 def specs_of(learner):
     """Returns over which axis of a mesh a state is sharded, as a prefix of its tree."""
     whole, atoms = PartitionSpec(), PartitionSpec(learner.atoms_axis)
-    return LearnerState(atoms, atoms, atoms, *5 * [whole])
+    return LearnerState(atoms, atoms, atoms, *6 * [whole])
 
 
 def over_atoms(learner, function, mesh, outputs):
@@ -129,6 +131,7 @@ def _init(learner, key, signals, dictionary):
         scale=scale.astype(dictionary.dtype),
         error=infinite,
         best_error=infinite + 0,  # a buffer of its own, as the state is donated
+        held_out=jnp.uint32(0),
     )
 
 
@@ -140,8 +143,40 @@ def _empty_statistics(learner, dictionary):
     return ksvd_statistics(dictionary, method=learner.method)
 
 
+@functools.lru_cache(maxsize=64)
+def _shapes_of_statistics(learner, width):
+    atoms = jax.ShapeDtypeStruct((learner.num_atoms, width), jnp.float32)
+    empty = jax.eval_shape(functools.partial(_empty_statistics, learner), atoms)
+    return [x.shape for x in jax.tree.leaves(empty)]
+
+
+def check_state(learner, state):
+    """Raises ValueError if a state is not of the learner's atoms and method."""
+    atoms, width = state.dictionary.shape
+    remedy = "use the learner that made it, or start with init(key, dictionary=state.dictionary)"
+    if atoms != learner.num_atoms:
+        raise ValueError(f"state has {atoms} atoms, the learner {learner.num_atoms}; {remedy}.")
+    found = [jnp.shape(x) for x in jax.tree.leaves(state.statistics)]
+    expected = _shapes_of_statistics(learner, width)
+    if found != expected:
+        raise ValueError(
+            f"state has statistics of the shapes {found}, those of method {learner.method!r} are "
+            f"{expected}; {remedy}."
+        )
+
+
 def _scale_of(signals):
     return power_scales(jnp.where(is_finite(signals), signals, 0).ravel())[0]
+
+
+def _to_scale(learner, state, signals):
+    """Returns signals in the type of the atoms and over a power of two, and this power.
+
+    It is the state's, so that a coder's tolerance means the same at every step and evaluation.
+    """
+    signals = check_rows(signals, learner.num_atoms).astype(state.dictionary.dtype)
+    scale = jnp.where(state.scale > 0, state.scale, _scale_of(signals))
+    return signals / scale, scale
 
 
 @functools.lru_cache(maxsize=64)
@@ -189,26 +224,21 @@ def compiled_error(learner, mesh=None):
 
 
 def _mean_error(learner, state, signals):
-    dictionary = state.dictionary
-    signals = check_rows(signals, learner.num_atoms).astype(dictionary.dtype)
-    scale = _scale_of(signals)
-    error = _error_of(signals / scale, dictionary, learner)[1]
+    signals, scale = _to_scale(learner, state, signals)
+    error = _error_of(signals, state.dictionary, learner)[1]
     return (error * scale) * scale
 
 
 def _error_of(signals, dictionary, learner):
     options = {} if learner.atoms_axis is None else {"atoms_axis": learner.atoms_axis}
     code = learner.coder(signals, dictionary, sparsity=learner.sparsity, **options)
-    coded = is_finite(signals) & is_finite(code.coefficients)
-    total = jnp.sum(squared_errors(signals, dictionary, code, **options))
-    return code, total / jnp.maximum(jnp.sum(coded), 1)
+    errors = squared_errors(signals, dictionary, code, **options)
+    return code, mean_of_finite(errors, signals, code)
 
 
 def _update(learner, state, signals):
     m, dictionary = learner.num_atoms, state.dictionary
-    signals = check_rows(signals, m).astype(dictionary.dtype)
-    scale = jnp.where(state.scale > 0, state.scale, _scale_of(signals))
-    signals = signals / scale
+    signals, scale = _to_scale(learner, state, signals)
     code, error = _error_of(signals, dictionary, learner)
     age = state.step.astype(dictionary.dtype)
     keep = jnp.minimum(learner.decay, (age / (age + 1)) ** _FORGETTING)

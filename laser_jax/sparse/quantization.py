@@ -8,7 +8,7 @@ from laser_jax.sparse.code import SparseCode
 from laser_jax.sparse.entry import entry
 
 
-@entry(static=("bits",), like="code", at_least_0=("scales",))
+@entry(static=("bits",), like="code")
 def quantize_coefficients(
     code: SparseCode, scales: Real[ArrayLike, ""] | Real[Array, " m"], *, bits: int
 ) -> SparseCode:
@@ -38,7 +38,7 @@ def quantize_coefficients(
     return code._replace(coefficients=jnp.clip(levels, -largest, largest).astype(jnp.int32))
 
 
-@entry(like="code", at_least_0=("scales",))
+@entry(like="code")
 def dequantize_coefficients(
     code: SparseCode, scales: Real[ArrayLike, ""] | Real[Array, " m"]
 ) -> SparseCode:

@@ -63,7 +63,7 @@ def uniform_rate_model(num_atoms: int, *, sparsity: int, max_level: int) -> Rate
     )
 
 
-@entry(static=("num_atoms", "max_level", "stages"), positive=("smoothing",))
+@entry(static=("num_atoms", "max_level", "stages"))
 def fit_rate_model(
     code: SparseCode,
     *,

@@ -30,7 +30,7 @@ from laser_jax.sparse.quantization import check_scales
 from laser_jax.sparse.rate import RateModel, check_model
 
 
-@entry(static=("sparsity", "block_size"), like="signals", at_least_0=("step", "bit_price"))
+@entry(static=("sparsity", "block_size"), like="signals")
 def rate_distortion_pursuit(
     signals: Float[Array, "*batch d"],
     dictionary: Float[Array, "m d"],
@@ -198,7 +198,7 @@ def _pursue_block(signals, problem, sparsity):
     return code._replace(coefficients=code.coefficients.astype(jnp.int32))
 
 
-@entry(static=("stages",), like="signals", at_least_0=("bit_price",))
+@entry(static=("stages",), like="signals")
 def rate_distortion_stages(
     signals: Float[Array, "*batch d"],
     dictionary: Float[Array, "m d"],

@@ -73,13 +73,13 @@ def simultaneous_omp(
         check_at_least("block_size", block_size, 1)
     *leading, g, d = signals.shape
     groups = signals.reshape(*leading, g * d)
-    tolerance = check_tolerance(tolerance, groups)
+    limits = check_tolerance(tolerance, groups)
     choose = functools.partial(_choose, sparsity, g, block_size)
-    indices, used = one_batch(choose, *lax.stop_gradient((dictionary, groups, tolerance)))
+    indices, used = one_batch(choose, *lax.stop_gradient((dictionary, groups, limits)))
     shape = (*leading, g, sparsity)
     indices, used = (jnp.broadcast_to(x[..., None, :], shape) for x in (indices, used))
     code = least_squares(signals, dictionary, SparseCode(indices, used.astype(signals.dtype)))
-    coded = is_finite(signals)
+    coded = is_finite(signals) & jnp.broadcast_to(limits >= 0, leading)[..., None, None]
     return code._replace(coefficients=jnp.where(coded, code.coefficients, jnp.nan))
 
 

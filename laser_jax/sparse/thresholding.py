@@ -63,7 +63,8 @@ def iterative_hard_thresholding(
         gram_bytes=gram_bytes,
         options=(iterations, tolerance is not None),
     )
-    return least_squares(signals, dictionary, code)
+    found = least_squares(signals, dictionary, code).coefficients
+    return code._replace(coefficients=jnp.where(jnp.isnan(code.coefficients), jnp.nan, found))
 
 
 @entry(static=("sparsity", "block_size"), compiled=False, like="signals")

@@ -81,8 +81,9 @@ def test_65536_atoms_are_compared_in_bounded_memory(name):
         lowered = jax.jit(coherence).lower(floats)
     else:
         lowered = jax.jit(replace).lower(signals, floats, code)
-    # All cosines together take 16 GiB.
-    assert lowered.compile().memory_analysis().temp_size_in_bytes < 512 * 2**20
+    # All cosines together take 16 GiB; the candidates of all places 32 times the dictionary.
+    most = 512 * 2**20 if name == "coherence" else 8 * m * 16 * 4
+    assert lowered.compile().memory_analysis().temp_size_in_bytes < most
 
 
 def test_initial_atoms_are_normalised_signals(rng, dtype):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from laser_jax.sparse import coherence, decode, fit_dictionary
-from laser_jax.sparse.fit import METHODS
+from laser_jax.sparse.fit import METHODS, count_iterations
 
 KEY = jax.random.key(0)
 
@@ -86,8 +86,17 @@ def test_a_fit_stops_where_the_error_hardly_falls():
     assert 1 < stop < 5
     np.testing.assert_allclose(early.errors[: stop + 1], errors[: stop + 1], rtol=1e-5)
     np.testing.assert_array_equal(early.errors[stop:], early.errors[stop])
+    assert count_iterations(early, 0.1) == stop + 1 and count_iterations(whole, 0.0) == 6
     squares = np.sum((signals - decode(early.code, early.dictionary)) ** 2, -1)
     np.testing.assert_allclose(early.errors[-1], np.mean(squares), rtol=1e-5)
+
+
+@pytest.mark.parametrize("value, stop", [(0.0, 2), (np.nan, 6)])
+def test_a_fit_without_error_stops_and_one_without_finite_signals_has_none(value, stop):
+    settings = {"num_atoms": 25, "sparsity": 3, "key": KEY, "iterations": 6, "tolerance": 0.1}
+    result = fit_dictionary(np.full((300, 20), value, np.float32), **settings)
+    np.testing.assert_array_equal(result.errors, np.full(6, value))
+    assert count_iterations(result, 0.1) == stop and count_iterations(result, 0.0) == 6
 
 
 def test_a_fit_does_not_depend_on_the_scale():

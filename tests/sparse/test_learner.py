@@ -1,5 +1,6 @@
 """Dictionary learning from streams."""
 
+import functools
 import logging
 
 import jax
@@ -9,7 +10,8 @@ import orbax.checkpoint as ocp
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from laser_jax.sparse import DictionaryLearner, coherence, fit_dictionary, omp, usage
+from laser_jax.sparse import DictionaryLearner, coherence, decode, fit_dictionary, omp, usage
+from laser_jax.sparse.batches import in_batches
 
 KEY = jax.random.key(0)
 # The experiment of Aharon, Elad and Bruckstein (2006), section V.A: 20 dB of noise.
@@ -172,6 +174,98 @@ def test_fit_stops_when_the_held_out_error_stops_falling():
     assert LEARNER.fit(batches, KEY, tolerance=0.05, **options).step == stop
 
 
+def test_a_tolerance_means_the_same_in_learning_and_in_evaluation():
+    """Both are of signals over the scale of the first batch, whatever that of the others."""
+    learner = DictionaryLearner(**SETTINGS, coder=functools.partial(omp, tolerance=0.03))
+    state = LEARNER.init(KEY, dictionary=TRUTH)._replace(scale=jnp.float32(4))
+    held_out = SIGNALS[-BATCH:]
+    code = omp(held_out, state.dictionary, sparsity=K, tolerance=0.03 * 4**2)
+    error = np.sum((held_out - decode(code, state.dictionary)) ** 2, -1)
+    np.testing.assert_allclose(learner.mean_error(state, held_out), np.mean(error), rtol=1e-4)
+
+
+def test_signals_of_which_none_is_finite_have_no_error():
+    hidden = np.full_like(SIGNALS[:BATCH], np.nan)
+    state = LEARNER.update(LEARNER.init(KEY, dictionary=TRUTH), hidden)
+    assert np.isnan(state.error) and np.isnan(LEARNER.mean_error(state, hidden))
+    np.testing.assert_allclose(state.dictionary, TRUTH, rtol=1e-5)
+
+
+@pytest.mark.parametrize("fault", ["iterator", "width", "callback", "interrupt"])
+def test_what_was_learned_outlives_an_error(fault):
+    def batches():
+        yield SIGNALS[: 4 * BATCH]
+        if fault == "iterator":
+            raise OSError("the disk is gone")
+        yield SIGNALS[:BATCH, 1:]
+
+    def look(state, numbers):
+        if fault in ("callback", "interrupt") and numbers["step"] == 3:
+            raise KeyboardInterrupt if fault == "interrupt" else ZeroDivisionError
+
+    with pytest.raises(BaseException) as caught:
+        LEARNER.fit(batches(), KEY, callback=look)
+    kinds = {
+        "iterator": OSError, "width": ValueError, "callback": ZeroDivisionError,
+        "interrupt": KeyboardInterrupt,
+    }  # fmt: skip
+    assert caught.type is kinds[fault] and "learner_state" in caught.value.__notes__[0]
+    state = caught.value.learner_state
+    done = int(state.step)
+    assert done == (3 if fault in ("callback", "interrupt") else 4)
+    rest = SIGNALS[done * BATCH : 8 * BATCH]
+    whole = LEARNER.fit(SIGNALS[: 8 * BATCH], KEY)
+    same(LEARNER.fit(rest, KEY, state=state), whole)
+
+
+def test_held_out_signals_are_checked_before_the_first_step():
+    def batches():
+        yield SIGNALS[:BATCH]
+        raise AssertionError("a second batch was read")
+
+    for held_out, match in (
+        (SIGNALS[:, 1:], "same width"), (SIGNALS[:0], "must not be empty"),
+        (np.ones((3, D), int), "floating"), (np.full((3, D), np.nan, "f"), "no signal that is fin"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=match):
+            LEARNER.fit(batches(), KEY, held_out=held_out)
+
+
+def test_another_held_out_set_starts_with_no_best_error():
+    easy, hard = 0.1 * SIGNALS[-BATCH:], SIGNALS[-BATCH:]
+    options = {"evaluate_every": 1, "tolerance": 1e-6}
+    half = LEARNER.fit(SIGNALS[: 2 * BATCH], KEY, held_out=easy, **options)
+    assert half.step == 2
+    kept = jax.device_get(half)
+    # The same set goes on, in another shape too: nothing can be so much better.
+    rest = SIGNALS[2 * BATCH : 6 * BATCH]
+    greedy = {"held_out": easy.reshape(5, -1, D), "evaluate_every": 1, "tolerance": 0.9}
+    assert LEARNER.fit(rest, KEY, state=half, **greedy).step == 3
+    found = LEARNER.fit(rest, KEY, state=kept, held_out=hard, **options)
+    assert found.step > 3 and found.best_error > 10 * kept.best_error
+
+
+def test_a_state_of_another_learner_raises_with_the_cause():
+    state = LEARNER.init(KEY, dictionary=TRUTH)
+    fewer = DictionaryLearner(**SETTINGS | {"num_atoms": 40})
+    with pytest.raises(ValueError, match="state has 50 atoms, the learner 40; use the learner"):
+        fewer.update(state, SIGNALS[:BATCH])
+    other = DictionaryLearner(**SETTINGS, method="residual")
+    with pytest.raises(
+        ValueError, match=r"shapes \[\(50, 50\), \(50, 20\)\], .* 'residual' are \[\]"
+    ):
+        other.fit(SIGNALS, KEY, state=state)
+
+
+def test_an_array_of_jax_is_copied_to_the_host_once_and_not_sliced():
+    whole = jnp.asarray(SIGNALS[:BATCH])
+    assert next(in_batches([whole], BATCH)) is whole
+    rest = [whole, jnp.asarray(SIGNALS[BATCH:])]
+    batches = list(in_batches(rest, BATCH))
+    assert batches[0] is whole and {type(x) for x in batches[1:]} == {np.ndarray}
+    np.testing.assert_array_equal(np.concatenate(batches)[: len(SIGNALS)], SIGNALS)
+
+
 def test_progress_is_logged_where_there_is_no_terminal(caplog, capsys):
     with caplog.at_level(logging.INFO, "laser_jax"):
         LEARNER.fit(SIGNALS, KEY, progress=True)
@@ -202,6 +296,8 @@ def test_sharded_signals_give_the_state_of_one_device(axis_type):
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
         ({"decay": 1}, r"decay must be in \[0, 1\), got 1.0"),
         ({"learning_rate": 0}, r"learning_rate must be in \(0, 1\], got 0.0"),
+        *(({"max_coherence": x}, r"max_coherence must be in \(0, 1\]") for x in (np.nan, -1, 100)),
+        *(({"min_usage": x}, r"min_usage must be in \[0, 1\)") for x in (np.nan, -1, 100)),
     ],
 )
 def test_settings_of_a_learner_out_of_range_raise(change, message):
@@ -214,6 +310,10 @@ def test_invalid_signals_and_arguments_of_a_fit_raise(refuses):
     refuses(LEARNER.fit, [SIGNALS, SIGNALS[:, 1:]], KEY)
     refuses(LEARNER.fit, [np.arange(D)], KEY)
     refuses(LEARNER.fit, SIGNALS, KEY, tolerance=0.1)
+    for tolerance in (-1, np.nan, 1):
+        refuses(LEARNER.fit, SIGNALS, KEY, held_out=SIGNALS, tolerance=tolerance)
+    for steps in (0, 1.5):
+        refuses(LEARNER.fit, SIGNALS, KEY, evaluate_every=steps)
     refuses(LEARNER.init, KEY)
     refuses(LEARNER.init, KEY, dictionary=TRUTH[1:])
     refuses(LEARNER.update, LEARNER.init(KEY, dictionary=TRUTH), jnp.ones((3, D + 1)))

@@ -643,10 +643,11 @@ NUMBERS = {
     "selection": lambda p: ["best"],
     "scales": lambda p: [np.ones((1, 1)), np.ones(0), np.ones(p.m) * 1j, -1, -np.ones(p.m)],
     "counts": lambda p: [np.ones(p.m + 1, bool), np.ones((p.m, 1)), np.ones(p.m) * 1j, 1.0],
-    **dict.fromkeys(["decay", "learning_rate", "step"], lambda p: SCALARS),
-    "bit_price": lambda p: [*SCALARS, -0.1],
-    **dict.fromkeys(["max_coherence", "tolerance", "min_count"], lambda p: SCALARS),
-    "smoothing": lambda p: [*SCALARS, 0, -1, np.nan],
+    **dict.fromkeys(["learning_rate", "smoothing"], lambda p: [*SCALARS, 0, -1, np.nan]),
+    **dict.fromkeys(["step", "bit_price", "tolerance"], lambda p: [*SCALARS, -0.1, np.nan]),
+    "decay": lambda p: [*SCALARS, -0.1, 1.0, np.nan],
+    "max_coherence": lambda p: [*SCALARS, 0.0, 1.5, jnp.float32(np.nan)],
+    "min_count": lambda p: SCALARS,
 }
 
 

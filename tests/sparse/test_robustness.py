@@ -11,6 +11,7 @@ from jax import export
 
 from laser_jax import sparse
 from laser_jax.sparse import RateModel, SparseCode, decode, nearest_atom, omp
+from laser_jax.sparse.entry import static_value
 
 N, M, D, K = 200, 32, 16, 4
 RNG = np.random.default_rng(0)
@@ -248,10 +249,18 @@ def test_each_signal_has_its_own_tolerance(name):
         code.indices[1::2] == CODERS[name](SIGNALS, ATOMS, tolerance=0.0).indices[1::2], -1
     )
     assert np.mean(same) > 0.98
+    hidden = np.where(np.arange(N) == 3, np.float32(np.nan), tolerances)
+    found = CODERS[name](SIGNALS, ATOMS, tolerance=hidden)
+    others = np.arange(N) != 3
+    assert np.isnan(found.coefficients[3]).all()
+    np.testing.assert_array_equal(found.coefficients[others], code.coefficients[others])
     grid = CODERS[name](SIGNALS.reshape(20, 10, D), ATOMS, tolerance=tolerances.reshape(20, 10)[:1])
     assert not np.any(grid.coefficients[:, ::2]) and np.all(grid.coefficients[:, 1::2, 0] != 0)
     with pytest.raises(ValueError, match=r"tolerance must be a scalar or broadcast .* \(200,\)"):
         CODERS[name](SIGNALS, ATOMS, tolerance=tolerances[:7])
+    for wrong in (-1, np.nan, np.float32(-0.5), jnp.float32(-2), -tolerances):
+        with pytest.raises(ValueError, match=r"tolerance must be at least 0, got"):
+            CODERS[name](SIGNALS, ATOMS, tolerance=wrong)
 
 
 @pytest.mark.parametrize("name", ["omp", "top_k", "nearest_atom", "rate_distortion_pursuit"])
@@ -277,6 +286,11 @@ def test_static_numbers_may_be_of_any_integer_type(kind):
         omp(SIGNALS, ATOMS, sparsity=kind(K)).indices, plain("omp").indices
     )
     assert sparse.usage(plain("omp"), kind(M)).shape == (M,)
+
+
+def test_a_bool_of_numpy_is_a_static_bool():
+    for value in (False, True):
+        assert static_value("nonnegative", np.bool_(value)) is value
 
 
 def test_static_numbers_that_are_not_integers_raise_by_name():

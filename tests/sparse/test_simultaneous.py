@@ -100,6 +100,17 @@ def test_gradient_equals_finite_differences(rng, float64):
     np.testing.assert_allclose((there - back) / 2e-7, slope, rtol=1e-4)
 
 
+def test_a_tolerance_out_of_range_raises_or_gives_nan_to_its_group_alone(rng, float64):
+    signals, dictionary = problem(rng)
+    for wrong in (-1.0, np.nan, np.full(B, -1.0)):
+        with pytest.raises(ValueError, match="tolerance must be at least 0, got"):
+            simultaneous_omp(signals, dictionary, sparsity=K, tolerance=wrong)
+    each = np.where(np.arange(B) == 2, np.nan, 0.0)
+    found, expected = (coded(signals, dictionary, t).coefficients for t in (each, np.zeros(B)))
+    assert np.isnan(found[2]).all()
+    np.testing.assert_array_equal(np.delete(found, 2, 0), np.delete(expected, 2, 0))
+
+
 def test_signals_without_a_group_axis_raise():
     with pytest.raises(ValueError, match=r"groups, \(..., g, d\), got \(12,\)"):
         simultaneous_omp(np.ones(D, np.float32), np.ones((M, D), np.float32), sparsity=2)
