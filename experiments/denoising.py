@@ -55,6 +55,8 @@ SIZES = {
 
 def run(out, size):
     """Restores every picture by every method, and adds the tables."""
+    if out.images != "photographs":
+        raise ValueError(f"denoising is of the photographs; leave out --images={out.images}.")
     pictures = {"gray": gray_pictures(size.side), "colour": color_pictures(size.side)}
     atoms = {kind: _photographs_atoms(out, size, kind) for kind, x in pictures.items() if x}
     places = [(kind, name) for kind, images in pictures.items() for name in images]

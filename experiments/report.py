@@ -31,6 +31,8 @@ EXPERIMENTS = (
     "latent_codecs", "large_pictures", "generation", "rate_distortion", "reference",
     "dictionary_learning", "activations", "denoising",
 )  # fmt: skip
+# What needs whole or coloured photographs, or a network trained on them, whatever --images says.
+OF_PHOTOGRAPHS = ("activations", "denoising", "figures")
 # The runs that `figures` draws: configs, and what a small run of them changes.
 RUNS = ("vqvae_photos", "ksvd_photos")
 SMALL_RUN = (
@@ -67,17 +69,20 @@ def main(_):
             )
     minutes = (time.perf_counter() - start) / 60
     preface = f"{minutes:.0f} minutes this time. {results.provenance(size)}"
-    for path in write(workdir, preface):
+    for path in write(workdir, preface, results.IMAGES.value):
         log.info("%s", path)
 
 
 def commands(size, workdir, images):
     """Returns the arguments of Python for every experiment, and for the runs that are drawn."""
+    wanted = parts(images)
     found = [
         ["-m", f"experiments.{name}", f"--size={size}", f"--images={images}",
          f"--workdir={workdir / name}"]
-        for name in EXPERIMENTS
+        for name in EXPERIMENTS if name in wanted
     ]  # fmt: skip
+    if "figures" not in wanted:
+        return found
     runs = [workdir / "runs" / name for name in RUNS]
     for name, run in zip(RUNS, runs, strict=True):
         changes = SMALL_RUN if size == "small" else ()
@@ -89,16 +94,26 @@ def commands(size, workdir, images):
     return found
 
 
-def write(workdir, preface):
+def parts(images):
+    """Returns the names of the reports that are of these images."""
+    names = *EXPERIMENTS, "figures"
+    return [name for name in names if images == "photographs" or name not in OF_PHOTOGRAPHS]
+
+
+def write(workdir, preface, images="photographs"):
     """Writes index.html and README.md of the reports in a workdir; returns both paths.
 
     Args:
       workdir: path whose directories hold reports; those that are not there are left out.
       preface: text below the title.
+      images: what the reports are of; the page names the parts of photographs that it leaves out.
     """
-    names = [
-        name for name in (*EXPERIMENTS, "figures") if (workdir / name / "blocks.json").exists()
-    ]
+    names = [name for name in parts(images) if (workdir / name / "blocks.json").exists()]
+    if images != "photographs":
+        left_out = ", ".join(f"`{name}`" for name in OF_PHOTOGRAPHS)
+        preface += (
+            f"\n\nThe images are those of `{images}`. Left out, as of photographs: {left_out}."
+        )
     reports = {name: json.loads((workdir / name / "blocks.json").read_text()) for name in names}
     title = "VQ against sparse dictionaries, on pixels and on latents"
     links = "\n".join(f"- [{reports[name]['title']}](#{name})" for name in names)

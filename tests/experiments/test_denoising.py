@@ -32,6 +32,23 @@ def test_every_method_restores_and_every_number_is_reported(tmp_path, monkeypatc
         assert len(after) == 2 and min(after) > before + 10
 
 
+def test_other_images_than_the_photographs_raise(tmp_path):
+    with pytest.raises(ValueError, match="leave out --images=folder:here"):
+        denoising.run(Results(tmp_path, "denoising", "folder:here"), SIZE)
+
+
+@pytest.mark.slow
+def test_bm3d_denoises_gray_and_coloured_pictures():
+    pytest.importorskip("bm3d")
+    ramp = np.broadcast_to(np.linspace(0.2, 0.8, 24, dtype=np.float32)[:, None, None], (24, 24, 3))
+    for clean in (ramp[..., :1], ramp * np.float32([1, 0.5, 0.2])):
+        noise = np.random.default_rng(0).normal(size=clean.shape)
+        noisy = clean + np.float32(0.1 * noise)
+        restored = denoising.by_bm3d(noisy, 0.1)
+        assert restored.shape == clean.shape
+        assert denoising.psnr(restored, clean) > denoising.psnr(noisy, clean) + 6
+
+
 def test_patches_get_the_first_number_of_atoms_that_is_enough():
     rng = np.random.default_rng(0)
     atoms = np.linalg.qr(rng.normal(size=(64, 64)))[0].astype(np.float32)

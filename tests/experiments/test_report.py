@@ -55,6 +55,20 @@ def test_every_experiment_of_the_directory_is_run_at_the_size_asked_for(tmp_path
     assert not any("num_train_steps" in word for command in full for word in command)
 
 
+def test_a_report_on_other_images_leaves_out_what_is_of_photographs_and_says_so(workdir):
+    (workdir / "reference").rename(workdir / "denoising")  # of an earlier study
+    commands = report.commands("small", workdir, "folder:here")
+    assert not {"experiments.denoising", "experiments.activations", "experiments.figures"} & {
+        command[1] for command in commands
+    }
+    assert all("--images=folder:here" in command for command in commands)
+    page, readme = report.write(workdir, "Nine minutes.", "folder:here")
+    assert '<section id="denoising">' not in page.read_text()
+    for text in (page.read_text(), readme.read_text()):
+        assert "Left out, as of photographs: " in text and "folder:here" in text
+    assert "Left out" not in report.write(workdir, "Nine minutes.")[1].read_text()
+
+
 def test_failed_study_names_its_command(tmp_path, monkeypatch):
     monkeypatch.setattr(report, "commands", lambda *_: [["-c", "raise SystemExit(3)"]])
     monkeypatch.setattr(report.results, "WORKDIR", type("Flag", (), {"value": str(tmp_path)}))

@@ -24,10 +24,11 @@ def scikit_learn(signals, dictionary, penalty, positive=False):
     """Returns the codes of scikit-learn's coordinate descent, one signal at a time."""
     from sklearn.linear_model import Lasso
 
+    m, d = dictionary.shape
     model = Lasso(
-        alpha=1 / D, fit_intercept=False, positive=positive, tol=1e-12, max_iter=100000
-    )  # its error is divided by D
-    scaled = (dictionary / np.broadcast_to(penalty, M)[:, None]).T
+        alpha=1 / d, fit_intercept=False, positive=positive, tol=1e-12, max_iter=100000
+    )  # its error is divided by d
+    scaled = (dictionary / np.broadcast_to(penalty, m)[:, None]).T
     return np.stack([model.fit(scaled, y).coef_ for y in signals]) / penalty
 
 
@@ -51,6 +52,25 @@ def test_objective_equals_that_of_scikit_learn(nonnegative, rng, float64):
         objective(signals, dictionary, x, penalty),
         objective(signals, dictionary, theirs, penalty), rtol=1e-5,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("atoms", ["coherent", "photo"])
+def test_objective_with_similar_atoms_equals_that_of_scikit_learn(atoms, rng, float64, patches):
+    """Patches of a photograph, as signals and as atoms, or atoms with a common part."""
+    if atoms == "photo":
+        busy = patches[np.linalg.norm(patches, axis=-1) > 0.2]
+        signals, dictionary = busy[:32], busy[32:160]
+    else:
+        signals, dictionary = problem(rng)
+        dictionary = dictionary + 3 * rng.normal(size=D)
+    dictionary = dictionary / np.linalg.norm(dictionary, axis=-1, keepdims=True)
+    assert np.max(np.abs(dictionary @ dictionary.T) - np.eye(len(dictionary))) > 0.9
+    signals = signals / np.std(signals)
+    x = np.asarray(lasso(signals, dictionary, penalty=PENALTY, iterations=3000))
+    theirs = scikit_learn(signals, dictionary, PENALTY)
+    np.testing.assert_allclose(
+        objective(signals, dictionary, x), objective(signals, dictionary, theirs), rtol=1e-5
+    )
 
 
 def test_objective_equals_that_of_spams_in_float32(rng):
@@ -100,6 +120,29 @@ def test_warm_start_at_the_solution_needs_one_iteration(rng, float64):
     cold = lasso(signals, dictionary, penalty=PENALTY, iterations=1)
     np.testing.assert_allclose(again, best, atol=1e-5)
     assert np.max(np.abs(cold - best)) > 0.1
+
+
+def test_a_path_of_penalties_by_warm_start_needs_fewer_iterations_for_the_same_solution(
+    rng, float64
+):
+    signals, dictionary = problem(rng)
+
+    def steps(penalty, best, initial):
+        """The least number of steps tried at which all objectives are the best ones."""
+        for count in range(1, 400, 3):
+            x = lasso(signals, dictionary, penalty=penalty, iterations=count, initial=initial)
+            found = objective(signals, dictionary, np.asarray(x), penalty)
+            if np.all(found <= (1 + 1e-5) * objective(signals, dictionary, best, penalty)):
+                return count
+
+    x, options = np.zeros((N, M)), {"tolerance": 1e-12, "iterations": 5000}
+    for penalty in (1.0, 0.8, 0.65, 0.5):
+        before, zeros = x, np.zeros((N, M))
+        cold = np.asarray(lasso(signals, dictionary, penalty=penalty, initial=zeros, **options))
+        x = np.asarray(lasso(signals, dictionary, penalty=penalty, initial=before, **options))
+        np.testing.assert_allclose(x, cold, atol=1e-5)
+        if before.any():
+            assert steps(penalty, cold, before) < steps(penalty, cold, zeros)
 
 
 def test_first_and_second_derivatives_equal_finite_differences(rng, float64):
