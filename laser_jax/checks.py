@@ -1,5 +1,7 @@
 """Argument checks of public functions. They use static facts only, so they cost nothing in jit."""
 
+import operator
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -242,6 +244,14 @@ def check_sparsity(sparsity, num_atoms, limit="the number of atoms"):
     """Raises ValueError unless `1 <= sparsity <= num_atoms`."""
     if not 1 <= sparsity <= num_atoms:
         raise ValueError(f"sparsity must be in [1, {num_atoms}] ({limit}), got {sparsity}.")
+
+
+def check_integer(what, value):
+    """Returns an integer of any type as one of Python, or raises ValueError."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise ValueError(f"{what} must be an integer, got {value!r}.") from None
 
 
 def check_at_least(what, value, least):

@@ -152,7 +152,8 @@ class TrainedAutoencoder:
             or float in [0, 1]. The model sees them extended by reflection.
 
         Raises:
-          ValueError: if an image has a wrong shape or is outside [0, 1].
+          ValueError: if an image has a wrong shape, is outside [0, 1], or is larger than a file
+            may hold.
           FileNotFoundError: if the workdir has no tables for this checkpoint.
         """
         return self.codec.compress(images)

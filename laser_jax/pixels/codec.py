@@ -1,9 +1,8 @@
 """Pictures to files and back with the model that ships with the package."""
 
-import operator
-
 import numpy as np
 
+from laser_jax.checks import check_integer
 from laser_jax.images import check_images, extended
 from laser_jax.pixels.model import QUALITIES, shipped_model
 from laser_jax.pixels.patches import decode_patches, encode_patches
@@ -33,7 +32,7 @@ def compress(images, quality=75, *, model=None):
       list of `bytes`.
 
     Raises:
-      ValueError: if an image or the quality is not valid.
+      ValueError: if an image or the quality is not valid, or an image larger than a file may hold.
     """
     check_quality(quality)
     return [_compress_one(image, int(quality), model or shipped_model()) for image in images]
@@ -61,10 +60,7 @@ def is_pixel_file(data):
 
 def check_quality(quality):
     """Raises ValueError unless the quality is an integer from 1 to 100."""
-    try:
-        operator.index(quality)
-    except TypeError:
-        raise ValueError(f"quality must be an integer, got {quality!r}.") from None
+    check_integer("quality", quality)
     if not 1 <= quality <= QUALITIES:
         raise ValueError(f"quality must be from 1 to {QUALITIES}, got {quality}.")
 

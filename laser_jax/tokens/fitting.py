@@ -48,8 +48,8 @@ def fit_context_model(
       most_steps: of training; fewer if there are few tokens. 0: order-0 tables.
 
     Raises:
-      ValueError: if tokens do not have the layout, or there are none, if the dictionary does not
-        have the layout's rows, or more than 65,536.
+      ValueError: if tokens do not have the layout, or there are none; if the dictionary has another
+        number of rows; if there are more than 65,536 atoms.
     """
     tokens = [tokens] if isinstance(tokens, Tokens) else list(tokens)
     sides = [None] * len(tokens) if side is None else side if isinstance(side, list) else [side]

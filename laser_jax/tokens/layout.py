@@ -10,14 +10,13 @@ coefficient depend on all atoms of its signal.
 """
 
 import math
-import operator
 from collections.abc import Iterable
 from typing import NamedTuple, Self
 
 import numpy as np
 from jaxtyping import Array, Float, Integer
 
-from laser_jax.checks import check_at_least, check_code, check_sparsity
+from laser_jax.checks import check_at_least, check_code, check_integer, check_sparsity
 from laser_jax.sparse import SparseCode
 
 LARGEST_LEVEL = 2**30  # in magnitude
@@ -61,7 +60,8 @@ class Layout(NamedTuple):
     @classmethod
     def of_set(cls, *, num_atoms: int, sparsity: int, step: float) -> Self:
         """Returns the layout of sparse codes, whose coefficients are multiples of `step`."""
-        num_atoms, sparsity = map(operator.index, (num_atoms, sparsity))  # JSON takes no other
+        num_atoms = check_integer("num_atoms", num_atoms)
+        sparsity = check_integer("sparsity", sparsity)
         check_sparsity(sparsity, num_atoms, "num_atoms")
         if not 0 < step < math.inf:
             raise ValueError(f"step must be a positive number, got {step}.")
@@ -76,7 +76,7 @@ class Layout(NamedTuple):
           stages: how many; each has m / stages atoms.
           full: whether every signal uses all stages; False: the first few of them.
         """
-        num_atoms, stages = map(operator.index, (num_atoms, stages))
+        num_atoms, stages = check_integer("num_atoms", num_atoms), check_integer("stages", stages)
         check_at_least("stages", stages, 1)
         if num_atoms < stages or num_atoms % stages:
             raise ValueError(f"num_atoms {num_atoms} must be a multiple of stages {stages}.")
@@ -85,7 +85,7 @@ class Layout(NamedTuple):
     @classmethod
     def of_grid(cls, levels: Iterable[int]) -> Self:
         """Returns the layout of FSQ with so many values in each channel."""
-        levels = tuple(map(operator.index, levels))
+        levels = tuple(check_integer("levels", n) for n in levels)
         if not levels or min(levels) < 2:
             raise ValueError(f"levels must be integers of at least 2, got {levels}.")
         steps = tuple(1 / (n // 2) for n in levels)

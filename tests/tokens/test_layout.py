@@ -126,6 +126,8 @@ def test_codes_that_do_not_fit_a_layout_raise():
             tokens_of(code, LAYOUTS["fsq"])
     with pytest.raises(ValueError, match=r"shape \(3, d\), got \(15, 2\)"):
         LAYOUTS["fsq"].vectors(np.zeros((15, 2)))
+    with pytest.raises(ValueError, match="levels must be an integer, got 5.5"):
+        Layout.of_grid((8, 5.5))
     with pytest.raises(ValueError, match="multiple of stages"):
         Layout.of_stages(num_atoms=10, stages=3)
     with pytest.raises(ValueError, match="step must be a positive number, got nan"):
