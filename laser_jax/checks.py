@@ -10,6 +10,8 @@ from jax.typing import ArrayLike
 # Numbers of public functions by their names: whether they are in range, and the range as text.
 _RANGES = {
     "tolerance": (lambda x: x >= 0, "at least 0"),
+    "min_count": (lambda x: x >= 0, "at least 0"),
+    "penalty": (lambda x: ~np.isnan(x), "a number"),
     "max_coherence": (lambda x: (x > 0) & (x <= 1), "in (0, 1]"),
     "decay": (lambda x: (x >= 0) & (x < 1), "in [0, 1)"),
     "learning_rate": (lambda x: x > 0, "above 0"),

@@ -122,7 +122,7 @@ def init_from_signals(
       `(m, d)` float array of unit-norm atoms.
 
     Raises:
-      ValueError: if there is no signal or no atom.
+      ValueError: if there is no signal or no atom, or `max_coherence` is out of range.
     """
     signals = check_rows(signals, num_atoms)
     check_scalars(max_coherence=max_coherence)
@@ -161,13 +161,13 @@ def replace_atoms(
       max_coherence: |cosine| above which two atoms are duplicates, in (0, 1].
       key: PRNG key, for the random directions.
       counts: `(m,)` uses of each atom, if known over more than these signals.
-      min_count: an atom used at most this often counts as unused.
+      min_count: an atom used at most this often counts as unused, at least 0.
 
     Returns:
       `(m, d)`; the new atoms have unit norm, the others are untouched.
 
     Raises:
-      ValueError: if the shapes do not match.
+      ValueError: if the shapes do not match or a number is out of range.
 
     References:
       Aharon, Elad and Bruckstein, K-SVD, 2006, section IV.D.

@@ -76,7 +76,7 @@ def omp(
       sparsity: atoms per signal, `1 <= sparsity <= m`. Static under jit.
       tolerance: squared residual at which a signal is done, `>= 0`; a scalar, an
         array that broadcasts to one number a signal, or None to stop only where no atom can
-        lower the error further.
+        lower the error further. NaN for one signal gives it coefficients NaN.
       selection: "correlation" takes the atom with the largest |<r, d>| / ||d||;
         "ols" (orthogonal least squares) the one that leaves the smallest error.
       block_size: signals coded together; None chooses it by the number of atoms.
@@ -94,7 +94,8 @@ def omp(
       `sparsity` were needed the rest have coefficient 0, as all have for an all-zero signal.
 
     Raises:
-      ValueError: if widths differ, `sparsity` is out of range or `selection` unknown.
+      ValueError: if widths differ, `sparsity` or `tolerance` is out of range or `selection`
+        unknown.
 
     References:
       Pati, Rezaiifar and Krishnaprasad, Orthogonal Matching Pursuit, Asilomar 1993.

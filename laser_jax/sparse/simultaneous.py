@@ -56,7 +56,8 @@ def simultaneous_omp(
       is not finite is never used. Places that were not needed have coefficient 0.
 
     Raises:
-      ValueError: if signals are not groups, widths differ or `sparsity` is out of range.
+      ValueError: if signals are not groups, widths differ, or `sparsity` or `tolerance` is out of
+        range.
 
     References:
       Tropp, Gilbert and Strauss, Algorithms for simultaneous sparse approximation. Part I: Greedy

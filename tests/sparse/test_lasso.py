@@ -176,7 +176,9 @@ def test_first_and_second_derivatives_equal_finite_differences(rng, float64):
 
 @pytest.mark.parametrize("options, match", [
     ({"penalty": np.ones(3)}, "penalty"), ({"penalty": 1j}, "real"),
-    ({"penalty": 1, "iterations": 0}, "iterations"),
+    ({"penalty": np.nan}, "penalty must be a number"),
+    ({"penalty": np.where(np.arange(M) == 3, np.nan, 1)}, "penalty must be a number"),
+    ({"penalty": 1, "iterations": 0}, "iterations"), ({"penalty": 1, "tolerance": -1}, "least 0"),
     ({"penalty": 1, "initial": np.ones(3)}, "initial"),
 ])  # fmt: skip
 def test_wrong_arguments_raise(options, match):
