@@ -1,4 +1,7 @@
-"""Argument checks of public functions. They use static facts only, so they cost nothing in jit."""
+"""Argument checks of public functions. They use static facts, so they cost nothing in jit.
+
+`check_range` alone reads values, those that are not traced.
+"""
 
 import operator
 
