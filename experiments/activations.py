@@ -13,6 +13,7 @@ import dataclasses
 import functools
 import logging
 import time
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,34 +31,50 @@ from laser_jax.sparse import DictionaryLearner, decode, omp, usage
 log = logging.getLogger("laser_jax")
 
 
+class Case(NamedTuple):
+    """Numbers of atoms, atoms a code, and steps of each TopK autoencoder that is trained."""
+
+    num_atoms: int
+    sparsity: int
+    topk_steps: tuple
+
+
 @dataclasses.dataclass(frozen=True)
 class Size:
     """Numbers of an experiment; `learned_sparsity` is the most atoms a code while learning."""
 
     vectors: int
     scales: tuple
-    num_atoms: int
-    sparsities: tuple
+    cases: tuple[Case, ...]
     learned_sparsity: int
     learner_batch: int
     learner_steps: int
     topk_batch: int
-    topk_steps: int
     topk_rate: float
     few_atoms: int  # what scikit-learn can do
+    few_sparsities: tuple
     few_steps: int  # of `DictionaryLearner` with as many
     few_seconds: float  # of scikit-learn
     few_alphas: tuple
-    usage_vectors: int
+    uses: int  # of an atom, on average, in the training vectors that are searched for unused atoms
 
 
 SIZES = {
     "small": Size(
-        8192, (0.25,), 512, (8,), 8, 1024, 16, 512, 64, 2e-3, 128, 16, 4.0, (0.1,), 4096
+        vectors=8192, scales=(0.25,), cases=(Case(512, 8, (64,)),), learned_sparsity=8,
+        learner_batch=1024, learner_steps=16, topk_batch=512, topk_rate=2e-3,
+        few_atoms=128, few_sparsities=(8,), few_steps=16, few_seconds=4.0, few_alphas=(0.1,),
+        uses=64,
     ),
     "full": Size(
-        131_072, (1, 0.7), 4096, (8, 32, 64), 16, 2048, 64, 1024, 256, 2e-3, 512, 64, 40.0,
-        (0.03, 0.1), 8192,
+        vectors=131_072, scales=(1, 0.7),
+        cases=(
+            Case(4096, 8, (256,)), Case(4096, 32, (256, 2048)), Case(4096, 64, (256,)),
+            Case(16_384, 32, (256,)),
+        ),
+        learned_sparsity=16, learner_batch=2048, learner_steps=64, topk_batch=1024,
+        topk_rate=2e-3, few_atoms=512, few_sparsities=(8, 32, 64), few_steps=64,
+        few_seconds=40.0, few_alphas=(0.03, 0.1), uses=128,
     ),
 }  # fmt: skip
 LEARNER, TOPK, MINIBATCH = "DictionaryLearner", "TopK autoencoder", "scikit-learn"
@@ -81,14 +98,16 @@ def study(out, size, vectors, maps, params):
     scaling = Scaling(vectors)
     vectors = np.float32(scaling(vectors))
     evaluate = functools.partial(_evaluate, vectors, scaling, maps, params)
-    rows = [_many_atoms(out, size, vectors, evaluate, k) for k in size.sparsities]
-    for k, found in zip(size.sparsities, rows, strict=True):
-        out.text(_verdict(k, found[LEARNER], found[TOPK]))
+    rows = [(case, _many_atoms(out, size, vectors, evaluate, case)) for case in size.cases]
+    for case, found in rows:
+        learner, *others = found.items()
+        for name, topk in others:
+            out.text(_verdict(case, learner[1], name, topk))
     out.table(
-        "activations", HEADER,
-        [[k, *_row(name, x)] for k, found in zip(size.sparsities, rows, strict=True)
-         for name, x in found.items()],
-        caption=f"{size.num_atoms:,} atoms, {len(vectors):,} vectors.",
+        "activations", ["atoms", *HEADER],
+        [[f"{case.num_atoms:,}", case.sparsity, *_row(name, x)]
+         for case, found in rows for name, x in found.items()],
+        caption=f"{len(vectors):,} vectors.",
     )  # fmt: skip
     few = _few_atoms(out, size, vectors, evaluate)
     out.table(
@@ -98,63 +117,69 @@ def study(out, size, vectors, maps, params):
 
 
 HEADER = ["k", "method", "explained variance, %", "error of relu5_3, %", "unused atoms",
-          "seconds of learning", "microseconds of coding a vector"]  # fmt: skip
+          "seconds of learning", "vectors learned from",
+          "microseconds of coding a vector"]  # fmt: skip
 
 
 def _row(name, found):
     return [
         name, f"{100 * found['explained']:.1f}", f"{100 * found['output_error']:.1f}",
-        found["unused"], f"{found['seconds']:.0f}", f"{found['coding']:.0f}",
+        found["unused"], f"{found['seconds']:.0f}", f"{found['learned']:,}",
+        f"{found['coding']:.0f}",
     ]  # fmt: skip
 
 
-def _verdict(k, learner, topk):
+def _verdict(case, learner, name, topk):
     more = 100 * (learner["explained"] - topk["explained"])
     return (
-        f"k = {k}: `DictionaryLearner` explains {more:+.1f} points of variance beside the TopK "
-        f"autoencoder, in {learner['seconds']:.0f} against {topk['seconds']:.0f} seconds, with "
+        f"{case.num_atoms:,} atoms, k = {case.sparsity}: `DictionaryLearner` explains {more:+.1f} "
+        f"points of variance beside the {name}, in {learner['seconds']:.0f} against "
+        f"{topk['seconds']:.0f} seconds, with "
         f"{learner['unused']:,} and {topk['unused']:,} unused atoms; of the network's output it "
         f"leaves an error of {100 * learner['output_error']:.1f}% against "
         f"{100 * topk['output_error']:.1f}%."
     )
 
 
-def _many_atoms(out, size, vectors, evaluate, k):
-    """Returns name -> numbers of each method at sparsity k."""
-    shared = {"n": len(vectors), "scales": list(size.scales), "m": size.num_atoms, "k": k}
-    # Each atom has 64 uses on average, or more.
-    usage = max(size.usage_vectors, 64 * size.num_atoms // k)
-    shared |= {"usage": usage} | machine()
-    evaluate = functools.partial(evaluate, usage)
+def _many_atoms(out, size, vectors, evaluate, case):
+    """Returns name -> numbers of each method."""
+    m, k, _ = case
+    shared = {"n": len(vectors), "scales": list(size.scales), "m": m, "k": k}
+    searched = min(size.uses * m // k, len(vectors))
+    shared |= {"usage": searched} | machine()
+    evaluate = functools.partial(evaluate, searched)
     learning = [min(k, size.learned_sparsity), size.learner_batch, size.learner_steps]
-    topk = [size.topk_batch, size.topk_steps, size.topk_rate]
 
     def by_learner():
-        found = learn(vectors, size.num_atoms, *learning)
-        return _seconds(found) | evaluate(omp_coder(found["dictionary"], k))
+        found = learn(vectors, m, *learning)
+        return _learning(found) | evaluate(omp_coder(found["dictionary"], k))
 
-    def by_topk():
-        found = train_topk(vectors, size.num_atoms, k, *topk)
-        trainer, weights = found.pop("trainer"), found.pop("params")
+    def by_topk(training):
+        found = train_topk(vectors, m, k, *training)
+        encode = functools.partial(found["trainer"].encode, found["params"])
+        return _learning(found) | evaluate(encode)
 
-        return _seconds(found) | evaluate(functools.partial(trainer.encode, weights))
-
-    first = out.point("learner", shared | {"learning": learning}, by_learner)
-    second = out.point("topk", shared | {"training": topk}, by_topk)
-    return {LEARNER: first, TOPK: second}
+    points = {LEARNER: out.point("learner", shared | {"learning": learning}, by_learner)}
+    for steps in case.topk_steps:
+        training = [size.topk_batch, steps, size.topk_rate]
+        points[f"{TOPK}, {steps:,} steps"] = out.point(
+            "topk", shared | {"training": training}, functools.partial(by_topk, training)
+        )
+    return points
 
 
 def _few_atoms(out, size, vectors, evaluate):
     """Returns (k, name) -> numbers with as many atoms as scikit-learn can do."""
     shared = {"n": len(vectors), "scales": list(size.scales), "m": size.few_atoms}
-    shared |= {"sparsities": list(size.sparsities), "usage": size.usage_vectors} | machine()
+    searched = min(size.uses * size.few_atoms // min(size.few_sparsities), len(vectors))
+    shared |= {"sparsities": list(size.few_sparsities), "usage": searched} | machine()
     learning = [size.learned_sparsity, size.learner_batch, size.few_steps]
-    evaluate = functools.partial(evaluate, size.usage_vectors)
+    evaluate = functools.partial(evaluate, searched)
 
     def at_each_sparsity(found):
-        each = {k: evaluate(omp_coder(found["dictionary"], k)) for k in size.sparsities}
+        each = {k: evaluate(omp_coder(found["dictionary"], k)) for k in size.few_sparsities}
         flat = {f"{k}_{name}": x for k, numbers in each.items() for name, x in numbers.items()}
-        return _seconds(found) | flat
+        return _learning(found) | flat
 
     points = {
         LEARNER: out.point(
@@ -172,15 +197,15 @@ def _few_atoms(out, size, vectors, evaluate):
         },
     }  # fmt: skip
     return {
-        (k, name): {"seconds": point["seconds"]}
+        (k, name): _learning(point)
         | {key.split("_", 1)[1]: x for key, x in point.items() if key.startswith(f"{k}_")}
-        for k in size.sparsities
+        for k in size.few_sparsities
         for name, point in points.items()
     }
 
 
-def _seconds(found):
-    return {"seconds": found["seconds"]}
+def _learning(found):
+    return {name: found[name] for name in ("seconds", "learned")}
 
 
 def _batches(vectors, size, steps):
@@ -207,11 +232,11 @@ def timed(advance, state, batches):
 
 
 def learn(vectors, num_atoms, sparsity, batch, steps):
-    """Returns the dictionary of a `DictionaryLearner`, and its seconds."""
+    """Returns the dictionary of a `DictionaryLearner`, its seconds, and how many vectors it saw."""
     learner = DictionaryLearner(num_atoms, sparsity, method="approximate", batch_size=batch)
     state = learner.init(jax.random.key(0), jnp.asarray(vectors[: 4 * num_atoms]))
     state, seconds = timed(learner.update, state, _batches(vectors, batch, steps))
-    return {"dictionary": state.dictionary, "seconds": seconds}
+    return {"dictionary": state.dictionary, "seconds": seconds, "learned": batch * steps}
 
 
 def train_topk(vectors, num_atoms, sparsity, batch, steps, learning_rate):
@@ -219,7 +244,8 @@ def train_topk(vectors, num_atoms, sparsity, batch, steps, learning_rate):
     trainer = Trainer(num_atoms, sparsity, steps, learning_rate=learning_rate)
     state = trainer.init(jax.random.key(0), vectors.shape[1])
     state, seconds = timed(trainer.step, state, _batches(vectors, batch, steps))
-    return {"trainer": trainer, "params": state.params, "seconds": seconds}
+    learned = batch * steps
+    return {"trainer": trainer, "params": state.params, "seconds": seconds, "learned": learned}
 
 
 def learn_by_scikit(vectors, num_atoms, alpha, seconds):
@@ -234,7 +260,8 @@ def learn_by_scikit(vectors, num_atoms, alpha, seconds):
         learner.partial_fit(vectors[place : place + 256])
         step += 1
     dictionary = jnp.asarray(learner.components_, jnp.float32)
-    return {"dictionary": dictionary, "seconds": time.process_time() - start}
+    seconds = time.process_time() - start
+    return {"dictionary": dictionary, "seconds": seconds, "learned": 256 * step}
 
 
 def omp_coder(dictionary, k):

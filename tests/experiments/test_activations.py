@@ -10,9 +10,9 @@ from experiments.results import Results
 from laser_jax.pretrained.trunks import VGG16
 
 SIZE = dataclasses.replace(
-    activations.SIZES["small"], num_atoms=64, sparsities=(4,), learned_sparsity=4,
-    learner_batch=512, learner_steps=8, topk_batch=512, topk_steps=8, few_atoms=64, few_steps=8,
-    few_seconds=0.01, usage_vectors=1024,
+    activations.SIZES["small"], cases=(activations.Case(64, 4, (8,)),), learned_sparsity=4,
+    learner_batch=512, learner_steps=8, topk_batch=512, few_atoms=64, few_sparsities=(4,),
+    few_steps=8, few_seconds=0.01,
 )  # fmt: skip
 
 
@@ -37,13 +37,13 @@ def test_pursuit_explains_more_than_the_autoencoder_and_every_number_is_reported
     out.write("")
     tables = {block["name"]: block["rows"] for block in out.blocks if block["kind"] == "table"}
     learner, topk = tables["activations"]
-    assert learner[1:2] + topk[1:2] == [activations.LEARNER, activations.TOPK]
-    assert float(learner[2]) > 70 and float(learner[2]) > float(topk[2])
+    assert [learner[2], topk[2]] == [activations.LEARNER, f"{activations.TOPK}, 8 steps"]
+    assert float(learner[3]) > 70 and float(learner[3]) > float(topk[3])
     # What follows the vectors is the vectors here, so its error is what is not explained.
-    assert abs(float(learner[2]) + float(learner[3]) - 100) < 0.11
+    assert abs(float(learner[3]) + float(learner[4]) - 100) < 0.11
     names = [row[1] for row in tables["few_atoms"]]
     assert names == [activations.LEARNER, "scikit-learn, alpha 0.1"]
-    assert learner[4] == "0" and "unused atoms" in (tmp_path / "README.md").read_text()
+    assert learner[5] == "0" and "unused atoms" in (tmp_path / "README.md").read_text()
 
 
 def test_a_topk_autoencoder_keeps_k_latents_and_unit_atoms_and_revives_dead_latents():
