@@ -66,18 +66,21 @@ def point(images, code):
     return {"bpp": 8 * sum(sizes) / sum(x[..., 0].size for x in images), "psnr": float(psnr)}
 
 
-def format_curve(images, settings):
-    """Returns the points of a format that no cheaper one equals."""
-    points = [point(images, functools.partial(stored, **setting)) for setting in settings]
+def format_curve(out, split, images, settings):
+    """Returns the points of a format that no cheaper one equals; see `Results.point`."""
+    points = []
+    for setting in settings:
+        compute = functools.partial(point, images, functools.partial(stored, **setting))
+        points.append(out.point("files", {**setting, "split": split}, compute))
     pairs = best_points((each["bpp"], each["psnr"]) for each in points)
     return [{"bpp": bpp, "psnr": psnr} for bpp, psnr in pairs]
 
 
-def model_curve(out, images, model, options):
-    """Returns the points of the pixel codec with one model; computed ones are read back."""
+def model_curve(out, split, images, model, qualities):
+    """Returns the points of the pixel codec with one model; see `Results.point`."""
     points = []
-    for quality in options.qualities:
-        settings = {"model": model.fingerprint.hex(), "quality": quality, "split": options.split}
+    for quality in qualities:
+        settings = {"model": model.fingerprint.hex(), "quality": quality, "split": split}
         code = functools.partial(pixel_file, quality=quality, model=model)
         points.append(out.point("pixels", settings, functools.partial(point, images, code)))
     return points
@@ -140,10 +143,12 @@ def main(argv=None):
     options = parser.parse_args(argv)
     results.log_plainly()
     out = results.Results(options.workdir, "The pixel codec beside other formats")
-    images = [read_photograph(name) for name in PHOTOGRAPHS[options.split]]
+    split, images = options.split, [read_photograph(x) for x in PHOTOGRAPHS[options.split]]
     models = [pixels.read_model(path) for path in options.model] or [pixels.shipped_model()]
-    curves = {OURS: [model_curve(out, images, model, options) for model in models]}
-    curves |= {name: [format_curve(images, settings)] for name, settings in FORMATS.items()}
+    curves = {OURS: [model_curve(out, split, images, model, options.qualities) for model in models]}
+    curves |= {
+        name: [format_curve(out, split, images, settings)] for name, settings in FORMATS.items()
+    }
     report(out, curves)
     out.write(results.provenance("full"))
 

@@ -32,10 +32,12 @@ def test_point_pools_bytes_and_squared_errors_of_pictures_of_several_sizes(tmp_p
     assert found["psnr"] == pytest.approx(20 * np.log10(255 / 5), abs=1e-4)
 
 
-def test_formats_are_read_back_and_settings_without_use_left_out():
+def test_formats_are_read_back_and_settings_without_use_left_out(tmp_path):
     rng = np.random.default_rng(0)
     images = [np.uint8(rng.integers(90, 160, size=(24, 16 + 8 * i, 3))) for i in range(2)]
     settings = pixel_files.FORMATS["WebP"]
-    points = pixel_files.format_curve(images, [settings[8], settings[2], settings[8]])
+    points = pixel_files.format_curve(
+        Results(tmp_path, "title"), "test", images, [settings[8], settings[2], settings[8]]
+    )
     assert len(points) == 2 and points[0]["bpp"] < points[1]["bpp"]
     assert 15 < points[0]["psnr"] < points[1]["psnr"]
