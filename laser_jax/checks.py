@@ -1,6 +1,6 @@
 """Argument checks of public functions. They use static facts, so they cost nothing in jit.
 
-`check_range` alone reads values, those that are not traced.
+`check_range` alone reads values, those of Python and NumPy numbers.
 """
 
 import operator
@@ -26,15 +26,12 @@ _RANGES = {
 
 
 def check_range(name: str, value: object) -> None:
-    """Raises ValueError if a number with a range is out of it; one that is traced is not read.
+    """Raises ValueError if a number with a range is out of it.
 
-    NaN is allowed in an array of tolerances: it is that of a signal whose code is NaN then.
+    A JAX array is not read: that would wait for its device. NaN is allowed in an array of
+    tolerances: it is that of a signal whose code is NaN then.
     """
-    if name not in _RANGES or isinstance(value, jax.core.Tracer):
-        return
-    if not isinstance(value, int | float | np.generic | np.ndarray | jax.Array):
-        return
-    if isinstance(value, jax.Array) and not value.is_fully_addressable:
+    if name not in _RANGES or not isinstance(value, int | float | np.generic | np.ndarray):
         return
     numbers, (in_range, text) = np.asarray(value), _RANGES[name]
     if not is_real(numbers.dtype):

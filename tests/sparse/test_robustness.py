@@ -258,7 +258,7 @@ def test_each_signal_has_its_own_tolerance(name):
     assert not np.any(grid.coefficients[:, ::2]) and np.all(grid.coefficients[:, 1::2, 0] != 0)
     with pytest.raises(ValueError, match=r"tolerance must be a scalar or broadcast .* \(200,\)"):
         CODERS[name](SIGNALS, ATOMS, tolerance=tolerances[:7])
-    for wrong in (-1, np.nan, np.float32(-0.5), jnp.float32(-2), -tolerances):
+    for wrong in (-1, np.nan, np.float32(-0.5), -tolerances):
         with pytest.raises(ValueError, match=r"tolerance must be at least 0, got"):
             CODERS[name](SIGNALS, ATOMS, tolerance=wrong)
 
