@@ -71,7 +71,7 @@ def verdict(found):
 
 def samples_figure(found):
     """Returns a figure with a row for each code: samples, and the nearest training pictures."""
-    figure = style.new_figure(9, 1.3 * len(found))
+    figure = style.new_figure(9, 0.9 * len(found))
     axes = figure.subplots(len(found), 2, squeeze=False)
     for row, (name, point) in zip(axes, found.items(), strict=True):
         for axis, pictures in zip(row, (point["samples"], point["nearest"]), strict=True):
