@@ -35,10 +35,10 @@ def fit_table(options):
         for name, (seconds, atoms) in _others(train, start, k, error).items():
             target = error(atoms)
             ours, reached = _seconds_to(target, learn, start, error)
+            ratio = f"{seconds / ours:.1f}" if reached <= target else "not reached"
             rows.append([
                 size_name((d, m, k, n)), name, f"{seconds:.2f}", f"{100 * target / energy:.2f}%",
-                f"{ours:.2f}", f"{100 * reached / energy:.2f}%", f"{seconds / ours:.1f}",
-                f"{compile_seconds:.1f}",
+                f"{ours:.2f}", f"{100 * reached / energy:.2f}%", ratio, f"{compile_seconds:.1f}",
             ])  # fmt: skip
     header = ["d, m, k, n", "library", "its s", "its error", "fit_dictionary, s", "its error"]
     header += ["library / this", "compile, s"]

@@ -646,7 +646,7 @@ NUMBERS = {
     **dict.fromkeys(["learning_rate", "smoothing"], lambda p: [*SCALARS, 0, -1, np.nan]),
     **dict.fromkeys(["step", "bit_price", "tolerance"], lambda p: [*SCALARS, -0.1, np.nan]),
     "decay": lambda p: [*SCALARS, -0.1, 1.0, np.nan],
-    "max_coherence": lambda p: [*SCALARS, 0.0, 1.5, jnp.float32(np.nan)],
+    "max_coherence": lambda p: [*SCALARS, 0.0, 1.5, np.float32(np.nan)],
     "min_count": lambda p: [*SCALARS, -1, np.nan],
 }
 
