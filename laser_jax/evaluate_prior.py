@@ -9,6 +9,7 @@ from PIL import Image
 
 from laser_jax import compiler
 from laser_jax.data import DataUnavailable, open_split
+from laser_jax.evaluation.split import evenly_spaced
 from laser_jax.figures import atom_sheet
 from laser_jax.files import optional_file, write_json
 from laser_jax.images import to_network
@@ -52,7 +53,7 @@ def evaluate_prior(config, workdir, networks, name):
         metrics |= held_out_bits(prior, source, workdir, config)
     number = min(len(source), MOST_PICTURES)
     start = time.perf_counter()
-    labels = labels_of(prior, source, even_rows(source, number))
+    labels = labels_of(prior, source, evenly_spaced(source, number))
     samples = prior.sample(jax.random.key(config.seed), number, labels=labels)
     metrics["samples_per_second"] = number / (time.perf_counter() - start)
     if "vgg" in networks and number > 1:
@@ -84,11 +85,6 @@ def check_pictures(source, stored):
         raise ValueError(f"the prior has classes, but {source.description} has none.")
 
 
-def even_rows(source, number):
-    """Returns so many rows at even distances: sources may be in the order of their classes."""
-    return np.linspace(0, len(source) - 1, number).astype(int)
-
-
 def training_pictures(prior, config):
     """Returns the pictures that the prior was trained on, and whether mirrored ones are, too."""
     data = prior.config.data.copy_and_resolve_references()
@@ -113,7 +109,7 @@ def held_out_bits(prior, source, workdir, config):
         bits["tables"] += float(np.sum(codec.tables.bits(tokens)))
     positions = len(source) * model.num_positions
     train = read_tokens(workdir, "train", model.vocabulary, "")
-    rows = even_rows(train, min(len(train), MOST_PICTURES))
+    rows = evenly_spaced(train, min(len(train), MOST_PICTURES))
     labels = train.labels[rows] if model.num_classes else None
     trained = float(np.mean(prior.tokens.symbol_bits(train.symbols[rows].astype(np.int32), labels)))
     trained /= model.num_positions
@@ -147,7 +143,7 @@ def distances(prior, source, samples, vgg):
 
     parts = [
         to_uint8(prior.codec.to_images(prior.encode_to_tokens(images)))
-        for _, images in batches(source, even_rows(source, len(samples)), size)
+        for _, images in batches(source, evenly_spaced(source, len(samples)), size)
     ]
     original = moments(source)
     found = {"samples": to_uint8(samples), "reconstructions": np.concatenate(parts)}
@@ -192,8 +188,7 @@ def nearest(samples, source, *, flip):
         for pictures in (plain, plain[:, :, ::-1]) if flip else (plain,):
             flat = pictures.reshape(len(pictures), -1)
             errors = np.sum(flat**2, 1)[None] - 2 * wanted @ flat.T
-            best = np.argmin(errors, 1)
-            lower = errors[np.arange(len(samples)), best] < least
-            least[lower] = errors[np.arange(len(samples)), best][lower]
-            found[lower] = pictures[best[lower]]
+            lower = errors.min(1) < least
+            found[lower] = pictures[errors.argmin(1)[lower]]
+            least = np.minimum(least, errors.min(1))
     return found

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from laser_jax import evaluate_prior
-from laser_jax.evaluate_prior import distances, even_rows, labels_of, nearest
+from laser_jax.evaluate_prior import distances, labels_of, nearest
+from laser_jax.evaluation.split import evenly_spaced
 
 # In the order of their classes, as the pictures of a folder are: each class has a colour.
 CLASSES = np.repeat(np.arange(4), 25)
@@ -41,7 +42,7 @@ def source(rng):
 
 def test_samples_have_the_classes_of_the_whole_split(source):
     prior = SimpleNamespace(tokens=SimpleNamespace(model=SimpleNamespace(num_classes=4)))
-    counts = np.bincount(labels_of(prior, source, even_rows(source, 20)), minlength=4)
+    counts = np.bincount(labels_of(prior, source, evenly_spaced(source, 20)), minlength=4)
     np.testing.assert_array_equal(counts, 5)
 
 
@@ -53,7 +54,7 @@ def test_perfect_autoencoder_and_prior_are_near_the_whole_split(source, monkeypa
         codec=SimpleNamespace(to_images=lambda images: images / 255),
         encode_to_tokens=lambda images: images,
     )
-    samples = source.images[even_rows(source, 50)] / 255
+    samples = source.images[evenly_spaced(source, 50)] / 255
     found = distances(prior, source, samples, None)
     first = distances(prior, source, source.images[:50] / 255, None)
     assert found["fd_vgg16_reconstructions"] == found["fd_vgg16_samples"]

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from laser_jax.checks import check_not_empty
+from laser_jax.evaluation.split import evenly_spaced
 from laser_jax.files import whole_file
 from laser_jax.images import check_picture, extended
 from laser_jax.metrics import squared_error_to_psnr
@@ -148,7 +149,7 @@ def fit_codec(model, variables, source, *, images, batch_size, **fitting):
     code = SparseCode(*(np.concatenate(x) for x in zip(*codes, strict=True)))
     step = None
     if model.bottleneck.has_real_coefficients:
-        shown = _evenly_spaced(source, min(number, batch_size))
+        shown = evenly_spaced(source, min(number, batch_size))
         step = _choose_step(model, variables, _stacked(source, shown, batch_size))
     layout = model.bottleneck.token_layout(step)
     dictionary = np.asarray(code_atoms(model, variables))
@@ -232,15 +233,11 @@ def _most_images(model, source, signals):
 
 def _codes(model, variables, source, number, batch_size):
     """Yields the codes of images at even distances, batch after batch."""
-    indices = _evenly_spaced(source, number)
+    indices = evenly_spaced(source, number)
     for start in range(0, number, batch_size):
         part = indices[start : start + batch_size]
         code = inference.encode(model, variables, _stacked(source, part, batch_size))
         yield SparseCode(*(x[: len(part)] for x in jax.device_get(code)))
-
-
-def _evenly_spaced(source, number):
-    return np.linspace(0, len(source) - 1, number).astype(int)
 
 
 def _stacked(source, indices, size):

@@ -18,8 +18,12 @@ from laser_jax.sparse import coherence, energy, perplexity, usage
 
 def evenly_spaced_images(source, count=12):
     """Returns `count` images at even distances in a split, uint8 `(count, H, W, C)`."""
-    indices = np.linspace(0, len(source) - 1, count).astype(int)
-    return np.stack([source[int(i)] for i in indices])
+    return np.stack([source[int(i)] for i in evenly_spaced(source, count)])
+
+
+def evenly_spaced(source, count):
+    """Returns `count` rows at even distances: a source may be in the order of its classes."""
+    return np.linspace(0, len(source) - 1, count).astype(int)
 
 
 def quality_title(source, metrics):

@@ -108,10 +108,8 @@ class Layout(NamedTuple):
         Raises:
           ValueError: if the dictionary has another number of rows.
         """
-        rows, expected = (
-            np.asarray(dictionary, np.float64),
-            self.width if self.grid else self.num_atoms,
-        )
+        rows = np.asarray(dictionary, np.float64)
+        expected = self.width if self.grid else self.num_atoms
         if rows.ndim != 2 or len(rows) != expected or rows.size == 0:
             raise ValueError(f"dictionary must have shape ({expected}, d), got {rows.shape}.")
         if not self.grid:

@@ -135,14 +135,7 @@ class DictionaryBottleneck(Bottleneck):
         memory, statistics = super().memory(atoms), self.learning.statistics(atoms)
         return memory if statistics is None else memory | {"statistics": statistics}
 
-    def loss(
-        self,
-        latents: Latents,
-        approximation: Latents,
-        code: SparseCode,
-        atoms: Atoms,
-        step: Any = None,
-    ) -> Scalar:
+    def loss(self, latents, approximation, code, atoms, step=None):
         """Returns commitment_cost x MSE(target, sg(approximation)) + the loss of the atoms."""
         target = self.target(latents)
         commitment = mean_square(target - lax.stop_gradient(approximation))

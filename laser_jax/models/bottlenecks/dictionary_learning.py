@@ -16,7 +16,7 @@ from laser_jax.models.bottlenecks.learning import (
     OnlineMoments,
     ResidualSteps,
 )
-from laser_jax.models.bottlenecks.output import Atoms, Latents, Scalar, Signals
+from laser_jax.models.bottlenecks.output import Atoms, Signals
 from laser_jax.ranges import (
     COUNT,
     RATE,
@@ -29,7 +29,6 @@ from laser_jax.ranges import (
     setting,
 )
 from laser_jax.sparse import (
-    SparseCode,
     init_from_signals,
     replace_atoms,
     unit_norm,
@@ -131,14 +130,7 @@ class DictionaryLearning(DictionaryBottleneck):
             return OnlineMoments(decay, every)
         return ResidualSteps(self.dict_learning_rate, every)
 
-    def loss(
-        self,
-        latents: Latents,
-        approximation: Latents,
-        code: SparseCode,
-        atoms: Atoms,
-        step: Any = None,
-    ) -> Scalar:
+    def loss(self, latents, approximation, code, atoms, step=None):
         """Returns the loss of `DictionaryBottleneck`, and the terms that have a weight.
 
         They are the L1 norm and the rate of a signal's coefficients, whose gradient with respect to

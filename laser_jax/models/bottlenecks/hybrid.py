@@ -83,14 +83,7 @@ class HybridQuantizer(VectorQuantizer, kw_only=True):
         codebook, others = self._split(atoms)
         return self._approximated(self.sparse.choose(signals, others, step), others), codebook
 
-    def loss(
-        self,
-        latents: Latents,
-        approximation: Latents,
-        code: SparseCode,
-        atoms: Atoms,
-        step: Any = None,
-    ) -> Scalar:
+    def loss(self, latents, approximation, code, atoms, step=None):
         """Returns the commitment to the code, and the losses of both parts that have any."""
         target = self.target(latents)
         loss = self.commitment_cost * mean_square(target - lax.stop_gradient(approximation))
