@@ -133,7 +133,7 @@ def _computed(runs, size, model):
         "lpips": float(np.mean(np.concatenate(distance))),
         "order_0": float(np.sum(measured["order 0"])) / pixels,
         **held_out_bits(prior, windows, prior_workdir, config),
-        **distances(prior, windows, samples, load_networks(config)["vgg"]),
+        **distances(prior, windows, samples, load_networks(config)),
         "signal_pixels": prior.codec.model.signal_pixels,
         "parameters": sum(x.size for x in jax.tree.leaves(prior.state.params)),
         "prior_step": int(prior.state.step),

@@ -1,5 +1,6 @@
 """Evaluates a prior: held-out bits, and samples beside the training pictures nearest to them."""
 
+import functools
 import logging
 import time
 
@@ -9,14 +10,15 @@ from PIL import Image
 
 from laser_jax import compiler
 from laser_jax.data import DataUnavailable, open_split
+from laser_jax.evaluation.network_metrics import FEATURES_OF
 from laser_jax.evaluation.split import evenly_spaced
 from laser_jax.figures import atom_sheet
 from laser_jax.files import optional_file, write_json
 from laser_jax.images import to_network
 from laser_jax.metrics import GaussianStatistics, frechet_distance
-from laser_jax.pretrained import vgg16_features
 from laser_jax.ranges import as_size
 from laser_jax.trained import load
+from laser_jax.training.prior_reporter import order_0_tables
 from laser_jax.training.progress import table
 from laser_jax.training.token_set import read_tokens
 from laser_jax.training.workdir import read_config
@@ -36,7 +38,7 @@ def evaluate_prior(config, workdir, networks, name):
     Args:
       config: the config of the evaluation.
       workdir: directory of the run.
-      networks: of `load_networks`; without VGG16 there are no Fréchet distances.
+      networks: of `load_networks`; without VGG16 and Inception there are no Fréchet distances.
       name: suffix of the files.
 
     Returns:
@@ -56,8 +58,8 @@ def evaluate_prior(config, workdir, networks, name):
     labels = labels_of(prior, source, evenly_spaced(source, number))
     samples = prior.sample(jax.random.key(config.seed), number, labels=labels)
     metrics["samples_per_second"] = number / (time.perf_counter() - start)
-    if "vgg" in networks and number > 1:
-        metrics |= distances(prior, source, samples, networks["vgg"])
+    if number > 1:
+        metrics |= distances(prior, source, samples, networks)
     if jax.process_index() == 0:
         log.info("%s\n%s", config.eval.split, table(metrics))
         write_json(workdir / f"evaluation{name}.json", metrics)
@@ -100,61 +102,80 @@ def labels_of(prior, source, rows):
 
 
 def held_out_bits(prior, source, workdir, config):
-    """Returns the bits of a split under the prior and the tables, and of training tokens."""
+    """Returns the bits of a split under the prior and tables without it, and of training tokens."""
     model, codec = prior.tokens.model, prior.codec
-    bits = {"prior": 0.0, "tables": 0.0}
+    train = read_tokens(workdir, "train", model.vocabulary, "")
+    order_0 = order_0_tables(model, train)
+    total = dict.fromkeys(("prior", "context_model", "order_0"), 0.0)
     for rows, images in batches(source, range(len(source)), config.eval.batch_size):
         tokens, labels = prior.encode_to_tokens(images), labels_of(prior, source, rows)
-        bits["prior"] += float(np.sum(prior.tokens.bits(tokens, labels=labels)))
-        bits["tables"] += float(np.sum(codec.tables.bits(tokens)))
+        total["prior"] += float(np.sum(prior.tokens.bits(tokens, labels=labels)))
+        total["context_model"] += float(np.sum(codec.tables.bits(tokens)))
+        total["order_0"] += float(np.sum(order_0.bits(tokens)))
     positions = len(source) * model.num_positions
-    train = read_tokens(workdir, "train", model.vocabulary, "")
     rows = evenly_spaced(train, min(len(train), MOST_PICTURES))
     labels = train.labels[rows] if model.num_classes else None
     trained = float(np.mean(prior.tokens.symbol_bits(train.symbols[rows].astype(np.int32), labels)))
     trained /= model.num_positions
-    pixels = codec.model.signal_pixels
+    per_token = total["prior"] / positions
+    per_pixel = {name: x / positions / codec.model.signal_pixels for name, x in total.items()}
     return {
-        "bits_per_token": bits["prior"] / positions,
-        "bits_per_pixel": bits["prior"] / positions / pixels,
-        "bits_per_pixel_context_model": bits["tables"] / positions / pixels,
+        "bits_per_token": per_token,
+        "bits_per_pixel": per_pixel.pop("prior"),
+        **{f"bits_per_pixel_{name}": x for name, x in per_pixel.items()},
         "train_bits_per_token": trained,
-        "gap_bits_per_token": bits["prior"] / positions - trained,
+        "gap_bits_per_token": per_token - trained,
     }
 
 
-def distances(prior, source, samples, vgg):
-    """Returns Fréchet distances of VGG16 features to the split: of samples and reconstructions.
+def distances(prior, source, samples, networks):
+    """Returns Fréchet distances to the split: of samples and of reconstructions.
 
     The second, of as many pictures at even distances, is the lower limit that the autoencoder sets.
+
+    Args:
+      prior: the `TrainedPrior`.
+      source: pictures of the split.
+      samples: `(num, H, W, C)` in [0, 1].
+      networks: of `load_networks`; each with features for such a distance gives two numbers.
     """
-    features = compiler.jit(lambda images: vgg16_features(vgg, to_network(images)))
+    kinds = {net: kind for net, kind in FEATURES_OF.items() if net in networks}
+    if not kinds:
+        return {}
     size = prior.tokens.batch_size
-
-    def moments(images):
-        statistics = None
-        for start in range(0, len(images), size):
-            part = np.stack([images[i] for i in range(start, min(start + size, len(images)))])
-            filled = np.pad(part, ((0, size - len(part)), *3 * [(0, 0)]), mode="edge")
-            rows = np.asarray(features(filled))[: len(part)]
-            statistics = statistics or GaussianStatistics(rows.shape[-1])
-            statistics.add(rows)
-        return statistics.moments()
-
     parts = [
         to_uint8(prior.codec.to_images(prior.encode_to_tokens(images)))
         for _, images in batches(source, evenly_spaced(source, len(samples)), size)
     ]
-    original = moments(source)
-    found = {"samples": to_uint8(samples), "reconstructions": np.concatenate(parts)}
-    return {
-        **{
-            f"fd_vgg16_{name}": frechet_distance(*moments(images), *original)
-            for name, images in found.items()
-        },
-        "fd_vgg16_protocol": f"{len(samples)} samples, or reconstructions, rounded to uint8, "
-        f"against {len(source)} pictures; VGG16 relu5_3, mean over positions",
-    }
+    pictures = {"samples": to_uint8(samples), "reconstructions": np.concatenate(parts)}
+    found = {}
+    for net, kind in kinds.items():
+        features = compiler.jit(functools.partial(_features_of, kind.compute))
+        original = _moments(features, networks[net], source, size)
+        for name, images in pictures.items():
+            moments = _moments(features, networks[net], images, size)
+            found[f"{kind.name}_{name}"] = frechet_distance(*moments, *original)
+        found[f"{kind.name}_protocol"] = (
+            f"{len(samples)} samples, or reconstructions, rounded to uint8, "
+            f"against {len(source)} pictures; {kind.protocol}"
+        )
+    return found
+
+
+def _features_of(compute, params, images):
+    return compute(params, to_network(images))
+
+
+def _moments(features, params, images, size):
+    """Returns the moments of the features of images, `size` at a time."""
+    statistics = None
+    for start in range(0, len(images), size):
+        part = np.stack([images[i] for i in range(start, min(start + size, len(images)))])
+        filled = np.pad(part, ((0, size - len(part)), *3 * [(0, 0)]), mode="edge")
+        rows = np.asarray(features(params, filled))[: len(part)]
+        statistics = statistics or GaussianStatistics(rows.shape[-1])
+        statistics.add(rows)
+    return statistics.moments()
 
 
 def to_uint8(images):

@@ -8,6 +8,7 @@ import pytest
 
 from laser_jax import evaluate_prior
 from laser_jax.evaluate_prior import distances, labels_of, nearest
+from laser_jax.evaluation.network_metrics import FEATURES_OF
 from laser_jax.evaluation.split import evenly_spaced
 
 # In the order of their classes, as the pictures of a folder are: each class has a colour.
@@ -48,17 +49,26 @@ def test_samples_have_the_classes_of_the_whole_split(source):
 
 def test_perfect_autoencoder_and_prior_are_near_the_whole_split(source, monkeypatch):
     """Here the first pictures have two classes of four."""
-    monkeypatch.setattr(evaluate_prior, "vgg16_features", lambda _, x: jnp.mean(x, (1, 2)))
+    features = {
+        net: kind._replace(compute=lambda params, x: params * jnp.mean(x, (1, 2)))
+        for net, kind in FEATURES_OF.items()
+    }
+    monkeypatch.setattr(evaluate_prior, "FEATURES_OF", features)
     prior = SimpleNamespace(
         tokens=SimpleNamespace(batch_size=16),
         codec=SimpleNamespace(to_images=lambda images: images / 255),
         encode_to_tokens=lambda images: images,
     )
     samples = source.images[evenly_spaced(source, 50)] / 255
-    found = distances(prior, source, samples, None)
-    first = distances(prior, source, source.images[:50] / 255, None)
-    assert found["fd_vgg16_reconstructions"] == found["fd_vgg16_samples"]
-    assert found["fd_vgg16_samples"] < 0.02 * first["fd_vgg16_samples"]
+    networks = {"vgg": 1.0, "inception": 2.0, "alex": None}
+    found = distances(prior, source, samples, networks)
+    first = distances(prior, source, source.images[:50] / 255, networks)
+    for name in ("fd_vgg16", "fid"):
+        assert found[f"{name}_reconstructions"] == found[f"{name}_samples"]
+        assert found[f"{name}_samples"] < 0.02 * first[f"{name}_samples"]
+        assert found[f"{name}_protocol"].startswith("50 samples, or reconstructions, rounded")
+    assert found["fid_samples"] == pytest.approx(4 * found["fd_vgg16_samples"], rel=1e-4)
+    assert distances(prior, source, samples, {"alex": None}) == {}
 
 
 def test_nearest_pictures_are_sought_in_the_whole_set_and_mirrored_ones_too(rng):

@@ -4,6 +4,8 @@ import functools
 import hashlib
 import logging
 import os
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +33,31 @@ from laser_jax.sharding import put_batch, replicated
 log = logging.getLogger("laser_jax")
 
 _LPIPS_NAMES = {"alex": "lpips", "vgg": "lpips_vgg"}
+
+
+class Features(NamedTuple):
+    """Features of images for a Fréchet distance.
+
+    Attributes:
+      name: of the distance.
+      compute: `(parameters, images in [-1, 1])` -> `(b, d)`.
+      protocol: what they are.
+    """
+
+    name: str
+    compute: Callable
+    protocol: str
+
+
+FEATURES_OF = {
+    "vgg": Features("fd_vgg16", vgg16_features, "VGG16 relu5_3, mean over positions"),
+    "inception": Features(
+        "fid",
+        inception_features,
+        f"FID's InceptionV3, {FEATURES} pooled features, "
+        f"resized to {INPUT_SIZE}x{INPUT_SIZE}, bilinear",
+    ),
+}
 
 
 def load_networks(config):
@@ -128,17 +155,12 @@ def _measure_batch(model, mesh, variables, networks, images, mask):
 
 
 def _frechet_distances(moments, protocol):
-    size = f"resized to {INPUT_SIZE}x{INPUT_SIZE}, bilinear"
-    names = {
-        "vgg": ("fd_vgg16", "VGG16 relu5_3, mean over positions"),
-        "inception": ("fid", f"FID's InceptionV3, {FEATURES} pooled features, {size}"),
-    }
     result = {}
-    for net, (name, features) in names.items():
+    for net, features in FEATURES_OF.items():
         if (net, "reconstruction") in moments:
             pair = moments[net, "original"], moments[net, "reconstruction"]
-            result[name] = frechet_distance(*pair[0], *pair[1])
-            result[f"{name}_protocol"] = f"{features}; {protocol}"
+            result[features.name] = frechet_distance(*pair[0], *pair[1])
+            result[f"{features.name}_protocol"] = f"{features.protocol}; {protocol}"
     return result
 
 

@@ -77,12 +77,10 @@ class PriorReporter(Reporter):
 
     def _final_metrics(self, quality):
         """What the validation split costs under tables without a prior, for comparison."""
-        vocabulary, grid = self._model.vocabulary, self._model.grid
-        tokens = vocabulary.tokens(self._validation.symbols, grid)
+        tokens = self._model.vocabulary.tokens(self._validation.symbols, self._model.grid)
         pixels = len(self._validation) * self._model.num_positions
         pixels *= self._codec.model.signal_pixels
-        train = vocabulary.tokens(self._images.symbols, grid)
-        order_0 = fit_context_model(train, self._model.layout, most_steps=0)
+        order_0 = order_0_tables(self._model, self._images)
         return {
             "val/bits_per_pixel_context_model": float(self._codec.tables.bits(tokens).sum())
             / pixels,
@@ -92,6 +90,12 @@ class PriorReporter(Reporter):
     def _draw(self, figure, state, shown):
         sheet = np.round(255 * atom_sheet(self._sampled(state))).astype(np.uint8)
         Image.fromarray(sheet).save(figure)
+
+
+def order_0_tables(model, token_set):
+    """Returns tables of the frequencies of a `TokenSet`, which know no context."""
+    tokens = model.vocabulary.tokens(token_set.symbols, model.grid)
+    return fit_context_model(tokens, model.layout, most_steps=0)
 
 
 def _masked_bits(model, variables, symbols, labels, key):

@@ -25,7 +25,7 @@ _MAY_CHANGE = (
     "num_train_steps", "log_every_steps", "eval_every_steps", "checkpoint_every_steps",
     "keep_checkpoints", "profile_step", "not_finite", "max_skipped_steps",
     "data.data_dir", "data.num_threads", "data.num_workers", "model.remat",
-    "optimizer.accumulate_steps", "eval", "weights", "autoencoder", "patience",
+    "prior.remat", "optimizer.accumulate_steps", "eval", "weights", "autoencoder", "patience",
 )  # fmt: skip
 WEIGHTS = "weights.npz"  # in exports, which have no checkpoints
 _REMEDY = "Give the workdir of a run that main.py trained."

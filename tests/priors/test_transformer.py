@@ -243,6 +243,29 @@ def test_sampling_options_out_of_range_raise(arguments, prior_of, refuses):
     refuses(prior_of("vq").sample, jax.random.key(0), **{"num": 8} | arguments)
 
 
+@pytest.mark.parametrize("kind", [TokenTransformer, MaskedTransformer])
+def test_remat_gives_the_same_gradients_and_bfloat16_nearly_the_same_bits(kind):
+    plain = kind(layout=LAYOUTS["rvq"], grid=GRID, dropout=0.0, width=16, num_layers=1, num_heads=2)
+    symbols = plain.vocabulary.symbols(pairs(LAYOUTS["rvq"], 16)).astype(np.int32)
+    rngs = {"params": jax.random.key(0), "mask": jax.random.key(1)}
+    params = jax.jit(functools.partial(plain.init, method="training_bits"))(rngs, symbols)
+
+    def bits(model):
+        def loss(params):
+            rngs = {"mask": jax.random.key(1), "dropout": jax.random.key(2)}
+            return model.apply(params, symbols, method="training_bits", rngs=rngs)
+
+        value, gradient = jax.jit(jax.value_and_grad(loss))(params)
+        return float(value), gradient
+
+    value, gradient = bits(plain)
+    again, recomputed = bits(plain.clone(remat=True))
+    assert again == pytest.approx(value, rel=1e-6)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), recomputed, gradient)
+    half, _ = bits(plain.clone(dtype=jax.numpy.bfloat16))
+    assert half == pytest.approx(value, rel=0.01) and half != value
+
+
 @pytest.mark.parametrize("fields", [
     {"width": 10, "num_heads": 2}, {"grid": (0, 2)}, {"grid": (2,)}, {"grid": [1, 2]},
     {"num_classes": -1}, {"num_classes": 1.5},

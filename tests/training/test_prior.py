@@ -155,7 +155,8 @@ def test_evaluation_reports_bits_their_gap_and_the_nearest_training_pictures(run
     config.eval.split, config.eval.perceptual = "validation", False
     metrics = evaluate.evaluate(config, workdir)
     found = json.loads((workdir / "metrics.json").read_text())
-    for name in ("bits_per_token", "bits_per_pixel", "bits_per_pixel_context_model"):
+    names = ("bits_per_pixel", "bits_per_pixel_context_model", "bits_per_pixel_order_0")
+    for name in ("bits_per_token", *names):
         assert metrics[name] == pytest.approx(found[f"val/{name}"], rel=1e-5)
     assert metrics["samples_per_second"] > 0
     assert json.loads((workdir / "evaluation-validation.json").read_text()) == metrics

@@ -21,7 +21,7 @@ MAY_CHANGE = {
     "checkpoint_every_steps": 7, "keep_checkpoints": 7, "not_finite": "skip",
     "max_skipped_steps": 7, "data.data_dir": "/data", "data.num_threads": 7,
     "data.num_workers": 7,
-    "profile_step": 7, "model.remat": True, "optimizer.accumulate_steps": 7,
+    "profile_step": 7, "model.remat": True, "prior.remat": True, "optimizer.accumulate_steps": 7,
     "eval.batch_size": 32, "eval.coefficient_bits": 8, "eval.checkpoint": "best",
     "eval.perceptual": False, "eval.split": "train", "eval.table_images": 0, "patience": 7,
     "autoencoder": "/runs/vq",
