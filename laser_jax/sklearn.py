@@ -31,6 +31,7 @@ from laser_jax.sparse import (
     to_dense,
 )
 from laser_jax.sparse.fit import count_iterations
+from laser_jax.sparse.ksvd import nonnegative_name
 
 _FLOATS = (np.float64, np.float32)
 _BLOCK = 4096  # signals that are coded at a time
@@ -117,8 +118,9 @@ class DictionaryLearning(_Coding):
       transform_tol: squared error at which a signal is done; None to use all k atoms.
       transform_algorithm: "omp" or "lasso", how `transform` codes; atoms learn by pursuit.
       transform_alpha: penalty of the lasso, as in scikit-learn; None for 1.
-      positive_code: whether coefficients are >= 0, in `fit` too; needs the method "approximate" or
-        "online" there.
+      positive_code: whether coefficients are >= 0, in learning too; needs the method "approximate"
+        or "online" there.
+      positive_dict: whether atoms are >= 0; needs these methods too.
       method: how atoms learn, as in `fit_dictionary`.
       max_iter: iterations of `fit`, at least 1.
       tol: `fit` stops where an iteration lowers the error by less than this share; 0 never stops.
@@ -142,6 +144,7 @@ class DictionaryLearning(_Coding):
         transform_algorithm: str = "omp",
         transform_alpha: float | None = None,
         positive_code: bool = False,
+        positive_dict: bool = False,
         method: str = "approximate",
         max_iter: int = 50,
         tol: float = 1e-4,
@@ -155,6 +158,7 @@ class DictionaryLearning(_Coding):
         self.transform_algorithm = transform_algorithm
         self.transform_alpha = transform_alpha
         self.positive_code = positive_code
+        self.positive_dict = positive_dict
         self.method = method
         self.max_iter = max_iter
         self.tol = tol
@@ -182,7 +186,7 @@ class DictionaryLearning(_Coding):
                 iterations=self.max_iter,
                 dictionary=self.dict_init,
                 tolerance=self.tol,
-                nonnegative="code" if self.positive_code else False,
+                nonnegative=self._nonnegative,
                 key=self._key(),
             )
         self.components_: np.ndarray = np.array(result.dictionary, X.dtype)
@@ -207,7 +211,7 @@ class DictionaryLearning(_Coding):
             _sparsity(self.transform_n_nonzero_coefs, m, X.shape[1]),
             method=self.method,
             batch_size=self.batch_size,
-            coder=_pursuit(self.positive_code),
+            nonnegative=self._nonnegative,
         )
         with jax.enable_x64(dtype == np.float64):
             for start in range(0, len(X), learner.batch_size):
@@ -228,6 +232,10 @@ class DictionaryLearning(_Coding):
     @property
     def _num_atoms(self):
         return self.n_features_in_ if self.n_components is None else self.n_components
+
+    @property
+    def _nonnegative(self):
+        return nonnegative_name(bool(self.positive_dict), bool(self.positive_code))
 
     def _key(self):
         return jax.random.key(check_random_state(self.random_state).randint(2**31 - 1))

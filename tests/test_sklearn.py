@@ -130,7 +130,7 @@ def test_lasso_codes_are_those_of_scikit_learn(positive):
     assert np.all(found >= 0) == positive
 
 
-def test_positive_codes_of_a_pursuit_and_of_a_fit_are_positive():
+def test_positive_codes_and_atoms_are_positive():
     options = {"positive_code": True, "transform_n_nonzero_coefs": K}
     signals = np.abs(CODES) @ TRUTH
     found = SparseCoder(TRUTH, **options).transform(signals)
@@ -138,5 +138,11 @@ def test_positive_codes_of_a_pursuit_and_of_a_fit_are_positive():
     model = model_with(positive_code=True).fit(signals)
     assert np.all(model.transform(signals) >= 0)
     assert model.error_ < 0.2 * np.mean(np.sum(signals**2, -1))
+    signals = np.abs(CODES) @ np.abs(TRUTH)
+    model = model_with(positive_code=True, positive_dict=True).fit(signals)
+    for _ in range(3):
+        assert np.all(model.components_ >= 0) and np.all(model.transform(signals) >= 0)
+        model.partial_fit(signals)
+    assert model.error_ < 0.05 * np.mean(np.sum(signals**2, -1))
     with pytest.raises(ValueError, match="'lars'; choose from lasso, omp"):
         SparseCoder(TRUTH, transform_algorithm="lars").transform(X)

@@ -20,7 +20,7 @@ from laser_jax.sparse.code import SparseCode, decode, is_finite, squared_errors
 from laser_jax.sparse.dictionary import init_from_signals, replace_atoms, unit_norm
 from laser_jax.sparse.entry import entry
 from laser_jax.sparse.ksvd import METHODS as SWEEPS
-from laser_jax.sparse.ksvd import NONNEGATIVE, check_nonnegative, ksvd_sweep
+from laser_jax.sparse.ksvd import check_nonnegative, ksvd_sweep, nonnegative_name
 from laser_jax.sparse.linalg import power_scales
 from laser_jax.sparse.loops import while_loop
 from laser_jax.sparse.masked import hide
@@ -175,8 +175,7 @@ class _Problem(NamedTuple):
         if self.method == "online":
             options |= {"decay": 0.0, "nonnegative": self.nonnegative_atoms}
             return online_update(None, signals, dictionary, code, **options)[1], code
-        kept = self.nonnegative_atoms, self.nonnegative_code
-        options["nonnegative"] = next(name for name, x in NONNEGATIVE.items() if x == kept)
+        options["nonnegative"] = nonnegative_name(self.nonnegative_atoms, self.nonnegative_code)
         return ksvd_sweep(signals, dictionary, code, method=self.method, **options)
 
     def _candidates(self, signals, weights, instead):

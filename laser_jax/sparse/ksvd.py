@@ -95,11 +95,9 @@ def ksvd_sweep(
     """
     signals, dictionary, code = _checked(signals, dictionary, code, method, atoms_axis)
     mask = check_mask(mask, signals)
-    kept = check_nonnegative(nonnegative)
-    if (mask is not None and method == "exact") or (any(kept) and method != "approximate"):
-        what = "a mask" if mask is not None else "nonnegative atoms or coefficients"
-        raise ValueError(f"method {method!r} does not take {what}; use method='approximate'.")
-    rule = (PlainRule if mask is None else WeightedRule)(method, *kept)
+    if mask is not None and method == "exact":
+        raise ValueError("method 'exact' does not take a mask; use method='approximate'.")
+    rule = (PlainRule if mask is None else WeightedRule)(method, *_kept(nonnegative, method))
     _, dictionary, code = _sweep(None, signals, dictionary, code, rule, mask, atoms_axis)
     return dictionary, code
 
@@ -111,6 +109,21 @@ def check_nonnegative(nonnegative):
             f'nonnegative must be True, False, "dictionary" or "code", got {nonnegative!r}.'
         )
     return NONNEGATIVE[nonnegative]
+
+
+def nonnegative_name(atoms, code):
+    """Returns the value of `nonnegative` for atoms, and coefficients, that are >= 0."""
+    return next(name for name, kept in NONNEGATIVE.items() if kept == (atoms, code))
+
+
+def _kept(nonnegative, method):
+    kept = check_nonnegative(nonnegative)
+    if any(kept) and method != "approximate":
+        raise ValueError(
+            f"method {method!r} does not take nonnegative atoms or coefficients; use "
+            "method='approximate'."
+        )
+    return kept
 
 
 def ksvd_statistics(
@@ -127,7 +140,7 @@ def ksvd_statistics(
     return PlainRule(method).empty(dictionary)
 
 
-@entry(static=("method", "atoms_axis"), like=("statistics", "dictionary", "code"))
+@entry(static=("method", "nonnegative", "atoms_axis"), like=("statistics", "dictionary", "code"))
 def ksvd_update(
     statistics: Float[Array, "m d"] | Float[Array, "m d d"] | None,
     signals: Float[Array, "*batch d"],
@@ -136,6 +149,7 @@ def ksvd_update(
     *,
     method: str,
     decay: Real[ArrayLike, ""],
+    nonnegative: bool | str = False,
     atoms_axis: str | None = None,
 ) -> tuple[Float[Array, "..."], Float[Array, "m d"], SparseCode]:
     """One sweep in which each atom's moment is that of these signals plus the decayed past.
@@ -152,7 +166,7 @@ def ksvd_update(
       `(statistics, dictionary, code)`.
 
     Raises:
-      ValueError: if the shapes do not match or `method` is unknown.
+      ValueError: if the shapes do not match, `method` is unknown or cannot do what is asked.
     """
     signals, dictionary, code = _checked(signals, dictionary, code, method, atoms_axis)
     check_scalars(decay=decay)
@@ -160,7 +174,8 @@ def ksvd_update(
     statistics = empty if statistics is None else statistics
     check_statistics(statistics, empty.shape)
     memory = jnp.asarray(decay, dictionary.dtype) * statistics
-    return _sweep(memory, signals, dictionary, code, PlainRule(method), atoms_axis=atoms_axis)
+    rule = PlainRule(method, *_kept(nonnegative, method))
+    return _sweep(memory, signals, dictionary, code, rule, atoms_axis=atoms_axis)
 
 
 def _checked(signals, dictionary, code, method, atoms_axis):

@@ -18,6 +18,7 @@ from laser_jax.checks import check_at_least, check_choice, check_signals, check_
 from laser_jax.sparse.batches import in_batches
 from laser_jax.sparse.entry import static_value
 from laser_jax.sparse.ksvd import METHODS as SWEEPS
+from laser_jax.sparse.ksvd import check_nonnegative
 from laser_jax.sparse.learner_state import (
     LearnerState,
     beside,
@@ -28,6 +29,7 @@ from laser_jax.sparse.learner_state import (
     mesh_of,
     placement_of,
 )
+from laser_jax.sparse.nonnegative import nonnegative_omp
 from laser_jax.sparse.omp import omp
 from laser_jax.sparse.watch import Watch
 
@@ -59,12 +61,15 @@ class DictionaryLearner:
       max_coherence: |cosine| above which of two atoms the less used one is replaced, in (0, 1].
       min_usage: an atom used less than this multiple of the mean use is replaced, in [0, 1).
       replace_every: steps between replacements of such atoms; 0: never.
+      nonnegative: True keeps atoms and coefficients >= 0, "dictionary" atoms, "code" coefficients.
+        With "approximate", "online" and "residual".
       coder: of the batches; a function `(signals, dictionary, *, sparsity)` to a `SparseCode`. It
-        gets signals over the state's `scale`, of which a tolerance must be too.
+        gets signals over the state's `scale`, of which a tolerance must be too. None: `omp`, or
+        `nonnegative_omp` for coefficients >= 0.
       atoms_axis: the axis of a mesh over which the atoms and their statistics are sharded, so that
         there may be more of them than one device holds; signals on that mesh, or a dictionary on
-        it, name the mesh. With "online", "parallel" and "residual". A `coder` other than `omp` must
-        take `atoms_axis` too. Replacements gather all atoms on each device for a moment.
+        it, name the mesh. With "online", "parallel" and "residual". A `coder` must take
+        `atoms_axis` too, as `omp` does. Replacements gather all atoms on each device for a moment.
 
     Raises:
       ValueError: if a number is out of range or `method` is unknown.
@@ -84,11 +89,12 @@ class DictionaryLearner:
     max_coherence: float = 0.99
     min_usage: float = 0.05
     replace_every: int = 20
-    coder: Callable = omp
+    nonnegative: bool | str = False
+    coder: Callable | None = None
     atoms_axis: str | None = None
 
     def __post_init__(self):
-        for name in ("num_atoms", "sparsity", "batch_size", "replace_every"):
+        for name in ("num_atoms", "sparsity", "batch_size", "replace_every", "nonnegative"):
             object.__setattr__(self, name, static_value(name, getattr(self, name)))
         check_at_least("num_atoms", self.num_atoms, 1)
         check_sparsity(self.sparsity, self.num_atoms)
@@ -98,6 +104,19 @@ class DictionaryLearner:
                 f"method {self.method!r} does not take atoms_axis, as it updates atom after atom; "
                 "use 'parallel', 'online' or 'residual'."
             )
+        atoms, code = self.kept_nonnegative
+        if (atoms or code) and self.method in ("exact", "parallel"):
+            raise ValueError(
+                f"method {self.method!r} does not take nonnegative={self.nonnegative!r}; use "
+                "'approximate', 'online' or 'residual'."
+            )
+        if self.coder is None:
+            if code and self.atoms_axis is not None:
+                raise ValueError(
+                    f"nonnegative={self.nonnegative!r} does not take atoms_axis, as "
+                    "nonnegative_omp does not; use nonnegative='dictionary' or another coder."
+                )
+            object.__setattr__(self, "coder", nonnegative_omp if code else omp)
         check_at_least("batch_size", self.batch_size, 1)
         check_at_least("replace_every", self.replace_every, 0)
         for name in ("decay", "learning_rate", "max_coherence", "min_usage"):
@@ -108,6 +127,11 @@ class DictionaryLearner:
         for name in ("learning_rate", "max_coherence"):
             if not 0 < getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in (0, 1], got {getattr(self, name)}.")
+
+    @property
+    def kept_nonnegative(self) -> tuple[bool, bool]:
+        """Whether atoms, and whether coefficients, stay >= 0."""
+        return check_nonnegative(self.nonnegative)
 
     def init(
         self,

@@ -120,7 +120,9 @@ def _init(learner, key, signals, dictionary):
     else:
         signals = check_rows(signals, m)
         scale = _scale_of(signals)
-    dictionary = start_dictionary(signals, m, dictionary, learner.max_coherence, key)
+    candidates = _candidates(learner, signals)
+    dictionary = start_dictionary(candidates, m, dictionary, learner.max_coherence, key)
+    dictionary = _permitted(learner, dictionary)
     infinite = jnp.asarray(jnp.inf, dictionary.dtype)
     return LearnerState(
         dictionary,
@@ -133,6 +135,16 @@ def _init(learner, key, signals, dictionary):
         best_error=infinite + 0,  # a buffer of its own, as the state is donated
         held_out=jnp.uint32(0),
     )
+
+
+def _candidates(learner, signals):
+    """Returns signals as candidates for atoms."""
+    return jnp.maximum(signals, 0) if learner.kept_nonnegative[0] else signals
+
+
+def _permitted(learner, atoms):
+    # Of nonnegative candidates only random directions, which fill up a dictionary, are not so.
+    return jnp.abs(atoms) if learner.kept_nonnegative[0] else atoms
 
 
 def _empty_statistics(learner, dictionary):
@@ -266,15 +278,22 @@ def _update(learner, state, signals):
 
 def _learn(learner, statistics, signals, dictionary, code, keep):
     axis = learner.atoms_axis
+    nonnegative, _ = learner.kept_nonnegative
     if learner.method == "online":
-        return online_update(statistics, signals, dictionary, code, decay=keep, atoms_axis=axis)
+        options = {"decay": keep, "nonnegative": nonnegative, "atoms_axis": axis}
+        return online_update(statistics, signals, dictionary, code, **options)
     if learner.method == "residual":
         squares = jnp.where(jnp.isfinite(code.coefficients), code.coefficients, 0) ** 2
         square = jnp.sum(squares) / jnp.maximum(jnp.sum(squares > 0), 1)
         rate = learner.learning_rate / jnp.where(square > 0, square, 1)
         options = {"learning_rate": rate, "atoms_axis": axis}
-        return (), unit_norm(residual_update(signals, dictionary, code, **options))
+        new = residual_update(signals, dictionary, code, **options)
+        if nonnegative:
+            new = jnp.maximum(new, 0)
+            new = jnp.where(jnp.any(new > 0, -1, keepdims=True), new, dictionary)
+        return (), unit_norm(new)
     options = {"method": learner.method, "decay": keep, "atoms_axis": axis}
+    options["nonnegative"] = learner.nonnegative
     return ksvd_update(statistics, signals, dictionary, code, **options)[:2]
 
 
@@ -288,7 +307,7 @@ def _replace(learner, state, signals, code):
         (before, state.usage), axis, tiled=True
     )  # fmt: skip
     atoms = replace_atoms(
-        signals,
+        _candidates(learner, signals),
         everything[0],
         code,
         max_coherence=learner.max_coherence,
@@ -296,6 +315,7 @@ def _replace(learner, state, signals, code):
         counts=everything[1],
         min_count=learner.min_usage,
     )
+    atoms = _permitted(learner, atoms)
     old = every_old = jnp.all(atoms == everything[0], axis=-1)
     if axis is not None:
         first = lax.axis_index(axis) * len(before)

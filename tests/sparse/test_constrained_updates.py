@@ -4,7 +4,15 @@ import jax
 import numpy as np
 import pytest
 
-from laser_jax.sparse import SparseCode, decode, fit_dictionary, ksvd_sweep, online_update
+from laser_jax.sparse import (
+    DictionaryLearner,
+    SparseCode,
+    decode,
+    fit_dictionary,
+    ksvd_sweep,
+    ksvd_update,
+    online_update,
+)
 
 N, D, M, K = 96, 12, 24, 3
 
@@ -79,26 +87,82 @@ def test_nonnegative_online_update_equals_numpy(rng, float64):
     assert np.min(new) == 0
 
 
-@pytest.mark.parametrize("constraint", ["mask", "nonnegative"])
-def test_fit_recovers_a_known_dictionary(constraint, rng):
-    """The hidden third of the entries is found too; nonnegative atoms have zeros."""
-    positive = constraint == "nonnegative"
+def known_parts(rng, positive):
+    """Atoms, those nonnegative with zeros, and signals of two of them each."""
     truth = rng.normal(size=(M, 2 * D))
     truth = unit(np.maximum(truth, 0) if positive else truth)
     indices = np.stack([rng.permutation(M)[:2] for _ in range(1000)])
     sizes = rng.uniform(0.5, 1.5, indices.shape)
     sizes *= 1 if positive else rng.choice([-1, 1], indices.shape)
-    clean = np.float32(np.asarray(decode(SparseCode(indices, sizes), truth)))
+    return truth, np.float32(np.asarray(decode(SparseCode(indices, sizes), truth)))
+
+
+def share_found(truth, atoms):
+    return np.mean(np.max(np.abs(truth @ np.asarray(atoms).T), -1) > 0.99)
+
+
+@pytest.mark.parametrize("constraint", ["mask", "nonnegative"])
+def test_fit_recovers_a_known_dictionary(constraint, rng):
+    """The hidden third of the entries is found too."""
+    positive = constraint == "nonnegative"
+    truth, clean = known_parts(rng, positive)
     seen = rng.random(clean.shape) < (1 if positive else 2 / 3)
     options = {"nonnegative": True} if positive else {"mask": seen}
     fit = fit_dictionary(
         np.where(seen, clean, np.nan), num_atoms=M, sparsity=2, iterations=40,
         key=jax.random.key(0), **options,
     )  # fmt: skip
-    cosines = np.max(np.abs(truth @ np.asarray(fit.dictionary).T), -1)
-    assert np.mean(cosines > 0.99) >= 0.9
+    assert share_found(truth, fit.dictionary) >= 0.9
     if positive:
         assert np.min(fit.dictionary) >= 0 and np.min(fit.code.coefficients) >= 0
     else:
         left = np.asarray(decode(fit.code, fit.dictionary)) - clean
         assert np.sum(left[~seen] ** 2) < 0.1 * np.sum(clean[~seen] ** 2)
+
+
+@pytest.mark.parametrize("method", ["approximate", "online", "residual"])
+def test_learner_recovers_a_known_nonnegative_dictionary(method, rng):
+    truth, signals = known_parts(rng, positive=True)
+    learner = DictionaryLearner(
+        M, 2, method=method, batch_size=250, decay=0.9, learning_rate=0.5, nonnegative=True
+    )
+    state = learner.fit(40 * [signals], jax.random.key(0))
+    # Gradient steps without moments find fewer atoms in as many batches.
+    assert share_found(truth, state.dictionary) >= (0.75 if method == "residual" else 0.9)
+    assert np.min(state.dictionary) == 0
+    assert np.min(learner.coder(signals, state.dictionary, sparsity=2).coefficients) >= 0
+
+
+@pytest.mark.parametrize("method", ["approximate", "online", "residual"])
+@pytest.mark.parametrize("nonnegative", ["dictionary", "code", False])
+def test_learner_keeps_what_it_is_told_to(nonnegative, method, rng):
+    """Of signals with both signs, from atoms with both."""
+    signals = np.float32(rng.normal(size=(128, D)))
+    learner = DictionaryLearner(M, 2, method=method, nonnegative=nonnegative, replace_every=2)
+    state = learner.init(jax.random.key(0), signals, dictionary=signals[:M])
+    for _ in range(4):
+        state = learner.update(state, signals)
+        assert (np.min(state.dictionary) >= 0) == (nonnegative == "dictionary")
+    code = learner.coder(signals, state.dictionary, sparsity=2)
+    assert (np.min(code.coefficients) >= 0) == (nonnegative == "code")
+
+
+@pytest.mark.parametrize("method", ["exact", "parallel"])
+def test_updates_that_cannot_stay_nonnegative_raise(method, rng):
+    signals, atoms, code, _ = problem(rng, True)
+    what = f"method '{method}' does not take nonnegative"
+    with pytest.raises(ValueError, match=what):
+        ksvd_sweep(signals, atoms, code, method=method, nonnegative=True)
+    with pytest.raises(ValueError, match=what):
+        ksvd_update(None, signals, atoms, code, method=method, decay=0.5, nonnegative="code")
+    with pytest.raises(ValueError, match=what):
+        DictionaryLearner(4, 2, method=method, nonnegative="dictionary")
+
+
+@pytest.mark.parametrize("options, message", [
+    ({"nonnegative": "code", "atoms_axis": "atoms"}, "nonnegative='code' does not take atoms_axis"),
+    ({"nonnegative": "both"}, "nonnegative must be True, False"),
+])  # fmt: skip
+def test_learners_without_such_an_option_raise(options, message):
+    with pytest.raises(ValueError, match=message):
+        DictionaryLearner(4, 2, **options)
