@@ -65,8 +65,26 @@ def verdict(found):
             f"{spread(theirs, form)}: sparse codes are {'better' if better else 'worse'}"
             + ("." if apart or len(mine) == 1 else ", within the spread over seeds.")
         )
-    saved = ", ".join(f"*{name}* {np.mean(_saved(x)):+.1f}%" for name, x in found.items())
-    return "\n".join([*lines, f"- Bits of the prior beside the context model: {saved}."])
+    saved = ", ".join(f"*{name}* {spread(_saved(x), '{:+.1f}%')}" for name, x in found.items())
+    return "\n".join([
+        *lines,
+        f"- Bits of the prior beside the context model: {saved}. Sparse codes {_effect(found)} "
+        "a prior.",
+    ])  # fmt: skip
+
+
+def _effect(found):
+    """Whether the prior saves more, or less, of sparse codes' bits than of all other codes'."""
+    low, high = {}, {}
+    for name, points in found.items():
+        values = _saved(points)
+        low[name], high[name] = np.mean(values) - np.std(values), np.mean(values) + np.std(values)
+    others = found.keys() - {SPARSE}
+    if high[SPARSE] < min(low[name] for name in others):
+        return "help"
+    if low[SPARSE] > max(high[name] for name in others):
+        return "hurt"
+    return "neither help nor hurt"
 
 
 def samples_figure(found):

@@ -140,8 +140,8 @@ def spread(values, form="{:.2f}", scale=1):
     nothing where a value is not finite."""
     if not np.isfinite(values).all():
         return ""
-    mean = form.format(scale * np.mean(values))
-    return f"{mean} ± {form.format(scale * np.std(values))}" if len(values) > 1 else mean
+    mean, unsigned = form.format(scale * np.mean(values)), form.replace("+", "")
+    return f"{mean} ± {unsigned.format(scale * np.std(values))}" if len(values) > 1 else mean
 
 
 def as_markdown(name):

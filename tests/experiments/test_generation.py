@@ -38,7 +38,19 @@ def test_verdict_compares_sparse_codes_with_the_best_other_code():
         "282 ± 18, the best other code, *VQ*, 260 ± 10: sparse codes are worse, within the"
         in (lines[4])
     )
-    assert lines[5].endswith("*VQ* -10.0%, *FSQ* -10.0%, *sparse by rate* -2.5%.")
+    assert "*FSQ* -10.0% ± 0.0%, *sparse by rate* -2.5% ± 7.5%." in lines[5]
+    assert lines[5].endswith("Sparse codes neither help nor hurt a prior.")
+
+
+@pytest.mark.parametrize("bits, effect", [
+    (0.34, "help"), (0.37, "neither help nor hurt"), (0.39, "hurt"),
+])  # fmt: skip
+def test_sparse_codes_help_a_prior_that_saves_more_of_their_bits(bits, effect):
+    found = {
+        "VQ": [point(bits_per_pixel=0.36)], "FSQ": [point(bits_per_pixel=0.38)],
+        SPARSE: [point(bits_per_pixel=bits)],
+    }  # fmt: skip
+    assert verdict(found).endswith(f"Sparse codes {effect} a prior.")
 
 
 def test_report_has_a_row_for_each_code_and_the_first_seeds_come_first(tmp_path, monkeypatch):
