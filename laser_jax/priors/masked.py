@@ -94,9 +94,10 @@ class MaskedTransformer(nn.Module):
         x = nn.Dropout(self.dropout)(x, deterministic=not self.has_rng("dropout"))
         angles = rotary_angles(np.indices(self.grid).reshape(2, n).T, c // self.num_heads)
         block = nn.remat(Block) if self.remat else Block
+        fields = self.num_heads, self.dropout, self.dtype
         for i in range(self.num_layers):
-            options = {"causal": False, "name": f"Block_{i}"}  # the same name with remat
-            x, _ = block(self.num_heads, self.dropout, self.dtype, **options)(x, angles, angles)
+            one = block(*fields, causal=False, name=f"Block_{i}")  # the same name with remat
+            x, _ = one(x, angles, angles)
         x = nn.LayerNorm(dtype=self.dtype)(x).astype(jnp.float32)
         return [
             nn.Dense(c)(x) @ table.T + bias[None, None]
