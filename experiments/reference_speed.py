@@ -105,7 +105,7 @@ def verdict(size, times):
     a_pixel = 1e3 * times[PURSUIT] / (np.array(size.batches) * size.side**2)
     growth = a_pixel[-1] / a_pixel[0]
     lines = [
-        f"- Slowdown of matching pursuit against VQ: {span(slowdown)} (published: 7.9 to 26); the "
+        f"- Slowdown of matching pursuit against VQ: {span(slowdown)} (published: 7.5 to 26); the "
         f"goal, at most {SLOWDOWN:g} at every batch, is {met(slowdown.max() <= SLOWDOWN)}.",
         f"- A pixel takes {a_pixel[-1]:.3f} microseconds at batch {size.batches[-1]}, "
         f"{growth:.2f} times that of batch {size.batches[0]}; the goal, at most {SCALING:g}, is "

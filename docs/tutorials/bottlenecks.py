@@ -111,8 +111,8 @@ plt.show()
 # %% [markdown]
 # Points further left need fewer bits, points further up have better quality. Compare points with
 # about the same rate. A patch of 2x2 latents as one signal pays once for the choice of its atoms,
-# so the sparse code gains most there. [Results](../results.md#quality-against-bits) has the same
-# comparison with longer training and three seeds, and with JPEG and WebP.
+# so the sparse code gains most there. [Results](../results.md#autoencoders-at-true-rates) has the
+# same comparison with longer training, more codes, JPEG and WebP.
 #
 # ## Pictures
 

@@ -36,7 +36,8 @@ RUNS = tempfile.mkdtemp()
 # The second run encodes each picture eight times, first unchanged and then with small shifts, and
 # learns the tokens. The shell commands are
 #
-#     python main.py --config=configs/vqvae_digits.py
+#     python main.py --config=configs/vqvae_digits.py \
+#       --config.num_train_steps=600 --config.optimizer.warmup_steps=100
 #     python main.py --config=configs/prior_digits.py --config.autoencoder=runs/vqvae_digits
 
 # %%

@@ -55,11 +55,12 @@ class DictionaryLearner:
         of earlier batches, `(m, d, d)`, for "approximate" `(m, d)`. "residual" is a gradient step
         and keeps no moments: the one for very many atoms.
       batch_size: signals a step, at least 1.
-      decay: most that is kept of the moments and of the use at a step, in [0, 1): 0.99 remembers
-        about 100 batches.
+      decay: most that is kept of the moments at a step, in [0, 1): 0.99 remembers about 100
+        batches.
       learning_rate: of "residual", a share of the full step to where an atom's users want it.
       max_coherence: |cosine| above which of two atoms the less used one is replaced, in (0, 1].
-      min_usage: an atom used less than this multiple of the mean use is replaced, in [0, 1).
+      min_usage: an atom used less than this multiple of the mean use, over about the steps since
+        the last replacement, is replaced, in [0, 1).
       replace_every: steps between replacements of such atoms; 0: never.
       nonnegative: True keeps atoms and coefficients >= 0, "dictionary" atoms, "code" coefficients.
         With "approximate", "online" and "residual".

@@ -261,7 +261,7 @@ def _update(learner, state, signals):
     if learner.atoms_axis is not None:
         total = lax.psum(total, learner.atoms_axis)
     share = counts / jnp.maximum(total / m, 1e-12)
-    keep = jnp.minimum(learner.decay, (age + 1) / (age + 2))  # initial usage: one batch
+    keep = jnp.minimum(_kept_usage(learner), (age + 1) / (age + 2))  # initial usage: one batch
     state = state._replace(
         dictionary=dictionary,
         statistics=statistics,
@@ -274,6 +274,15 @@ def _update(learner, state, signals):
         return state
     due = state.step % learner.replace_every == 0
     return lax.cond(due, lambda x: _replace(learner, x, signals, code), lambda x: x, state)
+
+
+def _kept_usage(learner):
+    """The share of the use that is kept at a step: of about the steps since a replacement.
+
+    With a longer memory, atoms that were used at the start and not since would never be replaced.
+    """
+    every = learner.replace_every
+    return min(learner.decay, 1 - 1 / every) if every else learner.decay
 
 
 def _learn(learner, statistics, signals, dictionary, code, keep):
