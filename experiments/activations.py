@@ -49,6 +49,7 @@ class Size:
     learned_sparsity: int
     learner_batch: int
     learner_steps: int
+    replace_every: int  # steps, of unused atoms
     topk_batch: int
     topk_rate: float
     few_atoms: int  # what scikit-learn can do
@@ -62,7 +63,7 @@ class Size:
 SIZES = {
     "small": Size(
         vectors=8192, scales=(0.25,), cases=(Case(512, 8, (64,)),), learned_sparsity=8,
-        learner_batch=1024, learner_steps=16, topk_batch=512, topk_rate=2e-3,
+        learner_batch=1024, learner_steps=16, replace_every=8, topk_batch=512, topk_rate=2e-3,
         few_atoms=128, few_sparsities=(8,), few_steps=16, few_seconds=4.0, few_alphas=(0.1,),
         uses=64,
     ),
@@ -72,7 +73,7 @@ SIZES = {
             Case(4096, 8, (256,)), Case(4096, 32, (256, 2048)), Case(4096, 64, (256,)),
             Case(16_384, 32, (256,)),
         ),
-        learned_sparsity=16, learner_batch=2048, learner_steps=64, topk_batch=1024,
+        learned_sparsity=16, learner_batch=2048, learner_steps=64, replace_every=8, topk_batch=1024,
         topk_rate=2e-3, few_atoms=512, few_sparsities=(8, 32, 64), few_steps=64,
         few_seconds=40.0, few_alphas=(0.03, 0.1), uses=128,
     ),
@@ -148,7 +149,9 @@ def _many_atoms(out, size, vectors, evaluate, case):
     searched = min(size.uses * m // k, len(vectors))
     shared |= {"usage": searched} | machine()
     evaluate = functools.partial(evaluate, searched)
-    learning = [min(k, size.learned_sparsity), size.learner_batch, size.learner_steps]
+    learning = [
+        min(k, size.learned_sparsity), size.learner_batch, size.learner_steps, size.replace_every,
+    ]  # fmt: skip
 
     def by_learner():
         found = learn(vectors, m, *learning)
@@ -173,7 +176,7 @@ def _few_atoms(out, size, vectors, evaluate):
     shared = {"n": len(vectors), "scales": list(size.scales), "m": size.few_atoms}
     searched = min(size.uses * size.few_atoms // min(size.few_sparsities), len(vectors))
     shared |= {"sparsities": list(size.few_sparsities), "usage": searched} | machine()
-    learning = [size.learned_sparsity, size.learner_batch, size.few_steps]
+    learning = [size.learned_sparsity, size.learner_batch, size.few_steps, size.replace_every]
     evaluate = functools.partial(evaluate, searched)
 
     def at_each_sparsity(found):
@@ -231,9 +234,11 @@ def timed(advance, state, batches):
     return state, (time.process_time() - start) * steps / max(steps - 1, 1)
 
 
-def learn(vectors, num_atoms, sparsity, batch, steps):
+def learn(vectors, num_atoms, sparsity, batch, steps, replace_every):
     """Returns the dictionary of a `DictionaryLearner`, its seconds, and how many vectors it saw."""
-    learner = DictionaryLearner(num_atoms, sparsity, method="approximate", batch_size=batch)
+    learner = DictionaryLearner(
+        num_atoms, sparsity, method="approximate", batch_size=batch, replace_every=replace_every
+    )
     state = learner.init(jax.random.key(0), jnp.asarray(vectors[: 4 * num_atoms]))
     state, seconds = timed(learner.update, state, _batches(vectors, batch, steps))
     return {"dictionary": state.dictionary, "seconds": seconds, "learned": batch * steps}
