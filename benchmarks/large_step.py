@@ -33,7 +33,7 @@ class Cost(NamedTuple):
     Attributes:
       lowering, compiling: seconds.
       temporary: bytes of temporary arrays.
-      held: bytes of the state and the batch.
+      held: bytes of the state, the batch and the weights of LPIPS.
       step: median seconds of a step; None if none was made.
     """
 
@@ -80,6 +80,8 @@ def main(argv):
     options = parser.parse_args(words)
     config = command_line.load_config(options.config)
     command_line.override(config, overrides, template=config)
+    if config.prior.kind is not None:
+        parser.error(f"{options.config} is the config of a prior; give one of an autoencoder.")
     rows = []
     for adversarial in (False, True) if config.adversarial.weight else (False,):
         cost = cost_of(config, adversarial=adversarial, steps=options.steps)
@@ -90,7 +92,7 @@ def main(argv):
               else (f"{cost.step:.2f}", f"{config.data.batch_size / cost.step:.3g}")),
         ])  # fmt: skip
     header = ["discriminator", "trace and lower, s", "compile, s", "temporary, GiB",
-              "state and batch, GiB", "step, s", "images/s"]  # fmt: skip
+              "state, batch and LPIPS, GiB", "step, s", "images/s"]  # fmt: skip
     size = "x".join(map(str, as_size(config.data.image_size)))
     title = f"{options.config}, {size}, batch {config.data.batch_size}"
     print_table(f"{title}, {jax.devices()[0].device_kind}", header, rows)

@@ -23,6 +23,7 @@ from laser_jax.data import open_split
 from laser_jax.data.photo_patches import PHOTOGRAPHS, read_photograph
 from laser_jax.evaluate import evaluate
 from laser_jax.evaluation.formats import FORMATS
+from laser_jax.evaluation.split import evenly_spaced
 from laser_jax.figures import style
 from laser_jax.files import whole_file
 
@@ -143,7 +144,7 @@ def _computed(runs, settings, config):
     workdir = trained_run(runs, settings, config, level=logging.INFO)
     quality = evaluate(config, workdir)
     test = open_split(config.data, "test")
-    places = np.linspace(0, len(test) - 1, min(SHOWN, len(test))).astype(int)
+    places = evenly_spaced(test, min(SHOWN, len(test)))
     originals = np.stack([test[int(i)] for i in places])
     reconstructions = as_bytes(laser_jax.load(workdir).reconstruct(originals))
     kept = {key: x for key, x in quality.items() if key in COLUMNS or key.endswith("_at_rate")}

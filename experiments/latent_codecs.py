@@ -22,6 +22,7 @@ from experiments.photographs import as_bytes, photographs, source_settings
 from laser_jax.data import open_split
 from laser_jax.evaluate import token_codec
 from laser_jax.evaluation.formats import FORMATS, rate_curve
+from laser_jax.evaluation.split import evenly_spaced
 from laser_jax.tokens import ContextModel, Tokens, fit_context_model
 from laser_jax.training.loop import train
 
@@ -239,7 +240,7 @@ def measure(trained, size):
     tokens = _tokens(codec, images)
     parts = codec.tables.bits_by_part(tokens)
     training = open_split(config.data, "train")
-    places = np.linspace(0, len(training) - 1, min(size.windows, len(training))).astype(int)
+    places = evenly_spaced(training, min(size.windows, len(training)))
     known = _tokens(codec, np.stack([training[int(i)] for i in places]))
     simple = fit_context_model(known, codec.tables.layout, most_steps=0)
     alone = ContextModel(simple.layout, simple.tables | {"adapt": (0, 1)})

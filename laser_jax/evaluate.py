@@ -28,7 +28,7 @@ from laser_jax.trained import load
 from laser_jax.training.progress import table
 from laser_jax.training.settings import check_config
 from laser_jax.training.setup import Setup
-from laser_jax.training.workdir import check_same_model, keep_split_rule
+from laser_jax.training.workdir import check_same_model, keep_own
 
 log = logging.getLogger("laser_jax")
 
@@ -60,7 +60,7 @@ def evaluate(config, workdir):
     mesh = setup.mesh
     stored = check_same_model(workdir, config)
     if config.data.name == stored.data.name:
-        keep_split_rule(workdir, config)  # or training images could be in the split
+        keep_own(workdir, config)  # or training images could be in the split
     check_batch_size("eval.batch_size", config.eval.batch_size, mesh)
     networks = load_networks(config) if config.eval.perceptual else {}
     if stored.prior.kind is not None:

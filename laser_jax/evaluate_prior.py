@@ -20,7 +20,7 @@ from laser_jax.ranges import as_size
 from laser_jax.trained import load
 from laser_jax.training.prior_reporter import order_0_tables
 from laser_jax.training.progress import table
-from laser_jax.training.token_set import read_tokens
+from laser_jax.training.token_set import read_about, read_tokens
 from laser_jax.training.workdir import read_config
 
 log = logging.getLogger("laser_jax")
@@ -45,7 +45,7 @@ def evaluate_prior(config, workdir, networks, name):
       The metrics, a dict.
     """
     source = open_split(config.data, config.eval.split)
-    check_pictures(source, read_config(workdir))
+    check_pictures(source, read_config(workdir), (read_about(workdir) or {}).get("num_classes"))
     prior = load(workdir, checkpoint=config.eval.checkpoint, autoencoder=config.autoencoder)
     metrics = {
         "step": int(prior.state.step),
@@ -75,16 +75,26 @@ def evaluate_prior(config, workdir, networks, name):
     return metrics
 
 
-def check_pictures(source, stored):
-    """Raises ValueError unless a prior with the stored config can be evaluated on a source."""
+def check_pictures(source, stored, classes):
+    """Raises ValueError unless a prior with the stored config can be evaluated on a source.
+
+    Args:
+      source: the pictures.
+      stored: the prior's config.
+      classes: how many its tokens have; None if that is not known.
+    """
     size = as_size(stored.data.image_size)
     if source[0].shape[:2] != size:
         raise ValueError(
             f"the prior has pictures of {size[0]}x{size[1]}, and data.image_size gives "
             f"{source[0].shape[0]}x{source[0].shape[1]}; leave it as it was in training."
         )
-    if stored.prior.use_labels and not source.num_classes:
-        raise ValueError(f"the prior has classes, but {source.description} has none.")
+    classes = source.num_classes if classes is None else classes
+    if stored.prior.use_labels and (not source.num_classes or source.num_classes != classes):
+        raise ValueError(
+            f"the prior has {classes or ''} classes, but {source.description} has "
+            f"{source.num_classes or 'none'}."
+        )
 
 
 def training_pictures(prior, config):

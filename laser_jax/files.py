@@ -1,10 +1,14 @@
 """Atomic writes of files, and writes that may fail."""
 
 import contextlib
+import errno
+import itertools
 import json
 import logging
 import os
 import pathlib
+import platform
+import re
 import shutil
 
 log = logging.getLogger("laser_jax")
@@ -42,40 +46,64 @@ def whole_file(path):
 def whole_directory(path):
     """Yields a new directory to fill, which becomes `path` when the block succeeds.
 
-    Nothing but an empty directory may be at `path` then. What killed processes left is removed.
+    Nothing but an empty directory may be at `path` then; it gets the files, the last written last.
+    What killed processes of this machine left is removed.
 
     Raises:
       OSError: if the files cannot be written, or `path` holds something.
     """
-    path = pathlib.Path(path)
-    prefix = f".{path.name}."
-    partial = path.with_name(f"{prefix}{os.getpid()}")
+    path = pathlib.Path(path).resolve()
+    prefix = f".{path.name}.partial-{platform.node()}-"
+    number = next(_NUMBERS)
+    partial = path.with_name(f"{prefix}{os.getpid()}-{number}")
+    _UNFINISHED.add(number)
     try:
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             for other in path.parent.iterdir():
-                number = other.name.removeprefix(prefix)
-                if other.name == prefix + number and _is_left(number):
+                if other.name.startswith(prefix) and _is_left(other.name.removeprefix(prefix)):
                     shutil.rmtree(other, ignore_errors=True)
             partial.mkdir()
             yield partial
-            partial.replace(path)
+            _move(partial, path)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+    finally:
+        _UNFINISHED.discard(number)
 
 
-def _is_left(number):
-    """Returns whether text is the number of this process or of one that has ended."""
-    if not number.isdigit():
+_NUMBERS = itertools.count()  # of the directories that this process fills
+_UNFINISHED: set[int] = set()
+
+
+def _is_left(text):
+    """Returns whether a directory "PID-NUMBER" is of a process that ended, or of none here."""
+    found = re.fullmatch(r"([0-9]+)-([0-9]+)", text)
+    if found is None:
         return False
+    process, number = map(int, found.groups())
+    if process == os.getpid():  # in a container a process often has the number of an earlier one
+        return number not in _UNFINISHED
     try:
-        os.kill(int(number), 0)  # sends nothing
+        os.kill(process, 0)  # sends nothing
     except PermissionError:
         return False  # it runs, of another user
     except (OSError, OverflowError):
         return True
-    return int(number) == os.getpid()
+    return False
+
+
+def _move(partial, path):
+    if not path.is_dir():
+        partial.replace(path)
+        return
+    # An empty directory stays the same one: it may be a mount, or where someone is.
+    if any(path.iterdir()):
+        raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), str(path))
+    for file in sorted(partial.iterdir(), key=lambda file: file.stat().st_mtime_ns):
+        shutil.move(file, path / file.name)
+    partial.rmdir()
 
 
 def write_json(path, values):
@@ -88,8 +116,12 @@ def write_json(path, values):
         partial.write_text(json.dumps(values, indent=2) + "\n")
 
 
-def read_json(path):
+def read_json(path, remedy="Make it again, or move it away."):
     """Returns the values of a JSON file.
+
+    Args:
+      path: the file.
+      remedy: last sentence of the error.
 
     Raises:
       OSError: if the file cannot be read.
@@ -98,9 +130,7 @@ def read_json(path):
     try:
         return json.loads(pathlib.Path(path).read_text())
     except ValueError as error:  # not JSON, or not UTF-8
-        raise ValueError(
-            f"{path} is not JSON, so it may be cut: {error}. Make it again, or move it away."
-        ) from error
+        raise ValueError(f"{path} is not JSON, so it may be cut: {error}. {remedy}") from error
 
 
 @contextlib.contextmanager

@@ -77,9 +77,7 @@ def resolve_config(config):
     config = config.copy_and_resolve_references()
     if config.data.data_dir is not None:
         config.data.data_dir = str(resolve_data_dir(config.data.data_dir))
-    kind, colon, folder = config.data.name.partition(":")
-    if kind == "folder" and colon:
-        config.data.name = f"folder:{resolve_path(folder, 'folder:')}"
+    config.data.name = resolve_data_name(config.data.name)
     if config.autoencoder is not None:
         config.autoencoder = str(resolve_workdir(config.autoencoder))
     if config.init_from is not None:
@@ -88,6 +86,12 @@ def resolve_config(config):
         if config.weights[key] is not None:
             config.weights[key] = str(resolve_path(config.weights[key], f"weights.{key}"))
     return config
+
+
+def resolve_data_name(name):
+    """Returns the name of a data set, that of a folder with its absolute path."""
+    kind, colon, folder = name.partition(":")
+    return f"folder:{resolve_path(folder, 'folder:')}" if kind == "folder" and colon else name
 
 
 def cache_directory():

@@ -123,7 +123,8 @@ class DictionaryLearning(_Coding):
       positive_dict: whether atoms are >= 0; needs these methods too.
       method: how atoms learn, as in `fit_dictionary`.
       max_iter: iterations of `fit`, at least 1.
-      tol: `fit` stops where an iteration lowers the error by less than this share; 0 never stops.
+      tol: `fit` stops where an iteration lowers the error by no more than this share; 0 never
+        stops.
       batch_size: signals a step of `partial_fit`.
       dict_init: `(m, d)` array to start from; None for signals.
       random_state: seed, `numpy.random.RandomState` or None.
@@ -201,6 +202,7 @@ class DictionaryLearning(_Coding):
         Raises:
           ValueError: as `fit`.
         """
+        self._check_coding()
         first = not hasattr(self, "components_")
         X = validate_data(self, X, dtype=_FLOATS, reset=first)
         state = None if first else self._state

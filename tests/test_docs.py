@@ -18,7 +18,12 @@ def examples(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["README.md", "docs/activations.md", "docs/training.md", pytest.param("docs/sparse.md", marks=pytest.mark.slow)],
+    [
+        "README.md",
+        "docs/activations.md",
+        "docs/training.md",
+        pytest.param("docs/sparse.md", marks=pytest.mark.slow),
+    ],
 )
 def test_every_example_runs(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

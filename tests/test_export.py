@@ -3,6 +3,7 @@
 import json
 import pathlib
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -10,7 +11,10 @@ from array_record.python.array_record_module import ArrayRecordReader
 from PIL import Image
 
 import laser_jax
+from laser_jax import data
 from laser_jax.__main__ import main
+from laser_jax.data.folder import SPLIT_RULE
+from laser_jax.training import token_set
 from tests.test_compress import ready  # noqa: F401
 from tests.test_reconstruct import workdir  # noqa: F401
 
@@ -62,6 +66,21 @@ def test_documented_way_back_gives_the_reconstructions(ready, images, tmp_path, 
     expected = found["trained"].reconstruct(np.stack(pictures))
     np.testing.assert_allclose(found["images"], expected, atol=1e-5)
     assert found["labels"].tolist() == [0, 0, 0, 1, 1, 1]
+
+
+def test_set_of_the_run_keeps_its_rule_by_any_path(ready, images, tmp_path, monkeypatch):  # noqa: F811
+    run = shutil.copytree(ready, tmp_path / "run")
+    config = json.loads((run / "config.json").read_text())
+    config["data"] |= {"name": f"folder:{images}", "split_rule": 1}
+    (run / "config.json").write_text(json.dumps(config))
+    rules = []
+    monkeypatch.setattr(data, "open_split", lambda c, split: rules.append(c.split_rule) or [])
+    monkeypatch.setattr(token_set, "export_tokens", lambda *args, **kwargs: None)
+    monkeypatch.chdir(tmp_path)
+    for name in (f"folder:{images}", "folder:images", "folder:./images", "folder:other"):
+        main(["export", f"--workdir={run}", f"--out={tmp_path / 'out'}", f"--data={name}",
+              "--splits", "train"])  # fmt: skip
+    assert rules == [1, 1, 1, SPLIT_RULE]
 
 
 def test_only_exported_tokens_are_overwritten(ready, images, tmp_path, capsys):  # noqa: F811

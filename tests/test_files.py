@@ -1,3 +1,5 @@
+import platform
+
 import pytest
 
 from laser_jax.files import whole_directory, whole_file, writing
@@ -29,10 +31,34 @@ def test_directory_appears_whole_or_not_at_all(tmp_path):
             raise error
         assert list(path.parent.iterdir()) == []
     path.mkdir()
-    (path.parent / ".weights.999999999").mkdir()  # of a killed process
+    same = path.stat().st_ino
+    start = f".weights.partial-{platform.node()}-"
+    (path.parent / f"{start}999999999-0").mkdir()  # of a killed process
     with whole_directory(path) as partial:
         (partial / "whole").write_text("")
-    assert sorted(path.parent.rglob("*")) == [path, path / "whole"]
+    assert sorted(path.parent.rglob("*")) == [path, path / "whole"] and path.stat().st_ino == same
     with pytest.raises(OSError, match="weights cannot be written"), whole_directory(path):
         pass
     assert (path / "whole").exists()
+
+
+def test_only_directories_of_killed_processes_of_this_machine_are_removed(tmp_path):
+    path, start = tmp_path / "out", f".out.partial-{platform.node()}-"
+    names = (".out.2024", ".out.\N{SUPERSCRIPT TWO}", ".out.partial-other-999999999-0", start + "x")
+    for name in names:
+        (tmp_path / name).mkdir()
+    with whole_directory(path) as first:
+        with whole_directory(tmp_path / "link"), whole_directory(path) as second:
+            (second / "file").write_text("second")
+        (first / "file").write_text("first")
+        (path / "file").unlink()
+    assert (path / "file").read_text() == "first"
+    assert {x.name for x in tmp_path.iterdir()} == {"out", "link", *names}
+
+
+def test_link_to_an_empty_directory_is_filled(tmp_path):
+    (tmp_path / "target").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    with whole_directory(tmp_path / "link") as partial:
+        (partial / "file").write_text("whole")
+    assert (tmp_path / "target" / "file").read_text() == "whole"

@@ -145,4 +145,6 @@ def test_positive_codes_and_atoms_are_positive():
         model.partial_fit(signals)
     assert model.error_ < 0.05 * np.mean(np.sum(signals**2, -1))
     with pytest.raises(ValueError, match="'lars'; choose from lasso, omp"):
+        model_with(transform_algorithm="lars").partial_fit(signals)
+    with pytest.raises(ValueError, match="'lars'; choose from lasso, omp"):
         SparseCoder(TRUTH, transform_algorithm="lars").transform(X)

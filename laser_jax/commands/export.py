@@ -3,7 +3,7 @@
 import sys
 
 from laser_jax.commands.runs import add_run, load_run, new_path
-from laser_jax.paths import printable
+from laser_jax.paths import printable, resolve_data_name
 
 
 def add(commands):
@@ -34,8 +34,10 @@ def run(arguments):
 
     model = load_run(arguments)
     data = model.config.data.copy_and_resolve_references()
-    if arguments.data not in (None, data.name):
-        data.name, data.split_rule = arguments.data, SPLIT_RULE  # not the run's rule
+    if arguments.data is not None:
+        name = resolve_data_name(arguments.data)
+        if name != resolve_data_name(data.name):
+            data.name, data.split_rule = name, SPLIT_RULE  # not the run's rule
     with data.ignore_type():
         data.data_dir = arguments.data_dir or data.data_dir
     try:

@@ -42,7 +42,8 @@ def run(arguments):
     results = new_results(arguments, pictures_below, ".png")
 
     qualities = resolve_path(arguments.out, "--out") / QUALITIES
-    earlier, rows = _read_qualities(qualities), {}
+    _read_qualities(qualities)  # raises before work starts
+    rows = {}
 
     import numpy as np
 
@@ -69,7 +70,8 @@ def run(arguments):
         return convert_all(results, lambda path: read_picture(path, model), write, "pictures")
     finally:  # what is done is kept if the next picture ends the command
         if rows:
-            _write_qualities(qualities, {**earlier, **rows})
+            # Read again: another command may have written since.
+            _write_qualities(qualities, {**_read_qualities(qualities), **rows})
             mean = sum(row[4] for row in rows.values()) / len(rows)
             print(f"{printable(qualities)}  {len(rows)} pictures, mean PSNR {mean:.2f} dB")
 

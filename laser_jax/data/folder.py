@@ -43,7 +43,7 @@ def open_folder(path, *, split, image_size, channels=3, split_rule=SPLIT_RULE):
     depth, are the splits, unless `train` is the only one of them. A file outside of them belongs
     to train (90%), validation (5%) or test (5%) by a hash of its name relative to `path`:
     adding files moves none. If the hash leaves validation or test empty and there are at least 20
-    files, 5% of them are taken from train.
+    files, 5% of them are taken from train; adding files to so small a folder may change which.
 
     If every file is in a folder that is not a split, and there are two or more of them, the
     topmost one on its path is the file's class: `PATH/train/cat/1.jpg` and `PATH/cat/1.jpg` are of
@@ -133,7 +133,8 @@ def _split_all(names, split_rule):
     # A `train` alone does not define held-out splits: it may be a class.
     if not set(_HELD_OUT) & set(named.values()):
         splits = {name: split_of(name) for name in names}
-        return splits if split_rule == 2 else _filled(splits), _BY_HASH
+        filled = splits if split_rule == 2 else _filled(splits)
+        return filled, _BY_HASH if filled == splits else f"{_BY_HASH}, {100 // _SHARE}% at least"
     how = "folder" if all(named.values()) else "folder, or hash of name outside of split folders"
     return {name: split or split_of(name) for name, split in named.items()}, how
 

@@ -189,10 +189,16 @@ def read_tables(workdir, step):
     try:
         return ContextModel.from_bytes(path.read_bytes())
     except ValueError as error:
-        raise ValueError(
-            f"{path}: {error} Delete this file; the next evaluation fits the tables again: "
-            f"{_evaluation(workdir)}"
-        ) from error
+        raise ValueError(f"{path}: {error} {_remedy(error, workdir)}") from error
+
+
+def _remedy(error, workdir):
+    if "version" in str(error):
+        return "Update laser_jax."
+    return (
+        "Restore it: files that it wrote can be read with it alone. Or delete it; the next "
+        f"evaluation fits new tables: {_evaluation(workdir)}"
+    )
 
 
 def missing_tables(workdir, step):

@@ -122,6 +122,12 @@ class TokenModel:
                 f"given and known must have shape {shape}, known of bool, got "
                 f"{given.counts.shape} and {known.dtype} {known.shape}."
             )
+        places = *shape, model.layout.width
+        if not given.atoms.shape == given.levels.shape == places:
+            raise ValueError(
+                f"atoms and levels given must have shape {places}, got {given.atoms.shape} and "
+                f"{given.levels.shape}."
+            )
         # A valid code in the place of what is ignored: it may be anything.
         empty = model.vocabulary.tokens(np.zeros((1, 1, model.vocabulary.places)), (1, 1))
         given = Tokens(

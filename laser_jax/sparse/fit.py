@@ -80,7 +80,7 @@ def fit_dictionary(
       iterations: codings and updates, at least 1.
       max_coherence: |cosine| above which of two atoms the less used one is replaced, in (0, 1].
       dictionary: `(m, d)` float array to start from; None for signals. Atoms of any norm.
-      tolerance: stops after an iteration that lowers the error by less than this share of
+      tolerance: stops after an iteration that lowers the error by no more than this share of
         it, at least 0; 0 never stops early.
       mask: weights of the signals' entries as for `omp`; not with "exact".
       nonnegative: True keeps atoms and coefficients >= 0, "dictionary" atoms, "code" coefficients.

@@ -111,13 +111,11 @@ class DictionaryLearner:
                 f"method {self.method!r} does not take nonnegative={self.nonnegative!r}; use "
                 "'approximate', 'online' or 'residual'."
             )
-        if self.coder is None:
-            if code and self.atoms_axis is not None:
-                raise ValueError(
-                    f"nonnegative={self.nonnegative!r} does not take atoms_axis, as "
-                    "nonnegative_omp does not; use nonnegative='dictionary' or another coder."
-                )
-            object.__setattr__(self, "coder", nonnegative_omp if code else omp)
+        if self.coder is None and code and self.atoms_axis is not None:
+            raise ValueError(
+                f"nonnegative={self.nonnegative!r} does not take atoms_axis, as nonnegative_omp "
+                "does not; use nonnegative='dictionary' or another coder."
+            )
         check_at_least("batch_size", self.batch_size, 1)
         check_at_least("replace_every", self.replace_every, 0)
         for name in ("decay", "learning_rate", "max_coherence", "min_usage"):
@@ -128,6 +126,11 @@ class DictionaryLearner:
         for name in ("learning_rate", "max_coherence"):
             if not 0 < getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in (0, 1], got {getattr(self, name)}.")
+
+    @property
+    def used_coder(self) -> Callable:
+        """The coder of the batches: `coder`, or what None stands for."""
+        return self.coder or (nonnegative_omp if self.kept_nonnegative[1] else omp)
 
     @property
     def kept_nonnegative(self) -> tuple[bool, bool]:

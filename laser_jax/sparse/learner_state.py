@@ -243,7 +243,7 @@ def _mean_error(learner, state, signals):
 
 def _error_of(signals, dictionary, learner):
     options = {} if learner.atoms_axis is None else {"atoms_axis": learner.atoms_axis}
-    code = learner.coder(signals, dictionary, sparsity=learner.sparsity, **options)
+    code = learner.used_coder(signals, dictionary, sparsity=learner.sparsity, **options)
     errors = squared_errors(signals, dictionary, code, **options)
     return code, mean_of_finite(errors, signals, code)
 

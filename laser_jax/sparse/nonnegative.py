@@ -25,7 +25,7 @@ from laser_jax.sparse.code import SparseCode
 from laser_jax.sparse.coder import run_coder
 from laser_jax.sparse.entry import entry
 from laser_jax.sparse.loops import while_loop
-from laser_jax.sparse.support import least_squares
+from laser_jax.sparse.support import refitted
 
 # An atom that leaves frees its place, so a code of k atoms may take more than k iterations. Almost
 # no signal needs half as many more.
@@ -68,7 +68,7 @@ def nonnegative_omp(
         mask=mask,
         rows_only=True,
     )
-    code = least_squares(signals, dictionary, code, mask=mask)
+    code = refitted(signals, dictionary, code, mask=mask)
     # Rounding alone can make one negative.
     return code._replace(coefficients=jnp.where(code.coefficients < 0, 0, code.coefficients))
 

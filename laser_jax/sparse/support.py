@@ -151,6 +151,17 @@ def _map_signals(function, blocks, k, block_size=None):
     return map_blocks(function, blocks, block_size or default_block_size(2 * k * (d + k)))
 
 
+def refitted(
+    signals: Float[Array, "*batch d"],
+    dictionary: Float[Array, "m d"],
+    code: SparseCode,
+    mask: Real[Array, "*#batch #d"] | Bool[Array, "*#batch #d"] | None = None,
+) -> SparseCode:
+    """Returns a coder's code with least-squares coefficients; a row of NaN stays one."""
+    found = least_squares(signals, dictionary, code, mask=mask).coefficients
+    return code._replace(coefficients=jnp.where(jnp.isnan(code.coefficients), jnp.nan, found))
+
+
 class _Basis(NamedTuple):
     """Orthonormal directions that span each signal's atoms; rows of atoms not fitted are 0."""
 

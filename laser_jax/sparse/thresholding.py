@@ -18,7 +18,7 @@ from laser_jax.sparse.linalg import row_largest
 from laser_jax.sparse.loops import fori_loop, row, with_row
 from laser_jax.sparse.platforms import per_platform
 from laser_jax.sparse.replay import inner_products, run_with_gradient
-from laser_jax.sparse.support import least_squares
+from laser_jax.sparse.support import least_squares, refitted
 
 
 @entry(
@@ -63,8 +63,7 @@ def iterative_hard_thresholding(
         gram_bytes=gram_bytes,
         options=(iterations, tolerance is not None),
     )
-    found = least_squares(signals, dictionary, code).coefficients
-    return code._replace(coefficients=jnp.where(jnp.isnan(code.coefficients), jnp.nan, found))
+    return refitted(signals, dictionary, code)
 
 
 @entry(static=("sparsity", "block_size"), compiled=False, like="signals")

@@ -45,20 +45,26 @@ def fit_context_model(
         count as 0.
       side: integers `(b, h, w, f)` that the decoder will have too, or a list of them.
       seed: of the network's start and of the order of the data.
-      most_steps: of training; fewer if there are few tokens. 0: order-0 tables.
+      most_steps: of training; fewer if there are few tokens. 0: order-0 tables, which know no
+        neighbours, only how often the picture has used an atom so far.
 
     Raises:
       ValueError: if tokens do not have the layout, or there are none; if the dictionary has another
         number of rows; if there are more than 65,536 atoms.
     """
     tokens = [tokens] if isinstance(tokens, Tokens) else list(tokens)
-    sides = [None] * len(tokens) if side is None else side if isinstance(side, list) else [side]
+    if side is None:
+        sides: list = [None] * len(tokens)
+    else:
+        sides = [side] if hasattr(side, "shape") else list(side)
     if len(sides) != len(tokens):
         raise ValueError(f"{len(tokens)} groups of tokens have side information of {len(sides)}.")
     for part in tokens:
         check_tokens(part, layout)
-    if not sum(part.counts.size for part in tokens):
+    filled = [i for i, part in enumerate(tokens) if part.counts.size]
+    if not filled:
         raise ValueError("tokens must have at least one position, got none.")
+    tokens, sides = [tokens[i] for i in filled], [sides[i] for i in filled]
     if layout.num_atoms > MOST_ATOMS:
         raise ValueError(f"a context model takes up to 65,536 atoms, got {layout.num_atoms}.")
     vectors = np.zeros((layout.num_atoms, 1))

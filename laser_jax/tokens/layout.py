@@ -222,12 +222,11 @@ def _levels(code, layout):
     """The integer coefficients of a code, `(..., k)` int64."""
     coefficients = np.asarray(code.coefficients)
     if np.issubdtype(coefficients.dtype, np.integer):
-        levels = coefficients.astype(np.int64)
+        wanted = coefficients
     else:
         steps = np.asarray(layout.steps)
         steps = steps[np.asarray(code.indices)] if steps.ndim else steps
         wanted = coefficients.astype(np.float64) / steps
-        if not np.all(np.abs(wanted) <= LARGEST_LEVEL):
-            raise ValueError("coefficients must be finite and at most 2^30 steps.")
-        levels = np.rint(wanted).astype(np.int64)
-    return levels
+    if not np.all((-LARGEST_LEVEL <= wanted) & (wanted <= LARGEST_LEVEL)):
+        raise ValueError("coefficients must be finite and at most 2^30 steps.")
+    return np.rint(wanted).astype(np.int64)

@@ -64,5 +64,6 @@ def tables_from_bytes(data: bytes) -> tuple[Layout, dict[str, np.ndarray]]:
             check_tables(layout, tables)
             return layout, tables
     except Exception as error:  # zip, json and NumPy raise many kinds
-        raise ValueError(f"the tables of tokens are damaged: {error}") from error
+        what = str(error).rstrip(".")
+        raise ValueError(f"the tables of tokens are damaged: {what}.") from error
     raise ValueError(f"the tables have version {version}, this code reads {VERSION}.")

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 from PIL import Image
 
+from laser_jax.evaluation.split import evenly_spaced
 from laser_jax.figures import atom_sheet
 from laser_jax.priors import MaskedTokenModel
 from laser_jax.priors.transformer import LN2
@@ -31,7 +32,7 @@ class PriorReporter(Reporter):
     def _measure(self, step, state):
         prior = self._prior(state)
         size = min(len(self._images), len(self._validation))
-        shown = np.linspace(0, len(self._images) - 1, size).astype(int)
+        shown = evenly_spaced(self._images, size)
         held_out = self._bits_per_token(prior, self._validation, slice(None))
         trained = self._bits_per_token(prior, self._images, shown)
         name = self._model.measure
@@ -93,7 +94,10 @@ class PriorReporter(Reporter):
 
 
 def order_0_tables(model, token_set):
-    """Returns tables of the frequencies of a `TokenSet`, which know no context."""
+    """Returns tables of the frequencies of a `TokenSet`, which know no neighbours.
+
+    Where that saves bits they mix in how often a picture has used an atom so far.
+    """
     tokens = model.vocabulary.tokens(token_set.symbols, model.grid)
     return fit_context_model(tokens, model.layout, most_steps=0)
 

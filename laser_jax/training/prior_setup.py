@@ -58,8 +58,9 @@ class PriorSetup(Setup):
             return restore_codec(self.config.autoencoder)
         except FileNotFoundError as error:
             raise FileNotFoundError(
-                f"The autoencoder of the prior: {error} If it has moved, give its new path: "
-                "--config.autoencoder, sample --autoencoder, or laser_jax.load(autoencoder=)."
+                f"The autoencoder of the prior: {str(error).rstrip('.')} "
+                "(if it has moved, give its new path: --config.autoencoder, sample --autoencoder, "
+                "or laser_jax.load(autoencoder=))."
             ) from error
 
     @functools.cached_property

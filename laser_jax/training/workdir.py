@@ -226,9 +226,12 @@ def archive_unstarted_run(workdir, config):
         log.info("the run in %s completed no step; its files were moved to %s", path, archive)
 
 
-def keep_split_rule(workdir, config):
-    """Sets `data.split_rule` to the rule of the run in a workdir."""
-    own = read_config(workdir).data.split_rule
+def keep_own(workdir, config):
+    """Sets `data.split_rule`, and `init_from` if it is None, to those of the run in a workdir."""
+    stored = read_config(workdir)
+    own = stored.data.split_rule
+    if config.init_from is None:
+        config.init_from = stored.init_from
     if own != config.data.split_rule and config.data.name.startswith("folder:"):
         log.info(
             "data.split_rule stays %d, the rule of this run; %d is ignored",
@@ -240,7 +243,7 @@ def keep_split_rule(workdir, config):
 def check_same_run(workdir, config):
     """Checks that a config can resume the run of a workdir, if it has completed a step.
 
-    Sets `data.split_rule` to the rule of that run.
+    Sets `data.split_rule` to the rule of that run, and `init_from` where it is left out.
 
     Raises:
       ValueError: if a key outside `_MAY_CHANGE` differs, or `config.json` is missing or not the
@@ -259,7 +262,7 @@ def check_same_run(workdir, config):
             f"the workdir {workdir} holds checkpoints but no config.json. Restore the file, or "
             "choose another directory with --workdir."
         )
-    keep_split_rule(workdir, config)
+    keep_own(workdir, config)
     changes = config_changes(workdir, config)
     differ = {key: pair for key, pair in changes.items() if not _may_change(key, pair)}
     if not read_config(workdir).adversarial.weight:  # a discriminator may be added
@@ -277,7 +280,7 @@ def check_same_model(workdir, config):
 
     Raises:
       FileNotFoundError: if the workdir holds no run.
-      ValueError: if a key of `model`, `seed` or `data.channels` differs.
+      ValueError: if a key of `model` or `prior`, `seed` or `data.channels` differs.
     """
     stored, changes = resolve_config(read_config(workdir)), config_changes(workdir, config)
     model_keys = ("model.", "prior.", "seed", "data.channels")
@@ -338,4 +341,6 @@ def _lines(changes, old_label, new_label):
 
 def _history(path):
     path = path / "config_history.json"
-    return read_json(path) if path.exists() else []
+    # Without it the schedule of a resumed run would be another one.
+    remedy = "Restore it: it has the changes of the config, such as of num_train_steps."
+    return read_json(path, remedy) if path.exists() else []

@@ -13,7 +13,7 @@ from laser_jax.data import open_split
 from laser_jax.evaluation.codec import TokenCodec, fit_codec, read_tables, write_tables
 from laser_jax.models import build_model, inference
 from laser_jax.sparse import SparseCode, dequantize_coefficients
-from laser_jax.tokens import Run, Tokens, code_of, pack_tokens, write_container
+from laser_jax.tokens import Run, Tokens, code_of, pack_tokens, tables, write_container
 from laser_jax.tokens.container import fingerprint_in
 from laser_jax.training.loop import train
 from tests.faults.evidence import read_curves
@@ -173,7 +173,7 @@ def test_size_of_a_split_is_that_of_its_one_file(run):
     assert fewer == 8 * 32 * 32 * trained.model.signal_pixels // 16 and part < size
 
 
-def test_tables_are_stored_in_the_workdir_for_their_checkpoint(run):
+def test_tables_are_stored_in_the_workdir_for_their_checkpoint(run, monkeypatch):
     workdir, trained, codec = run
     step = int(trained.state.step)
     assert read_tables(workdir, step).fingerprint == codec.tables.fingerprint
@@ -185,7 +185,12 @@ def test_tables_are_stored_in_the_workdir_for_their_checkpoint(run):
         path.write_bytes(data[:-9])
         with pytest.raises(ValueError, match="tables of tokens are damaged") as raised:
             again.compress(smooth_images(7, 1))
-        assert str(path) in str(raised.value) and "Delete this file; the next" in str(raised.value)
+        assert str(path) in str(raised.value) and "the next evaluation fits" in str(raised.value)
+        monkeypatch.setattr(tables, "VERSION", tables.VERSION + 1)
+        path.write_bytes(codec.tables.to_bytes())
+        monkeypatch.undo()
+        with pytest.raises(ValueError, match="this code reads 1. Update laser_jax.$"):
+            again.compress(smooth_images(7, 1))
         path.unlink()
         with pytest.raises(FileNotFoundError, match="an evaluation of this checkpoint makes them"):
             again.compress(smooth_images(7, 1))

@@ -171,6 +171,9 @@ def test_known_positions_are_kept_and_the_others_filled_in(prior_of):
     assert np.any(found.atoms[:, 0, 0] != given.atoms[:, 0, 0])
     for other in given:
         other[:, 0, 0] = 99  # ignored
+    wrong = given._replace(atoms=given.atoms[..., :-1])
+    with pytest.raises(ValueError, match=r"atoms and levels given must have shape \(8, 1, 2, "):
+        prior.sample(jax.random.key(2), 8, given=wrong, known=np.zeros_like(known))
     again = prior.sample(jax.random.key(2), 8, given=given, known=known)
     jax.tree.map(np.testing.assert_array_equal, again, found)
 

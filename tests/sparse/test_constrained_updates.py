@@ -1,5 +1,7 @@
 """Masked and nonnegative dictionary learning, against NumPy float64 and known dictionaries."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -11,7 +13,10 @@ from laser_jax.sparse import (
     fit_dictionary,
     ksvd_sweep,
     ksvd_update,
+    nonnegative_omp,
+    omp,
     online_update,
+    top_k,
 )
 
 N, D, M, K = 96, 12, 24, 3
@@ -130,7 +135,7 @@ def test_learner_recovers_a_known_nonnegative_dictionary(method, rng):
     # Gradient steps without moments find fewer atoms in as many batches.
     assert share_found(truth, state.dictionary) >= (0.75 if method == "residual" else 0.9)
     assert np.min(state.dictionary) == 0
-    assert np.min(learner.coder(signals, state.dictionary, sparsity=2).coefficients) >= 0
+    assert np.min(learner.used_coder(signals, state.dictionary, sparsity=2).coefficients) >= 0
 
 
 @pytest.mark.parametrize("method", ["approximate", "online", "residual"])
@@ -143,7 +148,7 @@ def test_learner_keeps_what_it_is_told_to(nonnegative, method, rng):
     for _ in range(4):
         state = learner.update(state, signals)
         assert (np.min(state.dictionary) >= 0) == (nonnegative == "dictionary")
-    code = learner.coder(signals, state.dictionary, sparsity=2)
+    code = learner.used_coder(signals, state.dictionary, sparsity=2)
     assert (np.min(code.coefficients) >= 0) == (nonnegative == "code")
 
 
@@ -157,6 +162,13 @@ def test_updates_that_cannot_stay_nonnegative_raise(method, rng):
         ksvd_update(None, signals, atoms, code, method=method, decay=0.5, nonnegative="code")
     with pytest.raises(ValueError, match=what):
         DictionaryLearner(4, 2, method=method, nonnegative="dictionary")
+
+
+def test_changed_learner_has_the_coder_of_its_new_options():
+    learner = DictionaryLearner(4, 2)
+    assert learner.used_coder is omp
+    assert dataclasses.replace(learner, nonnegative=True).used_coder is nonnegative_omp
+    assert dataclasses.replace(learner, coder=top_k, nonnegative="code").used_coder is top_k
 
 
 @pytest.mark.parametrize("options, message", [

@@ -83,6 +83,17 @@ def test_hard_signals_affect_only_themselves(rng, float64):
     np.testing.assert_allclose(alone, expected[7], atol=1e-12)
 
 
+def test_signal_with_an_invalid_tolerance_has_no_code(rng, float64):
+    signals, dictionary = problem(rng)
+    tolerance = jnp.where(jnp.arange(N) == 1, jnp.nan, jnp.where(jnp.arange(N) == 2, -1, 0.1))
+    for mask in (None, np.ones((N, D))):
+        options = {"sparsity": K, "mask": mask}
+        found = nonnegative_omp(signals, dictionary, tolerance=tolerance, **options).coefficients
+        assert np.isnan(found[1:3]).all()
+        expected = nonnegative_omp(signals, dictionary, tolerance=0.1, **options).coefficients
+        np.testing.assert_array_equal(found[3:], expected[3:])
+
+
 def test_masked_nonnegative_code_equals_scipy_on_visible_entries(rng, float64):
     signals, dictionary = problem(rng)
     mask = rng.random((N, D)) < 0.7

@@ -232,6 +232,15 @@ def test_fits_that_lack_something_raise():
         fit_context_model([tokens, tokens], SET, side=[np.zeros((3, 6, 6, 1), int)])
 
 
+def test_groups_without_pictures_are_left_out_of_a_fit():
+    tokens = smooth_tokens(np.random.default_rng(0), 3)
+    none = Tokens(*(x[:0] for x in tokens))
+    side = np.ones((3, 6, 6, 1), int)
+    expected = fit_context_model(tokens, SET, side=side, most_steps=0)
+    found = fit_context_model([none, tokens], SET, side=(side[:0], side), most_steps=0)
+    assert found.fingerprint == expected.fingerprint
+
+
 def test_tokens_of_another_layout_raise():
     model = integer_model(SET)
     tokens = random_tokens(np.random.default_rng(8), LAYOUTS["vq"])

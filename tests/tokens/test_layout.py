@@ -113,8 +113,9 @@ def test_codes_that_do_not_fit_a_layout_raise():
     indices = np.zeros((1, 1, 1, 5), int) + np.arange(5)
     with pytest.raises(ValueError, match=r"shape \(b, h, w, 5\), got \(1, 1, 1, 4\)"):
         tokens_of(SparseCode(indices[..., :4], np.ones((1, 1, 1, 4))), layout)
-    with pytest.raises(ValueError, match="must be finite"):
-        tokens_of(SparseCode(indices, np.full(indices.shape, np.nan)), layout)
+    for wrong in (np.nan, 2**32 + 1, -(2**31)):  # in int32 the second is 1
+        with pytest.raises(ValueError, match="must be finite and at most 2"):
+            tokens_of(SparseCode(indices, np.full(indices.shape, wrong)), layout)
     with pytest.raises(ValueError, match="their place"):
         tokens_of(SparseCode(indices[..., :3], np.ones((1, 1, 1, 3))), LAYOUTS["rvq"])
     for wrong in (indices - 1, indices + 8):

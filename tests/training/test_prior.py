@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import platform
 import shutil
 import subprocess
 import tarfile
@@ -109,7 +110,8 @@ def test_tokens_that_a_killed_process_left_are_removed_and_those_of_a_running_on
 
     ended = subprocess.Popen(["true"])
     ended.wait()
-    stale, alive = (tmp_path / f".tokens.{pid}" for pid in (ended.pid, os.getppid()))
+    start = f".tokens.partial-{platform.node()}-"
+    stale, alive = (tmp_path / f"{start}{pid}-0" for pid in (ended.pid, os.getppid()))
     for path in (stale, alive):
         path.mkdir()
     write_tokens(
@@ -215,7 +217,7 @@ def test_autoencoder_may_move_and_another_one_raises(run, tmp_path):
 
 @pytest.mark.parametrize("changes, message", [
     ({"data.image_size": 32}, r"pictures of 16x16, and data.image_size gives 32x32"),
-    ({"data.name": f"folder:{FIGURES}"}, r"the prior has classes, but .* has none"),
+    ({"data.name": f"folder:{FIGURES}"}, r"the prior has 10 classes, but .* has none"),
 ])  # fmt: skip
 def test_pictures_that_do_not_suit_a_prior_raise_before_it_is_evaluated(changes, message, run):
     config = run[0].copy_and_resolve_references()

@@ -72,7 +72,10 @@ def test_run_that_began_with_init_from_resumes_with_and_without_it(workdir):
     config = with_values(default.get_config(), {"init_from": "/run"})
     write_config(workdir, config)
     check_same_run(workdir, config)
-    check_same_run(workdir, default.get_config())
+    without = default.get_config()
+    check_same_run(workdir, without)
+    write_config(workdir, without, step=20)
+    check_same_run(workdir, config)  # the first command again
     with pytest.raises(ValueError, match="init_from: /run stored, /other given"):
         check_same_run(workdir, with_values(default.get_config(), {"init_from": "/other"}))
 
