@@ -138,7 +138,7 @@ def draw_codes(out, runs, uses):
 def uses_of(trained):
     """Returns how often test images use each atom, `(m,)`."""
     source = open_split(trained.config.data, "test")
-    code = trained.encode(evenly_spaced_images(source, min(256, len(source))))
+    code = trained.encode(evenly_spaced_images(source, 256))
     return np.asarray(usage(code, trained.config.model.num_embeddings))
 
 

@@ -144,7 +144,7 @@ def _computed(runs, settings, config):
     workdir = trained_run(runs, settings, config, level=logging.INFO)
     quality = evaluate(config, workdir)
     test = open_split(config.data, "test")
-    places = evenly_spaced(test, min(SHOWN, len(test)))
+    places = evenly_spaced(test, SHOWN)
     originals = np.stack([test[int(i)] for i in places])
     reconstructions = as_bytes(laser_jax.load(workdir).reconstruct(originals))
     kept = {key: x for key, x in quality.items() if key in COLUMNS or key.endswith("_at_rate")}

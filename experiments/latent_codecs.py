@@ -240,7 +240,7 @@ def measure(trained, size):
     tokens = _tokens(codec, images)
     parts = codec.tables.bits_by_part(tokens)
     training = open_split(config.data, "train")
-    places = evenly_spaced(training, min(size.windows, len(training)))
+    places = evenly_spaced(training, size.windows)
     known = _tokens(codec, np.stack([training[int(i)] for i in places]))
     simple = fit_context_model(known, codec.tables.layout, most_steps=0)
     alone = ContextModel(simple.layout, simple.tables | {"adapt": (0, 1)})

@@ -123,7 +123,7 @@ def held_out_bits(prior, source, workdir, config):
         total["context_model"] += float(np.sum(codec.tables.bits(tokens)))
         total["order_0"] += float(np.sum(order_0.bits(tokens)))
     positions = len(source) * model.num_positions
-    rows = evenly_spaced(train, min(len(train), MOST_PICTURES))
+    rows = evenly_spaced(train, MOST_PICTURES)
     labels = train.labels[rows] if model.num_classes else None
     trained = float(np.mean(prior.tokens.symbol_bits(train.symbols[rows].astype(np.int32), labels)))
     trained /= model.num_positions

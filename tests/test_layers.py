@@ -13,7 +13,7 @@ PACKAGE = pathlib.Path(__file__).parent.parent / "laser_jax"
 # `sharding` above `evaluation`, which puts batches on devices as training does; `data` above
 # `pixels`, which learns its model again from the photographs.
 LAYERS = (
-    ("allocator", "checks", "compiler", "files", "paths", "ranges", "sharding"),
+    ("allocator", "checks", "compiler", "convolution", "files", "paths", "ranges", "sharding"),
     ("images",),
     ("sparse",),
     ("sklearn",),

@@ -17,13 +17,16 @@ from laser_jax.sparse import coherence, energy, perplexity, usage
 
 
 def evenly_spaced_images(source, count=12):
-    """Returns `count` images at even distances in a split, uint8 `(count, H, W, C)`."""
+    """Returns at most `count` images at even distances in a split, uint8 `(num, H, W, C)`."""
     return np.stack([source[int(i)] for i in evenly_spaced(source, count)])
 
 
 def evenly_spaced(source, count):
-    """Returns `count` rows at even distances: a source may be in the order of its classes."""
-    return np.linspace(0, len(source) - 1, count).astype(int)
+    """Returns at most `count` rows at even distances, none twice.
+
+    A source may be in the order of its classes.
+    """
+    return np.linspace(0, len(source) - 1, min(count, len(source))).astype(int)
 
 
 def quality_title(source, metrics):

@@ -59,7 +59,8 @@ def curve_figure(runs, tags):
                 axes.plot(steps, values, color=color, marker="o", markersize=3, linewidth=1.2)
             else:
                 axes.plot(steps, values, color=color, alpha=0.3, linewidth=0.8)
-                axes.plot(steps, smoothed(values), color=color, linewidth=1.4)
+                few = {"marker": "o", "markersize": 3} if len(values) < 3 else {}
+                axes.plot(steps, smoothed(values), color=color, linewidth=1.4, **few)
         style.clean(axes, title=tag)
     for axes in panels[len(tags) :]:
         axes.set_axis_off()

@@ -3,9 +3,9 @@
 import math
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 from jaxtyping import Array, Float
 
+from laser_jax.convolution import Conv
 from laser_jax.models.bottlenecks import Bottleneck
 from laser_jax.models.bottlenecks.output import as_pair
 from laser_jax.models.encoder import Decoder, Encoder, Network
@@ -53,8 +53,8 @@ class Autoencoder(Network, kw_only=True):
         encoder, decoder = (VQGANEncoder, VQGANDecoder) if large else (Encoder, Decoder)
         channels, size = (self.z_channels, (1, 1)) if large else (self.num_hiddens, (3, 3))
         self.encoder = encoder(**shape)
-        self.pre_bottleneck = nn.Conv(self.bottleneck.embedding_dim, (1, 1), dtype=self.dtype)
-        self.post_bottleneck = nn.Conv(channels, size, dtype=self.dtype)
+        self.pre_bottleneck = Conv(self.bottleneck.embedding_dim, (1, 1), dtype=self.dtype)
+        self.post_bottleneck = Conv(channels, size, dtype=self.dtype)
         self.decoder = decoder(**shape, out_channels=self.in_channels)
 
     @property

@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from laser_jax.convolution import Conv
 from laser_jax.models.layers import DownConv
 from laser_jax.models.precision import at_least_float32
 from laser_jax.ranges import COUNT, LEVELS, check_settings, setting
@@ -37,9 +38,9 @@ class PatchDiscriminator(nn.Module):
         for level in range(self.num_downsamples):
             x = DownConv(self._features(level), dtype=self.dtype)(x)
             x = nn.leaky_relu(x if level == 0 else self._norm(x), 0.2)
-        x = nn.Conv(self._features(self.num_downsamples), (3, 3), dtype=self.dtype)(x)
+        x = Conv(self._features(self.num_downsamples), (3, 3), dtype=self.dtype)(x)
         x = nn.leaky_relu(self._norm(x), 0.2)
-        return at_least_float32(nn.Conv(1, (3, 3), dtype=self.dtype)(x))
+        return at_least_float32(Conv(1, (3, 3), dtype=self.dtype)(x))
 
     def _features(self, level):
         return self.num_hiddens * min(2**level, 8)

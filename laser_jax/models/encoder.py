@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from laser_jax.convolution import Conv
 from laser_jax.models.layers import DownConv, ResidualStack, UpConv
 from laser_jax.models.precision import at_least_float32
 from laser_jax.ranges import (
@@ -80,7 +81,7 @@ class Encoder(Network):
         for level in range(self.num_downsamples):
             features = self.num_hiddens // 2 if level == 0 else self.num_hiddens
             x = nn.relu(DownConv(features, dtype=self.dtype)(x))
-        x = nn.Conv(self.num_hiddens, (3, 3), dtype=self.dtype)(x)
+        x = Conv(self.num_hiddens, (3, 3), dtype=self.dtype)(x)
         return _residual_stack(self)(x)
 
 
@@ -91,7 +92,7 @@ class Decoder(Network):
 
     @nn.compact
     def __call__(self, features: Float[Array, "b h w c"]) -> Float[Array, "b H W C"]:
-        x = nn.Conv(self.num_hiddens, (3, 3), dtype=self.dtype)(features)
+        x = Conv(self.num_hiddens, (3, 3), dtype=self.dtype)(features)
         x = _residual_stack(self)(x)
         for level in reversed(range(1, self.num_downsamples)):
             channels = self.num_hiddens // 2 if level == 1 else self.num_hiddens

@@ -10,10 +10,9 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Float
 
-_DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+from laser_jax.convolution import Conv, convolve
 
 
 class DownConv(nn.Module):
@@ -82,8 +81,8 @@ class ResidualStack(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         for _ in range(self.num_blocks):
-            h = nn.Conv(self.residual_hiddens, (3, 3), use_bias=False, dtype=self.dtype)(nn.relu(x))
-            x = x + nn.Conv(x.shape[-1], (1, 1), use_bias=False, dtype=self.dtype)(nn.relu(h))
+            h = Conv(self.residual_hiddens, (3, 3), use_bias=False, dtype=self.dtype)(nn.relu(x))
+            x = x + Conv(x.shape[-1], (1, 1), use_bias=False, dtype=self.dtype)(nn.relu(h))
         return nn.relu(x)
 
 
@@ -94,4 +93,4 @@ def _parameters(module, channels, *, scale):
 
 
 def _stride_1(x, kernel):
-    return lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=_DIMENSIONS)
+    return convolve(x, kernel, (1, 1), "VALID")

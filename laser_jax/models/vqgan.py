@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from laser_jax.convolution import Conv
 from laser_jax.models.encoder import Network
 from laser_jax.models.precision import at_least_float32
 
@@ -114,7 +115,7 @@ class ResidualBlock(nn.Module):
             h = nn.swish(group_norm(h, self.dtype, f"norm_{i}"))
             h = _conv(self.features, self.dtype, f"conv_{i}")(h)
         if x.shape[-1] != self.features:
-            x = nn.Conv(self.features, (1, 1), dtype=self.dtype, name="shortcut")(x)
+            x = Conv(self.features, (1, 1), dtype=self.dtype, name="shortcut")(x)
         return x + h
 
 
@@ -172,7 +173,7 @@ def num_groups(channels: int) -> int:
 
 def _conv(features, dtype, name, strides=1, padding=(1, 1)):
     """Returns a 3x3 convolution; `padding` is that before and after both axes."""
-    return nn.Conv(features, (3, 3), strides, padding=2 * (padding,), dtype=dtype, name=name)
+    return Conv(features, (3, 3), strides, padding=2 * (padding,), dtype=dtype, name=name)
 
 
 def _recomputed(remat, *modules):

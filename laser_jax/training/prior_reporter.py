@@ -31,8 +31,7 @@ class PriorReporter(Reporter):
 
     def _measure(self, step, state):
         prior = self._prior(state)
-        size = min(len(self._images), len(self._validation))
-        shown = evenly_spaced(self._images, size)
+        shown = evenly_spaced(self._images, len(self._validation))
         held_out = self._bits_per_token(prior, self._validation, slice(None))
         trained = self._bits_per_token(prior, self._images, shown)
         name = self._model.measure

@@ -40,3 +40,9 @@ def test_batches_of_a_split_do_not_pile_up_in_memory(monkeypatch, tiny_config):
     )
     assert metrics["images"] == 240
     assert len(most) == 30 and max(most) <= 2
+
+
+def test_few_images_are_shown_once_each():
+    source = np.arange(3 * 12, dtype=np.uint8).reshape(3, 2, 2, 3)
+    np.testing.assert_array_equal(split.evenly_spaced_images(source, count=12), source)
+    assert split.evenly_spaced(range(100), 4).tolist() == [0, 33, 66, 99]

@@ -40,3 +40,9 @@ def test_runs_are_distinguished_and_missing_tags_are_left_out():
     assert labels == ["a", "b"]
     loss, psnr = (axes.lines[0].get_color() for axes in figure.axes)
     assert loss != psnr
+
+
+def test_curve_of_one_point_is_visible():
+    runs = {"a": {"train/loss": (np.array([60]), np.array([0.5]))}}
+    (axes,) = (axes for axes in curves.curve_figure(runs, ("train/loss",)).axes if axes.get_title())
+    assert any(line.get_marker() == "o" for line in axes.lines)
