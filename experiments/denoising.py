@@ -63,7 +63,7 @@ def run(out, size):
     rows = []
     for kind, name in places:
         for sigma in size.sigmas:
-            settings = {"kind": kind, "name": name, "sigma": sigma, **_settings(size)}
+            settings = {**_settings(size), "kind": kind, "name": name, "sigma": sigma}
             image = pictures[kind][name]
             found = out.point(
                 "denoise", settings,
@@ -75,7 +75,7 @@ def run(out, size):
     rows = []
     for kind, name in places:
         for missing in size.missing:
-            settings = {"kind": kind, "name": name, "missing": missing, **_settings(size)}
+            settings = {**_settings(size), "kind": kind, "name": name, "missing": missing}
             image = pictures[kind][name]
             found = out.point(
                 "inpaint", settings,
@@ -133,7 +133,7 @@ def _photographs_atoms(out, size, kind):
         batches = (rows for _ in range(size.passes))
         return {"dictionary": np.asarray(learner.fit(batches, jax.random.key(0)).dictionary)}
 
-    settings = {"kind": kind, **_settings(size)}
+    settings = {**_settings(size), "kind": kind}
     return out.point("atoms", settings, learn)["dictionary"]
 
 

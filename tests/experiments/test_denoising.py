@@ -8,7 +8,7 @@ from experiments.results import Results
 
 SIZE = dataclasses.replace(
     denoising.SIZES["small"], side=24, gray_atoms=32, color_atoms=32, patches=1024, passes=1,
-    picture_batches=1, sweep=1024,
+    picture_batches=1, sweep=1024, missing=(0.5, 0.75),
 )  # fmt: skip
 
 
@@ -30,6 +30,7 @@ def test_every_method_restores_and_every_number_is_reported(tmp_path, monkeypatc
     for row in inpainted:
         before, *after = (float(cell.split()[0]) for cell in row[3:])
         assert len(after) == 2 and min(after) > before + 10
+    assert inpainted[0][3:] != inpainted[1][3:]  # the shares of missing pixels differ
 
 
 def test_other_images_than_the_photographs_raise(tmp_path):
