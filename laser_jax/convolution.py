@@ -36,13 +36,13 @@ def inside_loop() -> Iterator[None]:
 def convolve(x, kernel, strides, padding, **options):
     """Returns `lax.conv_general_dilated` of `(b, H, W, C)` and `(kh, kw, C, features)`."""
     window = kernel.shape[:2]
-    pads = lax.padtype_to_pads(x.shape[1:3], window, strides, padding) if isinstance(
-        padding, str) else tuple(padding)  # fmt: skip
-    plain = all(low < size for (low, _), size in zip(pads, window, strict=True)) and not any(
-        set(options.get(name) or (1,)) - {1} for name in ("lhs_dilation", "rhs_dilation")
-    )
-    if _IN_LOOP.get() and plain and options.get("feature_group_count", 1) == 1:
-        return _convolve_in_loop(x, kernel, strides, pads, options.get("precision"))
+    if isinstance(padding, str):
+        padding = lax.padtype_to_pads(x.shape[1:3], window, strides, padding)
+    dilated = any(max(options.get(f"{side}_dilation") or [1]) > 1 for side in ("lhs", "rhs"))
+    grouped = options.get("feature_group_count", 1) > 1
+    wide = any(low >= size for (low, _), size in zip(padding, window, strict=True))
+    if _IN_LOOP.get() and not (dilated or grouped or wide):
+        return _convolve_in_loop(x, kernel, strides, padding, options.get("precision"))
     return lax.conv_general_dilated(
         x, kernel, strides, padding, **{"dimension_numbers": DIMENSIONS, **options}
     )
