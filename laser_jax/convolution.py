@@ -42,7 +42,8 @@ def convolve(x, kernel, strides, padding, **options):
     grouped = options.get("feature_group_count", 1) > 1
     wide = any(low >= size for (low, _), size in zip(padding, window, strict=True))
     if _IN_LOOP.get() and not (dilated or grouped or wide):
-        return _convolve_in_loop(x, kernel, strides, padding, options.get("precision"))
+        kept = {name: options.get(name) for name in ("precision", "preferred_element_type")}
+        return _convolve_in_loop(x, kernel, strides, padding, kept)
     return lax.conv_general_dilated(
         x, kernel, strides, padding, **{"dimension_numbers": DIMENSIONS, **options}
     )
@@ -51,9 +52,9 @@ def convolve(x, kernel, strides, padding, **options):
 Conv = functools.partial(nn.Conv, conv_general_dilated=convolve)
 
 
-def _convolve_in_loop(x, kernel, strides, pads, precision):
+def _convolve_in_loop(x, kernel, strides, pads, options):
     convolution = functools.partial(
-        lax.conv_general_dilated, dimension_numbers=DIMENSIONS, precision=precision
+        lax.conv_general_dilated, dimension_numbers=DIMENSIONS, **options
     )
 
     @jax.custom_vjp

@@ -91,9 +91,9 @@ def check_pictures(source, stored, classes):
         )
     classes = source.num_classes if classes is None else classes
     if stored.prior.use_labels and (not source.num_classes or source.num_classes != classes):
+        what = f"{classes} classes" if classes else "classes"
         raise ValueError(
-            f"the prior has {classes or ''} classes, but {source.description} has "
-            f"{source.num_classes or 'none'}."
+            f"the prior has {what}, but {source.description} has {source.num_classes or 'none'}."
         )
 
 

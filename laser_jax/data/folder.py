@@ -134,7 +134,7 @@ def _split_all(names, split_rule):
     if not set(_HELD_OUT) & set(named.values()):
         splits = {name: split_of(name) for name in names}
         filled = splits if split_rule == 2 else _filled(splits)
-        return filled, _BY_HASH if filled == splits else f"{_BY_HASH}, {100 // _SHARE}% at least"
+        return filled, _BY_HASH if filled == splits else f"{_BY_HASH}, empty splits filled"
     how = "folder" if all(named.values()) else "folder, or hash of name outside of split folders"
     return {name: split or split_of(name) for name, split in named.items()}, how
 

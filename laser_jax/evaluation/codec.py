@@ -32,6 +32,7 @@ from laser_jax.tokens import (
     write_container,
 )
 from laser_jax.tokens.files import check_pictures
+from laser_jax.tokens.tables import NewerTables
 
 log = logging.getLogger("laser_jax")
 
@@ -193,7 +194,7 @@ def read_tables(workdir, step):
 
 
 def _remedy(error, workdir):
-    if "version" in str(error):
+    if isinstance(error, NewerTables):
         return "Update laser_jax."
     return (
         "Restore it: files that it wrote can be read with it alone. Or delete it; the next "

@@ -39,8 +39,8 @@ def smoothed(values, weight=0.6):
 def curve_figure(runs, tags):
     """Returns a figure of training curves: a panel a tag, a colour a run.
 
-    Faint lines are the logged values, strong lines their moving average. Validation has few values
-    and is drawn as points.
+    Faint lines are the logged values, strong lines their moving average. Validation has few values,
+    so its lines have points; so has a line of one or two values.
 
     Args:
       runs: name -> tag -> (steps, values).
@@ -59,8 +59,9 @@ def curve_figure(runs, tags):
                 axes.plot(steps, values, color=color, marker="o", markersize=3, linewidth=1.2)
             else:
                 axes.plot(steps, values, color=color, alpha=0.3, linewidth=0.8)
-                few = {"marker": "o", "markersize": 3} if len(values) < 3 else {}
-                axes.plot(steps, smoothed(values), color=color, linewidth=1.4, **few)
+                marker = "o" if len(values) < 3 else None  # a line needs two points
+                line = {"color": color, "linewidth": 1.4, "marker": marker, "markersize": 3}
+                axes.plot(steps, smoothed(values), **line)
         style.clean(axes, title=tag)
     for axes in panels[len(tags) :]:
         axes.set_axis_off()

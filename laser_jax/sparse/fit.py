@@ -135,8 +135,10 @@ class _Problem(NamedTuple):
     def start(self, signals, weights, num_atoms, dictionary, key):
         """Returns the signals and the unit atoms to start from, in one floating type."""
         candidates = self._candidates(signals, weights, _means(signals, weights))
-        dictionary = start_dictionary(candidates, num_atoms, dictionary, self.max_coherence, key)
-        return signals.astype(dictionary.dtype), self._atoms(dictionary)
+        dictionary = start_dictionary(
+            candidates, num_atoms, dictionary, self.max_coherence, key, self.nonnegative_atoms
+        )
+        return signals.astype(dictionary.dtype), dictionary
 
     def fit(self, signals, weights, start, keys):
         """Returns the `FitResult` after at most as many iterations as there are keys."""
@@ -149,10 +151,9 @@ class _Problem(NamedTuple):
             dictionary, code = self.learn(signals, weights, start)
             error = _mean_error(signals, weights, dictionary, code)
             candidates = self._candidates(signals, weights, decode(code, dictionary))
-            next_start = self._atoms(
-                replace_atoms(
-                    candidates, dictionary, code, max_coherence=self.max_coherence, key=keys[i]
-                )
+            options = {"max_coherence": self.max_coherence, "key": keys[i]}
+            next_start = replaced(
+                candidates, dictionary, code, nonnegative=self.nonnegative_atoms, **options
             )
             last = errors[i - 1]
             stop = (i > 0) & (self.tolerance > 0) & hardly_falls(last, error, self.tolerance)
@@ -182,27 +183,36 @@ class _Problem(NamedTuple):
         """Returns the signals as candidates for atoms, `instead` where an entry is hidden."""
         if weights is not None:
             signals = jnp.where(is_finite(signals) & (weights == 0), instead, signals)
-        return jnp.maximum(signals, 0) if self.nonnegative_atoms else signals
-
-    def _atoms(self, atoms):
-        # Of nonnegative signals only random directions, which fill up a dictionary, are not so.
-        return jnp.abs(atoms) if self.nonnegative_atoms else atoms
+        return signals
 
 
-def start_dictionary(signals, num_atoms, dictionary, max_coherence, key):
+def replaced(candidates, dictionary, code, *, nonnegative, **options):
+    """Returns `replace_atoms` of these arguments, atoms >= 0 if `nonnegative`."""
+    if not nonnegative:
+        return replace_atoms(candidates, dictionary, code, **options)
+    # Of nonnegative candidates only random directions, which fill up a dictionary, are not so.
+    return jnp.abs(replace_atoms(jnp.maximum(candidates, 0), dictionary, code, **options))
+
+
+def start_dictionary(signals, num_atoms, dictionary, max_coherence, key, nonnegative):
     """Returns the atoms that learning starts with: the given ones, of any norm, or signals.
+
+    With `nonnegative` they are >= 0.
 
     Raises:
       ValueError: if the given dictionary does not have `num_atoms` rows of the signals' width.
     """
     if dictionary is None:
-        return init_from_signals(signals, num_atoms, max_coherence=max_coherence, key=key)
-    _, dictionary = check_signals(signals, dictionary)
-    if dictionary.shape[0] != num_atoms:
-        raise ValueError(
-            f"dictionary must have num_atoms = {num_atoms} rows, got {dictionary.shape}."
-        )
-    return unit_norm(dictionary)
+        signals = jnp.maximum(signals, 0) if nonnegative else signals
+        atoms = init_from_signals(signals, num_atoms, max_coherence=max_coherence, key=key)
+    else:
+        _, dictionary = check_signals(signals, dictionary)
+        if dictionary.shape[0] != num_atoms:
+            raise ValueError(
+                f"dictionary must have num_atoms = {num_atoms} rows, got {dictionary.shape}."
+            )
+        atoms = unit_norm(dictionary)
+    return jnp.abs(atoms) if nonnegative else atoms
 
 
 def _means(signals, weights):

@@ -16,9 +16,9 @@ from jaxtyping import Array, Float, Int32, UInt32
 
 from laser_jax.checks import check_floats, check_rows
 from laser_jax.sparse.code import is_finite, own_part, squared_errors, usage
-from laser_jax.sparse.dictionary import replace_atoms, unit_norm
+from laser_jax.sparse.dictionary import unit_norm
 from laser_jax.sparse.entry import entry
-from laser_jax.sparse.fit import mean_of_finite, start_dictionary
+from laser_jax.sparse.fit import mean_of_finite, replaced, start_dictionary
 from laser_jax.sparse.ksvd import ksvd_statistics, ksvd_update
 from laser_jax.sparse.linalg import power_scales
 from laser_jax.sparse.online import (
@@ -120,9 +120,8 @@ def _init(learner, key, signals, dictionary):
     else:
         signals = check_rows(signals, m)
         scale = _scale_of(signals)
-    candidates = _candidates(learner, signals)
-    dictionary = start_dictionary(candidates, m, dictionary, learner.max_coherence, key)
-    dictionary = _permitted(learner, dictionary)
+    nonnegative, _ = learner.kept_nonnegative
+    dictionary = start_dictionary(signals, m, dictionary, learner.max_coherence, key, nonnegative)
     infinite = jnp.asarray(jnp.inf, dictionary.dtype)
     return LearnerState(
         dictionary,
@@ -135,16 +134,6 @@ def _init(learner, key, signals, dictionary):
         best_error=infinite + 0,  # a buffer of its own, as the state is donated
         held_out=jnp.uint32(0),
     )
-
-
-def _candidates(learner, signals):
-    """Returns signals as candidates for atoms."""
-    return jnp.maximum(signals, 0) if learner.kept_nonnegative[0] else signals
-
-
-def _permitted(learner, atoms):
-    # Of nonnegative candidates only random directions, which fill up a dictionary, are not so.
-    return jnp.abs(atoms) if learner.kept_nonnegative[0] else atoms
 
 
 def _empty_statistics(learner, dictionary):
@@ -315,16 +304,16 @@ def _replace(learner, state, signals, code):
     everything = (before, state.usage) if axis is None else lax.all_gather(
         (before, state.usage), axis, tiled=True
     )  # fmt: skip
-    atoms = replace_atoms(
-        _candidates(learner, signals),
+    atoms = replaced(
+        signals,
         everything[0],
         code,
+        nonnegative=learner.kept_nonnegative[0],
         max_coherence=learner.max_coherence,
         key=jax.random.fold_in(jax.random.key(state.seed), state.step),
         counts=everything[1],
         min_count=learner.min_usage,
     )
-    atoms = _permitted(learner, atoms)
     old = every_old = jnp.all(atoms == everything[0], axis=-1)
     if axis is not None:
         first = lax.axis_index(axis) * len(before)

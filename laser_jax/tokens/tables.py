@@ -46,6 +46,10 @@ def tables_to_bytes(layout: Layout, tables: Mapping[str, np.ndarray]) -> bytes:
     return file.getvalue()
 
 
+class NewerTables(ValueError):
+    """Tables that a newer version of the package wrote."""
+
+
 def tables_from_bytes(data: bytes) -> tuple[Layout, dict[str, np.ndarray]]:
     """Returns the layout and the tables of `tables_to_bytes`.
 
@@ -66,4 +70,4 @@ def tables_from_bytes(data: bytes) -> tuple[Layout, dict[str, np.ndarray]]:
     except Exception as error:  # zip, json and NumPy raise many kinds
         what = str(error).rstrip(".")
         raise ValueError(f"the tables of tokens are damaged: {what}.") from error
-    raise ValueError(f"the tables have version {version}, this code reads {VERSION}.")
+    raise NewerTables(f"the tables have version {version}, this code reads {VERSION}.")

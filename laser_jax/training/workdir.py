@@ -326,10 +326,6 @@ def planned_lengths(workdir):
 def _may_change(key, values):
     if key == "data.name":  # the folder may have moved
         return all(str(value).startswith("folder:") for value in values)
-    if (
-        key == "init_from"
-    ):  # only a start reads it, so it may be left out; another one asks for a start
-        return values[1] is None
     return any(key == name or key.startswith(f"{name}.") for name in _MAY_CHANGE)
 
 
