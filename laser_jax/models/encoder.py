@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from laser_jax.convolution import Conv
+from laser_jax.convolution import Conv, relu
 from laser_jax.models.layers import DownConv, ResidualStack, UpConv
 from laser_jax.models.precision import at_least_float32
 from laser_jax.ranges import (
@@ -80,7 +80,7 @@ class Encoder(Network):
         x = images
         for level in range(self.num_downsamples):
             features = self.num_hiddens // 2 if level == 0 else self.num_hiddens
-            x = nn.relu(DownConv(features, dtype=self.dtype)(x))
+            x = relu(DownConv(features, dtype=self.dtype)(x))
         x = Conv(self.num_hiddens, (3, 3), dtype=self.dtype)(x)
         return _residual_stack(self)(x)
 
@@ -96,7 +96,7 @@ class Decoder(Network):
         x = _residual_stack(self)(x)
         for level in reversed(range(1, self.num_downsamples)):
             channels = self.num_hiddens // 2 if level == 1 else self.num_hiddens
-            x = nn.relu(UpConv(channels, dtype=self.dtype)(x))
+            x = relu(UpConv(channels, dtype=self.dtype)(x))
         # Losses and metrics of the images need float32.
         return at_least_float32(UpConv(self.out_channels, dtype=self.dtype)(x))
 

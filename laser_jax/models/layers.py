@@ -1,18 +1,29 @@
 """Convolutions of the encoder and decoder.
 
 XLA differentiates a strided convolution into a dilated one, which is slow on CPUs, and the
-gradient of a transposed one is several times slower still. Here 2x2 neighbourhoods are moved into
-channels, so that both become convolutions of stride 1. The function is the same, and kernels keep
-their usual shape `(4, 4, in, out)`.
+gradient of a transposed one is several times slower still. `laser_jax.convolution` gives forms of
+stride 1, with 2x2 neighbourhoods as channels, and gradients. The function is the same, and kernels
+keep their usual shape `(4, 4, in, out)`.
 """
 
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from laser_jax.convolution import Conv, convolve
+from laser_jax.convolution import (
+    Conv,
+    convolve,
+    convolve_cells,
+    convolve_transpose,
+    kernel_gradient,
+    relu,
+    with_gradients,
+)
+
+STRIDES, PADS = (2, 2), ((1, 1), (1, 1))
 
 
 class DownConv(nn.Module):
@@ -32,14 +43,9 @@ class DownConv(nn.Module):
 
     def convolve(self, x: Array, kernel: Array) -> Array:
         """Returns the convolution without the bias."""
-        b, height, width, channels = x.shape
-        # Space to depth: cell (i, j) holds pixels (2i + a, 2j + c) as channels (a, c, C).
-        x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-        x = x.reshape(b, height // 2 + 1, 2, width // 2 + 1, 2, channels)
-        x = x.transpose(0, 1, 3, 2, 4, 5).reshape(b, height // 2 + 1, width // 2 + 1, -1)
-        kernel = kernel.reshape(2, 2, 2, 2, channels, -1).transpose(0, 2, 1, 3, 4, 5)
-        kernel = kernel.reshape(2, 2, 4 * channels, -1)
-        return _stride_1(x, kernel)
+        if jax.default_backend() == "cpu":
+            return convolve(x, kernel, STRIDES, PADS)
+        return convolve_cells(x, kernel, STRIDES, PADS)
 
 
 class UpConv(nn.Module):
@@ -57,15 +63,12 @@ class UpConv(nn.Module):
 
     def convolve(self, x: Array, kernel: Array) -> Array:
         """Returns the transposed convolution without the bias."""
-        b, height, width, channels = x.shape
-        # Output pixel 2i + a sums input i - 1 times tap 2 + a and input i times tap a.
-        kernel = kernel.reshape(2, 2, 2, 2, channels, self.features)[::-1, :, ::-1]
-        kernel = kernel.transpose(0, 2, 4, 1, 3, 5).reshape(2, 2, channels, -1)
-        x = _stride_1(jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))), kernel)
-        # Depth to space, then remove the border that the padding adds.
-        x = x.reshape(b, height + 1, width + 1, 2, 2, self.features)
-        x = x.transpose(0, 1, 3, 2, 4, 5).reshape(b, 2 * height + 2, 2 * width + 2, -1)
-        return x[:, 1:-1, 1:-1]
+        size = 2 * x.shape[1], 2 * x.shape[2]
+        return with_gradients(
+            lambda x, kernel: convolve_transpose(x, kernel.swapaxes(2, 3), STRIDES, (1, 1), size),
+            lambda grad, x, kernel: convolve(grad, kernel.swapaxes(2, 3), STRIDES, PADS),
+            lambda grad, x, kernel: kernel_gradient(x, grad, (4, 4), STRIDES, PADS).swapaxes(2, 3),
+        )(x, kernel)
 
 
 class ResidualStack(nn.Module):
@@ -81,16 +84,12 @@ class ResidualStack(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         for _ in range(self.num_blocks):
-            h = Conv(self.residual_hiddens, (3, 3), use_bias=False, dtype=self.dtype)(nn.relu(x))
-            x = x + Conv(x.shape[-1], (1, 1), use_bias=False, dtype=self.dtype)(nn.relu(h))
-        return nn.relu(x)
+            h = Conv(self.residual_hiddens, (3, 3), use_bias=False, dtype=self.dtype)(relu(x))
+            x = x + Conv(x.shape[-1], (1, 1), use_bias=False, dtype=self.dtype)(relu(h))
+        return relu(x)
 
 
 def _parameters(module, channels, *, scale):
     init = nn.initializers.variance_scaling(scale, "fan_in", "truncated_normal")
     kernel = module.param("kernel", init, (4, 4, channels, module.features))
     return kernel, module.param("bias", nn.initializers.zeros, (module.features,))
-
-
-def _stride_1(x, kernel):
-    return convolve(x, kernel, (1, 1), "VALID")

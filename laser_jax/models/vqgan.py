@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from laser_jax.convolution import Conv
+from laser_jax.convolution import Conv, Dense
 from laser_jax.models.encoder import Network
 from laser_jax.models.precision import at_least_float32
 
@@ -129,11 +129,11 @@ class SelfAttention(nn.Module):
         b, height, width, channels = x.shape
         normal = group_norm(x, self.dtype, "norm").reshape(b, height * width, 1, channels)
         query, key, value = (
-            nn.Dense(channels, dtype=self.dtype, name=name)(normal)
+            Dense(channels, dtype=self.dtype, name=name)(normal)
             for name in ("query", "key", "value")
         )
         found = attend(query, key, value).reshape(x.shape)
-        return x + nn.Dense(channels, dtype=self.dtype, name="out")(found)
+        return x + Dense(channels, dtype=self.dtype, name="out")(found)
 
 
 def attend(

@@ -17,6 +17,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
+from laser_jax.convolution import Dense
 from laser_jax.priors.sampling import choose
 from laser_jax.priors.token_model import TokenModel
 from laser_jax.priors.transformer import LN2, Block, check_model, rotary_angles
@@ -86,7 +87,7 @@ class MaskedTransformer(nn.Module):
         biases = [self.param(f"{g.name}_bias", nn.initializers.zeros, (g.size,)) for g in groups]
         known = sum(table[symbols[..., i]] for i, table in enumerate(tables))
         mask = self.param("mask", normal, (1, 1, c))
-        x = nn.Dense(c, dtype=self.dtype)(jnp.where(hidden[..., None], mask, known))
+        x = Dense(c, dtype=self.dtype)(jnp.where(hidden[..., None], mask, known))
         x += self.param("position", normal, (n, c))[None].astype(x.dtype)
         if self.num_classes:
             table = self.param("label", normal, (self.num_classes, c))
@@ -100,7 +101,7 @@ class MaskedTransformer(nn.Module):
             x, _ = one(x, angles, angles)
         x = nn.LayerNorm(dtype=self.dtype)(x).astype(jnp.float32)
         return [
-            nn.Dense(c)(x) @ table.T + bias[None, None]
+            Dense(c)(x) @ table.T + bias[None, None]
             for table, bias in zip(tables, biases, strict=True)
         ]
 

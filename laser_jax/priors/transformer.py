@@ -22,6 +22,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from laser_jax.convolution import Dense
 from laser_jax.priors.vocabulary import MAGNITUDES, Group, Vocabulary
 from laser_jax.ranges import COUNT, COUNT_OR_NONE, SHARE, Flag, check_settings, setting
 from laser_jax.tokens import Layout
@@ -65,7 +66,7 @@ class Block(nn.Module):
         drop = nn.Dropout(self.dropout, deterministic=not self.has_rng("dropout"))
         b, n, c = x.shape
         y = nn.LayerNorm(use_bias=False, dtype=self.dtype)(x)
-        qkv = nn.Dense(3 * c, use_bias=False, dtype=self.dtype, name="qkv")(y)
+        qkv = Dense(3 * c, use_bias=False, dtype=self.dtype, name="qkv")(y)
         query, key, value = jnp.split(qkv.reshape(b, n, self.num_heads, -1), 3, -1)
         query, key = rotate(query, query_angles), rotate(key, key_angles)
         if cache is not None:
@@ -79,10 +80,10 @@ class Block(nn.Module):
         seen = seen[None, None] if shown is None else seen[None, None] & shown[:, None, None]
         weights = jax.nn.softmax(jnp.where(seen, scores.astype(jnp.float32), -1e30))
         y = jnp.einsum("bhqk,bkhe->bqhe", drop(weights).astype(self.dtype), value)
-        x = x + drop(nn.Dense(c, use_bias=False, dtype=self.dtype, name="out")(y.reshape(b, n, c)))
+        x = x + drop(Dense(c, use_bias=False, dtype=self.dtype, name="out")(y.reshape(b, n, c)))
         y = nn.LayerNorm(use_bias=False, dtype=self.dtype)(x)
-        y = nn.gelu(nn.Dense(4 * c, dtype=self.dtype, name="wide")(y))
-        return x + drop(nn.Dense(c, dtype=self.dtype, name="narrow")(y)), (key, value)
+        y = nn.gelu(Dense(4 * c, dtype=self.dtype, name="wide")(y))
+        return x + drop(Dense(c, dtype=self.dtype, name="narrow")(y)), (key, value)
 
 
 def check_model(model: Any) -> None:
@@ -169,7 +170,7 @@ class TokenTransformer(nn.Module):
             for g in vocabulary.groups
         }
         self.heads = {
-            g.name: nn.Dense(c, dtype=jnp.float32, name=f"{g.name}_head") for g in vocabulary.groups
+            g.name: Dense(c, dtype=jnp.float32, name=f"{g.name}_head") for g in vocabulary.groups
         }
         if "levels" in self.tables:
             self.gates = self.param("gates", _signed_magnitudes, (2 * MAGNITUDES + 2, c))
@@ -183,7 +184,7 @@ class TokenTransformer(nn.Module):
         self.column = self.param("column", nn.initializers.zeros, (1, self.grid[1], c))
         if self.num_classes:
             self.label = self.param("label", normal, (self.num_classes, c))
-        self.content = nn.Dense(c, dtype=self.dtype)
+        self.content = Dense(c, dtype=self.dtype)
         block = nn.remat(Block) if self.remat else Block
         options = {"num_heads": self.num_heads, "dropout": self.dropout, "dtype": self.dtype}
         self.outer = [block(**options, name=f"outer_{i}") for i in range(self.num_layers)]

@@ -4,8 +4,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from laser_jax.convolution import inside_loop
-
 
 class Gradients:
     """Maps a state and a batch to loss terms, gradients, the model's output and the new `extra`.
@@ -130,10 +128,9 @@ def over_parts(function, parts, *batch):
         means, rows = function(*part)
         return jax.tree.map(jnp.add, sums, means), rows
 
-    with inside_loop():
-        first = jax.tree.map(lambda x: x[0], split)
-        means = jax.eval_shape(lambda part: function(*part)[0], first)
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), means)
-        sums, rows = jax.lax.scan(of_part, zeros, split)
+    first = jax.tree.map(lambda x: x[0], split)
+    means = jax.eval_shape(lambda part: function(*part)[0], first)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), means)
+    sums, rows = jax.lax.scan(of_part, zeros, split)
     rows = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1).reshape(-1, *x.shape[2:]), rows)
     return jax.tree.map(lambda x: x / parts, sums), rows
