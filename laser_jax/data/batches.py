@@ -164,11 +164,17 @@ def augment(image, rng, *, flip, crop_padding):
     if p:
         height, width, _ = image.shape
         top, left = rng.integers(2 * p + 1, size=2)
-        image = np.pad(image, ((p, p), (p, p), (0, 0)), mode="reflect")
-        image = image[top : top + height, left : left + width]
+        rows, columns = _reflected(height, p), _reflected(width, p)
+        image = image[rows[top : top + height, None], columns[left : left + width]]
     if flip and rng.integers(2):
         image = image[:, ::-1]
     return image
+
+
+@functools.cache
+def _reflected(size, padding):
+    """Returns the indices of a row of pixels that is extended by reflection."""
+    return np.pad(np.arange(size), padding, mode="reflect")
 
 
 def eval_batches(source, *, batch_size, process_index=0, process_count=1):
