@@ -4,10 +4,11 @@
 
 The network of `configs/*_photos.py` on 32x32 images. Online and K-SVD update the dictionary every
 `--update_every_steps` steps, gradient and VQ every step. Rows with a + have one more loss. "plain
-convolutions" is the VQ row with XLA's own strided and dilated convolutions instead of the equal
-forms in `laser_jax.models.layers`. Where PyTorch is installed, its rows are the same network with
-an update every step (`torch_twins`). The rows run in turn; times are medians of four steps, after
-compilation. Memory is that of arguments, result and temporary arrays of a compiled step.
+convolutions" is the VQ row with XLA's own strided and dilated convolutions, and JAX's gradients of
+them, instead of the equal forms in `laser_jax.models.layers`. Where PyTorch is installed, its rows
+are the same network with an update every step (`torch_twins`). The rows run in turn; times are
+medians of four steps, after compilation. Memory is that of arguments, result and temporary arrays
+of a compiled step.
 """
 
 import argparse

@@ -32,7 +32,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 def page_faults(mode, kind):
     """Returns the page faults of ten computations with large arrays, one after the other."""
     # NumPy's huge pages would hide most of the faults.
-    environment = {**os.environ, "NUMPY_MADVISE_HUGEPAGE": "0"}
+    environment = {**os.environ, "NUMPY_MADVISE_HUGEPAGE": "0", "JAX_PLATFORMS": "cpu"}
     run = subprocess.run(
         [sys.executable, "-c", PROGRAM, mode, kind], capture_output=True, text=True, env=environment
     )

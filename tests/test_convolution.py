@@ -1,5 +1,6 @@
 """Convolutions: the numbers of XLA's own, in the forms that XLA computes fast on CPUs."""
 
+import functools
 import re
 
 import flax.linen as nn
@@ -80,6 +81,35 @@ def test_values_and_derivatives_are_those_of_xla(size, window, stride, padding, 
     assert_close(jax.jit(derivatives, static_argnums=0)(new), derivatives(plain))
 
 
+def test_windows_and_strides_of_two_sizes_and_bfloat16():
+    rng = np.random.default_rng(0)
+    x, kernel = rng.normal(size=(2, 14, 9, 18)), rng.normal(size=(3, 2, 18, 4))
+    for strides in ((1, 1), (2, 3)):
+        for dtype in (jnp.float32, jnp.bfloat16):
+            point = jnp.asarray(x, dtype), jnp.asarray(kernel, dtype)
+
+            def derivatives(function, point=point, strides=strides):
+                y, backward = jax.vjp(lambda *p: function(*p, strides, ((1, 0), (0, 1))), *point)
+                return y, backward(jnp.ones_like(y))
+
+            found = derivatives(convolve)
+            expected = derivatives(
+                functools.partial(lax.conv_general_dilated, dimension_numbers=DIMENSIONS)
+            )
+            for new, old in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+                assert new.dtype == old.dtype == dtype
+                np.testing.assert_allclose(
+                    np.float32(new), np.float32(old),
+                    atol=(2e-2 if dtype == jnp.bfloat16 else 1e-4) * np.abs(old).max(),
+                )  # fmt: skip
+
+
+def test_empty_results_have_the_derivatives_of_xla():
+    x, kernel = jnp.ones((1, 3, 8, 2)), jnp.ones((5, 5, 2, 3))
+    y, backward = jax.vjp(lambda x, k: convolve(x, k, (2, 2), "VALID"), x, kernel)
+    assert y.shape == (1, 0, 2, 3) and not any(np.any(g) for g in backward(y))
+
+
 def test_second_derivatives_and_batches_of_kernels_are_those_of_xla():
     point = arrays((8, 6), 3, 5, 4)
 
@@ -103,8 +133,7 @@ def test_cells_give_the_convolution_and_its_transpose():
         y, backward = jax.vjp(lambda x, k=kernel: plain(x, k), x)  # noqa: B023
         strides = stride, stride
         assert_close(convolve_cells(x, kernel, strides, padding), y)
-        low = [pair[0] for pair in padding]
-        assert_close(convolve_transpose(y, kernel, strides, low, size), backward(y)[0])
+        assert_close(convolve_transpose(y, kernel, strides, padding, size), backward(y)[0])
 
 
 def test_dense_layers_are_those_of_flax():

@@ -1,9 +1,9 @@
 """Convolutions of the encoder and decoder.
 
 XLA differentiates a strided convolution into a dilated one, which is slow on CPUs, and the
-gradient of a transposed one is several times slower still. `laser_jax.convolution` gives forms of
-stride 1, with 2x2 neighbourhoods as channels, and gradients. The function is the same, and kernels
-keep their usual shape `(4, 4, in, out)`.
+gradient of a transposed one is several times slower still. `laser_jax.convolution` has forms
+without dilated pictures, most of them of stride 1 with 2x2 neighbourhoods as channels. The function
+is the same, and kernels keep their usual shape `(4, 4, in, out)`.
 """
 
 from typing import Any
@@ -27,10 +27,7 @@ STRIDES, PADS = (2, 2), ((1, 1), (1, 1))
 
 
 class DownConv(nn.Module):
-    """4x4 convolution, stride 2, padding 1: `(b, H, W, C)` -> `(b, H/2, W/2, features)`.
-
-    H and W must be even.
-    """
+    """4x4 convolution, stride 2, padding 1: `(b, H, W, C)` -> `(b, H // 2, W // 2, features)`."""
 
     features: int
     dtype: Any = jnp.float32
@@ -64,10 +61,14 @@ class UpConv(nn.Module):
     def convolve(self, x: Array, kernel: Array) -> Array:
         """Returns the transposed convolution without the bias."""
         size = 2 * x.shape[1], 2 * x.shape[2]
+
+        def grad_kernel(grad, x):
+            return kernel_gradient(x, grad, (4, 4), STRIDES, PADS).swapaxes(2, 3)
+
         return with_gradients(
-            lambda x, kernel: convolve_transpose(x, kernel.swapaxes(2, 3), STRIDES, (1, 1), size),
-            lambda grad, x, kernel: convolve(grad, kernel.swapaxes(2, 3), STRIDES, PADS),
-            lambda grad, x, kernel: kernel_gradient(x, grad, (4, 4), STRIDES, PADS).swapaxes(2, 3),
+            lambda x, kernel: convolve_transpose(x, kernel.swapaxes(2, 3), STRIDES, PADS, size),
+            lambda grad, kernel: convolve(grad, kernel.swapaxes(2, 3), STRIDES, PADS),
+            grad_kernel,
         )(x, kernel)
 
 
