@@ -49,10 +49,13 @@ def first_call(run):
 def median_times(runs, *, rounds):
     """Returns the median milliseconds of each function, the functions run in turn.
 
+    Each timed call follows another: after a pause threads wake up late and cores run slowly.
+
     Args:
       runs: name -> function without arguments, already compiled; it returns when its result is
         computed.
-      rounds: calls of each function; a function that takes longer than a second is called once.
+      rounds: timed calls of each function; a function that takes longer than a second is called
+        once.
     """
     times = {name: [] for name in runs}
     for _ in range(rounds):
@@ -60,9 +63,8 @@ def median_times(runs, *, rounds):
             if times[name] and times[name][0] > 1:
                 continue
             time.sleep(0.03)  # OpenMP threads of the previous function still spin
-            start = time.perf_counter()
-            run()
-            times[name].append(time.perf_counter() - start)
+            first = first_call(run)
+            times[name].append(first if first > 1 else first_call(run))
     return {name: 1e3 * float(np.median(t)) for name, t in times.items()}
 
 
