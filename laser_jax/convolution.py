@@ -59,7 +59,7 @@ Dense = functools.partial(nn.Dense, dot_general=multiply_rows)
 def relu(x):
     """Returns max(x, 0), on CPUs in a form that XLA computes once.
 
-    It computes a maximum with a constant again for each use. Where a use reads the pixels in
+    XLA computes a maximum with a constant again for each use. Where a use reads the pixels in
     another order, that takes several times as long as a copy.
     """
     if jax.default_backend() != "cpu":
@@ -96,9 +96,9 @@ def with_gradients(apply, grad_x, grad_kernel):
 
 
 def convolve_cells(x, kernel, strides, pads, precision=None):
-    """Returns a strided convolution as one of stride 1, of cells of pixels (space to depth).
+    """Returns a strided convolution as one of stride 1 over cells of pixels (space to depth).
 
-    A cell of a stride's size holds its pixels as channels.
+    A cell has the height and width of the strides and holds its pixels as channels.
     """
     b, *size, channels = x.shape
     taps = _split_taps(kernel, strides)
