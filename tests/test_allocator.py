@@ -15,9 +15,9 @@ if sys.argv[1] == "kept":
 if sys.argv[2] == "numpy":
     def compute():
         np.ones(2**22)
-else:  # a program with a temporary array of 80 MiB
-    rows = jnp.ones((20, 2**20))
-    function = jax.jit(lambda x: jnp.sum(jnp.cumsum(x, 0)[::-1] @ jnp.ones(2**20)))
+else:  # a program with a temporary array of 81 MiB
+    rows = jnp.ones((4608, 8))
+    function = jax.jit(lambda x: (x @ x.T) @ x)
     def compute():
         function(rows).block_until_ready()
 for _ in range(4):
